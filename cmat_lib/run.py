@@ -1,0 +1,359 @@
+"""The run folder: stages with fingerprints, artefacts written whole, and a record of the environment.
+
+A stage is one notebook. It depends on its own sections of the parameters and on the stages before it; its fingerprint
+is the hash of both. A stage that ends well leaves a record, ``stages/<stage>.json``; a stage that fails leaves none.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib import __version__
+from cmat_lib.config import SECTIONS, Config, dump_params, merge, project_root, read_params, resolve_path, validate
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path, write_text
+
+
+class Stage(NamedTuple):
+    """One notebook: its name, and the sections (or top-level keys) of the parameters that change its results."""
+
+    name: str
+    sections: tuple[str, ...]
+
+
+STAGES = (
+    Stage("01_data_prep", ("data", "labels")),
+    Stage("02_tda_cache", ("tda", "complexity")),
+    Stage("03_model_build", ("fusion", "model")),
+    Stage("04_training", ("training", "logging", "seed")),
+    Stage("05_evaluation", ("evaluation",)),
+    Stage("06_attention_visualization", ("explain",)),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+# These change where or how fast, never what; data_dir counts by the content of its files.
+OPERATIONAL = {
+    "data": {"data_dir"},
+    "tda": {"jobs", "cache_dir", "trust_cache"},
+    "logging": {"level"},
+    "evaluation": {"batch_size"},
+    "explain": {"batch_size"},
+}
+DEMO_RUN = "outputs/demo"
+_PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "giotto-tda", "numba", "TA-Lib", "antropy", "lightning-fabric")
+
+
+class Run:
+    """Access to one run folder for one stage.
+
+    Parameters
+    ----------
+    config : Config
+        Validated parameters; ``config.run_dir`` is the folder.
+    stage : str
+        Name of the stage that works now, for example ``"04_training"``.
+    """
+
+    def __init__(self, config: Config, stage: str):
+        if stage not in STAGE_NAMES:
+            raise CmatError(f"no stage '{stage}'; the stages are {', '.join(STAGE_NAMES)}")
+        self.config = config
+        self.stage = stage
+        self.folder = resolve_path(config.run_dir)
+        self._written: set[Path] = set()
+        self._started = time.perf_counter()
+
+    def path(self, name: str) -> Path:
+        """Place of an artefact inside the run folder."""
+        return self.folder / name
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of ``best_model.pt`` and ``training_results.json``."""
+        return self.folder / self.config.logging.save_dir
+
+    # -- fingerprints ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        prints, previous = {}, hash_text(json.dumps([__version__, input_identity(self.config)]))
+        for stage in STAGES:
+            own = {name: self._section(name) for name in stage.sections}
+            previous = hash_text(previous + json.dumps(own, sort_keys=True))
+            prints[stage.name] = previous
+        return prints
+
+    def _section(self, name: str) -> Any:
+        if name not in SECTIONS:
+            return getattr(self.config, name)
+        return getattr(self.config, name).model_dump(mode="json", exclude=OPERATIONAL.get(name))
+
+    def fingerprint(self, stage: str | None = None) -> str:
+        """Hash of the parameters, input files and code version that `stage` (this one by default) depends on."""
+        return self._fingerprints[stage or self.stage]
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """Stored record of a stage, or None if there is none that can be read."""
+        try:
+            return json.loads(self._record_path(stage).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage's record matches the parameters and all its artefacts are there, in full size."""
+        record = self.record(stage)
+        return bool(record) and record.get("fingerprint") == self.fingerprint(stage) and not self._missing(record)
+
+    def require(self, *stages: str) -> None:
+        """Stop unless these stages are finished with the current parameters.
+
+        Raises
+        ------
+        CmatError
+            Naming the notebook to run.
+        """
+        for stage in stages:
+            record = self.record(stage)
+            if record is None:
+                raise CmatError(f"{self.folder}: stage {stage} has not been run; run notebooks/{stage}.ipynb first")
+            if record.get("fingerprint") != self.fingerprint(stage):
+                raise CmatError(
+                    f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
+                    f"run notebooks/{stage}.ipynb again"
+                )
+            if missing := self._missing(record):
+                raise CmatError(
+                    f"{self.folder}: {missing[0]} is missing or cut short; run notebooks/{stage}.ipynb again"
+                )
+
+    def _missing(self, record: dict[str, Any]) -> list[str]:
+        sizes = {name: self.path(name) for name in record.get("artefacts", {})}
+        return [n for n, p in sizes.items() if not p.is_file() or p.stat().st_size != record["artefacts"][n]]
+
+    def _record_path(self, stage: str) -> Path:
+        return self.path(f"stages/{stage}.json")
+
+    # -- begin and end ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> Run:
+        """Check the stages before this one, withdraw this stage's old record, and note parameters and environment.
+
+        Raises
+        ------
+        CmatError
+            If an earlier stage is missing or does not match the parameters.
+        """
+        self.require(*STAGE_NAMES[: STAGE_NAMES.index(self.stage)])
+        write_text(self.path("params.yaml"), dump_params(self.config))
+        write_text(self.path("environment.json"), json.dumps(environment(), indent=2))
+        self._record_path(self.stage).unlink(missing_ok=True)
+        return self
+
+    def finish(self) -> pd.DataFrame:
+        """Write the stage's record.
+
+        Returns
+        -------
+        DataFrame
+            The artefacts of this stage and their sizes in kB.
+        """
+        artefacts = {str(p.relative_to(self.folder)): p.stat().st_size for p in sorted(self._written)}
+        record = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._started, 1),
+            "artefacts": artefacts,
+        }
+        write_text(self._record_path(self.stage), json.dumps(record, indent=2))
+        return pd.DataFrame({"artefact": list(artefacts), "kB": [size / 1000 for size in artefacts.values()]})
+
+    # -- artefacts -------------------------------------------------------------------------------------------------
+
+    def save_json(self, name: str, content: Any) -> Path:
+        """Write JSON; NaN becomes null, because JSON has no NaN."""
+        write_text(self.path(name), json.dumps(_plain(content), indent=2, allow_nan=False))
+        return self._note(name)
+
+    def save_frame(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write a frame as Parquet."""
+        with atomic_path(self.path(name)) as temporary:
+            frame.to_parquet(temporary)
+        return self._note(name)
+
+    def save_array(self, name: str, array: np.ndarray) -> Path:
+        """Write an array as ``.npy``."""
+        with atomic_path(self.path(name)) as temporary, open(temporary, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        return self._note(name)
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        """Write named arrays as a compressed ``.npz``."""
+        with atomic_path(self.path(name)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        return self._note(name)
+
+    def save_figure(self, name: str, figure: Any) -> Path:
+        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``."""
+        path = self.path(f"figures/{name}")
+        with atomic_path(path) as temporary:
+            if path.suffix == ".html":
+                figure.write_html(temporary, include_plotlyjs=True, full_html=True)
+            else:
+                figure.savefig(temporary, dpi=150, bbox_inches="tight")
+        return self._note(f"figures/{name}")
+
+    def note(self, path: Path) -> Path:
+        """Count a file that something else wrote inside the run folder among this stage's artefacts."""
+        return self._note(str(path.relative_to(self.folder)))
+
+    def _note(self, name: str) -> Path:
+        self._written.add(self.path(name))
+        return self.path(name)
+
+    def read_json(self, name: str) -> Any:
+        """Read JSON of this run."""
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Read a Parquet frame of this run."""
+        return pd.read_parquet(self.path(name))
+
+    def read_array(self, name: str) -> np.ndarray:
+        """Read an array of this run by memory map."""
+        return np.load(self.path(name), mmap_mode="r", allow_pickle=False)
+
+
+def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
+    """First call of every notebook: its parameters cell turned into validated parameters and a run folder.
+
+    The base of the parameters is the run's own ``params.yaml`` from page 02 on; on page 01 it is
+    ``params/demo.yaml`` for ``outputs/demo`` and the defaults for any other run. What the parameters cell holds
+    is laid over it.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the notebook without suffix.
+    variables : dict
+        ``globals()`` of the notebook. Names that papermill injected but no parameter has are errors here, because
+        papermill itself only warns about them.
+
+    Returns
+    -------
+    config : Config
+    run : Run
+
+    Raises
+    ------
+    CmatError
+        For unknown or impossible parameters, or if an earlier stage is missing.
+    """
+    given = _given_parameters(stage, variables)
+    base, origin = _base_parameters(stage, given["run_dir"])
+    config = validate(merge(base, given), f"parameters of {stage} over {origin}")
+    return config, Run(config, stage).begin()
+
+
+def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
+    known = tuple(Config.model_fields)
+    for name in _injected_names(variables) + [n for n, value in variables.items() if isinstance(value, dict)]:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        injected = name in _injected_names(variables)
+        if name in known or not (injected or close):
+            continue
+        hint = f"did you mean '{close[0]}'?" if close else f"the sections are {', '.join(SECTIONS)}"
+        raise CmatError(f"parameters of {stage}: unknown section '{name}'; {hint}")
+    given = {name: variables[name] for name in known if name in variables}
+    return {name: value for name, value in given.items() if value is not None and value != {}}
+
+
+def _injected_names(variables: dict[str, Any]) -> list[str]:
+    """Names that papermill assigned: it puts them into a cell that begins with ``# Parameters``."""
+    cells = [cell for cell in variables.get("In", []) if cell.startswith("# Parameters\n")]
+    nodes = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
+
+
+def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
+    stored = resolve_path(run_dir) / "params.yaml"
+    if stage != STAGE_NAMES[0]:
+        if not stored.is_file():
+            raise CmatError(f"{run_dir} is not a run yet; run notebooks/{STAGE_NAMES[0]}.ipynb first")
+        return read_params(stored), str(stored)
+    if resolve_path(run_dir) == resolve_path(DEMO_RUN):
+        return read_params(project_root() / "params/demo.yaml"), "params/demo.yaml"
+    return {}, "the defaults"
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def input_identity(config: Config) -> list[list[str]]:
+    """Names and content hashes of the candle files; none for the synthetic market, which its parameters define."""
+    if config.data.data_dir is None:
+        return []
+    folder = resolve_path(config.data.data_dir)
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return [[path.name, _hash_file(path)] for path in files]
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git commit and machine, for the record of a run."""
+    return {
+        "cmat": __version__,
+        "git_commit": _git_commit(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(project_root()), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of NumPy scalars, times and nested containers."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, datetime | Path):
+        return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value

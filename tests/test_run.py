@@ -1,0 +1,206 @@
+"""The run folder: a stage that matches is kept, one that does not is refused, a failure leaves no record."""
+
+import json
+import os
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmat_lib.config import load_config, project_root
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path, write_text
+from cmat_lib.run import STAGE_NAMES, Run, open_stage
+
+
+@pytest.fixture
+def config(tmp_path):
+    return load_config(changes={"run_dir": str(tmp_path / "run")})
+
+
+def changed(config, **changes):
+    return load_config(changes=changes, base=config.model_dump(mode="json"))
+
+
+def finish(config, *stages):
+    for stage in stages:
+        run = Run(config, stage).begin()
+        run.save_json(f"data/{stage}.json", {"value": 1.5})
+        run.finish()
+
+
+def test_finished_stage_is_recognised(config):
+    finish(config, *STAGE_NAMES[:2])
+    assert Run(config, STAGE_NAMES[2]).is_finished(STAGE_NAMES[1])
+    assert not Run(config, STAGE_NAMES[2]).is_finished(STAGE_NAMES[2])
+
+
+def test_missing_stage_names_the_notebook(config):
+    with pytest.raises(CmatError, match=r"run notebooks/01_data_prep\.ipynb first"):
+        Run(config, "04_training").begin()
+
+
+def test_other_parameters_name_the_notebook(config):
+    finish(config, *STAGE_NAMES[:3])
+    other = changed(config, tda={"time_delay": 7})
+    with pytest.raises(
+        CmatError, match=r"stage 02_tda_cache was made with other parameters.*02_tda_cache\.ipynb again"
+    ):
+        Run(other, "04_training").begin()
+    assert load_config(Run(config, "04_training").path("params.yaml")) == config, (
+        "a refused stage must not touch the run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "first_stale"),
+    [
+        ("labels", "horizon", 8, 0),
+        ("complexity", "higuchi_kmax", 8, 1),
+        ("fusion", "num_layers", 1, 2),
+        ("training", "epochs", 3, 3),
+        ("evaluation", "top_share", 0.05, 4),
+        ("explain", "max_samples", 7, 5),
+        ("tda", "jobs", 1, 6),
+        ("tda", "cache_dir", "elsewhere", 6),
+        ("evaluation", "batch_size", 7, 6),
+    ],
+)
+def test_a_change_makes_its_stage_and_all_later_ones_stale(config, section, key, value, first_stale):
+    other = Run(changed(config, **{section: {key: value}}), STAGE_NAMES[0])
+    same = Run(config, STAGE_NAMES[0])
+    stale = [name for name in STAGE_NAMES if other.fingerprint(name) != same.fingerprint(name)]
+    assert stale == list(STAGE_NAMES[first_stale:])
+
+
+def test_seed_counts_from_training_on(config):
+    other = Run(changed(config, seed=5), STAGE_NAMES[0])
+    stale = [name for name in STAGE_NAMES if other.fingerprint(name) != Run(config, STAGE_NAMES[0]).fingerprint(name)]
+    assert stale == list(STAGE_NAMES[3:])
+
+
+def test_candle_files_count_by_content(config, tmp_path):
+    folder = tmp_path / "candles"
+    folder.mkdir()
+    (folder / "A.csv").write_text("x")
+    prints = []
+    for action in (None, lambda: os.utime(folder / "A.csv", (1, 1)), lambda: (folder / "A.csv").write_text("y")):
+        if action:
+            action()
+        prints.append(Run(changed(config, data={"data_dir": str(folder)}), STAGE_NAMES[0]).fingerprint())
+    moved = folder.rename(tmp_path / "moved")
+    prints.append(Run(changed(config, data={"data_dir": str(moved)}), STAGE_NAMES[0]).fingerprint())
+    assert prints[0] == prints[1] != prints[2] == prints[3]
+
+
+def test_truncated_artefact_is_noticed(config):
+    finish(config, STAGE_NAMES[0])
+    path = Run(config, STAGE_NAMES[1]).path(f"data/{STAGE_NAMES[0]}.json")
+    path.write_text("{")
+    with pytest.raises(CmatError, match="missing or cut short"):
+        Run(config, STAGE_NAMES[1]).begin()
+
+
+def test_beginning_again_withdraws_the_record(config):
+    finish(config, STAGE_NAMES[0])
+    run = Run(config, STAGE_NAMES[0]).begin()
+    assert run.record(STAGE_NAMES[0]) is None
+
+
+def test_artefacts_round_trip(config):
+    run = Run(config, STAGE_NAMES[0]).begin()
+    frame = pd.DataFrame({"t": pd.date_range("2025", periods=2, tz="UTC"), "x": [1.0, np.nan]})
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    run.save_frame("a.parquet", frame)
+    run.save_array("b.npy", array)
+    run.save_json("c.json", {"nan": np.float32("nan"), "number": np.int64(3), "list": (1, np.float64(2.5))})
+    pd.testing.assert_frame_equal(run.read_frame("a.parquet"), frame)
+    np.testing.assert_array_equal(run.read_array("b.npy"), array)
+    assert run.read_json("c.json") == {"nan": None, "number": 3, "list": [1, 2.5]}
+    assert list(run.finish()["artefact"]) == ["a.parquet", "b.npy", "c.json"]
+
+
+def test_atomic_write_keeps_the_old_file_on_error(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path], "a temporary file was left behind"
+
+
+def test_unwritable_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CmatError, match="cannot be written to"):
+        write_text(tmp_path / "file" / "x.txt", "text")
+
+
+def test_atomic_writes_from_many_threads(tmp_path):
+    path = tmp_path / "file.json"
+    texts = [json.dumps([i] * 1000) for i in range(8)]
+    threads = [threading.Thread(target=write_text, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+
+
+# -- what a notebook opens ---------------------------------------------------------------------------------------------
+
+
+def page(tmp_path, **variables):
+    empty = {name: {} for name in ("data", "labels", "tda", "complexity", "fusion", "model", "training")}
+    return {"run_dir": str(tmp_path / "run"), "seed": None, **empty, **variables}
+
+
+def test_first_page_starts_from_the_defaults(tmp_path):
+    config, run = open_stage("01_data_prep", page(tmp_path, labels={"horizon": 8}))
+    assert config.labels.horizon == 8 and config.tda.window_size == 672
+    assert run.path("params.yaml").is_file() and run.path("environment.json").is_file()
+
+
+def test_demo_folder_starts_from_the_demo():
+    from cmat_lib.run import _base_parameters
+
+    base, origin = _base_parameters("01_data_prep", "outputs/demo")
+    assert origin == "params/demo.yaml" and base == load_config_mapping("demo")
+
+
+def load_config_mapping(name):
+    from cmat_lib.config import read_params
+
+    return read_params(project_root() / f"params/{name}.yaml")
+
+
+def test_later_pages_continue_the_run(tmp_path):
+    _, run = open_stage("01_data_prep", page(tmp_path, labels={"horizon": 8}))
+    run.finish()
+    later, _ = open_stage("02_tda_cache", page(tmp_path, training={"epochs": 3}))
+    assert later.labels.horizon == 8 and later.training.epochs == 3
+    assert open_stage("02_tda_cache", page(tmp_path))[0].training.epochs == 3
+
+
+def test_later_page_without_a_run_names_the_first(tmp_path):
+    with pytest.raises(CmatError, match=r"run notebooks/01_data_prep\.ipynb first"):
+        open_stage("05_evaluation", page(tmp_path))
+
+
+def test_misspelt_section_is_an_error(tmp_path):
+    with pytest.raises(CmatError, match="unknown section 'trainng'; did you mean 'training'"):
+        open_stage("01_data_prep", page(tmp_path, trainng={"epochs": 3}))
+    injected = "# Parameters\nrun_dir = 'x'\nhorizon = 3\n"
+    with pytest.raises(CmatError, match="unknown section 'horizon'"):
+        open_stage("01_data_prep", page(tmp_path, horizon=3, In=["", injected]))
+
+
+def test_results_of_later_cells_are_not_parameters(tmp_path):
+    """Running the setup cell again in JupyterLab finds the page's own variables beside the parameters."""
+    open_stage("01_data_prep", page(tmp_path, market={"A": 1}, frame=pd.DataFrame(), count=3))
+
+
+def test_paths_do_not_depend_on_the_working_directory(monkeypatch):
+    monkeypatch.chdir(project_root() / "notebooks")
+    assert Run(load_config(), STAGE_NAMES[0]).folder == project_root() / "outputs/demo"
