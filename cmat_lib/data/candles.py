@@ -1,0 +1,229 @@
+"""A market of candles: what is wrong with it, the one repair that may be asked for, and where its gap-free runs lie.
+
+A market is a dict of symbol to candles, sorted by symbol. Candles are a frame with the index `timestamp` (candle open,
+UTC, ascending) and the float64 columns open, high, low, close, volume and, if known, those of taker statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.config import DataConfig
+from cmat_lib.data.candle_files import market_files, read_market
+from cmat_lib.errors import CmatError
+
+__all__ = ["audit", "data_hash", "load_market", "read_market", "repair", "segment_ids", "window_ends"]
+
+PRICES = ["open", "high", "low", "close"]
+AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
+
+# A candle is extreme if its high-low range is this many times the symbol's median range.
+EXTREME_RANGE = 20.0
+
+# Mistakes that make candles unusable, causes before their consequences: name in the audit -> what the error says.
+DEFECTS = {
+    "duplicate_times": "the time is there twice; keep one of the rows",
+    "unsorted_times": "the row is older than the row before; sort the file by time",
+    "off_grid_times": "the time is no whole number of candles after the first; correct or remove the row",
+    "missing_values": "a value is missing or infinite; complete or remove the row",
+    "non_positive_prices": "a price is not positive; correct or remove the row",
+    "negative_amounts": "a volume or count is negative; correct or remove the row",
+    "inconsistent_candles": "high is not the highest price or low not the lowest; correct or remove the row",
+}
+
+
+def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
+    """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Folder, symbols, timeframe, chosen time and what to do about missing candles.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Candles per symbol, sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`).
+
+    Raises
+    ------
+    CmatError
+        For an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices that are not
+        positive, negative volumes, and candles whose high or low contradicts the other prices; names file and row.
+    """
+    market, files = read_market(data), market_files(data)
+    for symbol, candles in market.items():
+        _check(candles, data.bar, str(files[symbol]))
+    return repair(market, data)
+
+
+def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta) -> pd.DataFrame:
+    """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles per symbol, raw or loaded.
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    DataFrame, one row per symbol
+        rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in candles); rows with
+        each defect: duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices,
+        negative_amounts, inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median);
+        largest_move_pct (largest close-to-close change in percent, signed).
+    """
+    rows = {symbol: _audit_symbol(candles, bar) for symbol, candles in market.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")
+
+
+def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta) -> dict[str, object]:
+    gap_lengths = np.diff(np.unique(_nanoseconds(candles.index))) // _nanoseconds(bar) - 1
+    gap_lengths = gap_lengths[gap_lengths > 0]
+    spread = candles["high"] / candles["low"] - 1
+    moves = 100 * candles["close"].pct_change(fill_method=None).to_numpy()
+    return {
+        "rows": len(candles),
+        "from": candles.index.min(),
+        "to": candles.index.max(),
+        "missing_candles": int(gap_lengths.sum()),
+        "gaps": len(gap_lengths),
+        "longest_gap": int(gap_lengths.max(initial=0)),
+        **{name: int(rows.sum()) for name, rows in _defects(candles, bar).items()},
+        "zero_volume": int((candles["volume"] == 0).sum()),
+        "extreme_candles": int((spread > EXTREME_RANGE * spread.median()).sum()),
+        "largest_move_pct": float(moves[np.nanargmax(np.abs(moves))]) if np.isfinite(moves).any() else 0.0,
+    }
+
+
+def _defects(candles: pd.DataFrame, bar: pd.Timedelta) -> dict[str, np.ndarray]:
+    """Rows, (T,) bool, with each of the `DEFECTS`."""
+    opens = _nanoseconds(candles.index)
+    prices = candles[PRICES].to_numpy()  # (T, 4)
+    amounts = candles[[name for name in AMOUNTS if name in candles]].to_numpy()  # (T, 1 to 5)
+    lower_high, higher_low = candles["high"] < prices.max(axis=1), candles["low"] > prices.min(axis=1)
+    return {
+        "duplicate_times": candles.index.duplicated(),
+        "unsorted_times": np.diff(opens, prepend=opens[:1]) < 0,
+        "off_grid_times": (opens - opens[:1]) % _nanoseconds(bar) != 0,
+        "missing_values": ~(np.isfinite(prices).all(axis=1) & np.isfinite(amounts).all(axis=1)),
+        "non_positive_prices": (prices <= 0).any(axis=1),
+        "negative_amounts": (amounts < 0).any(axis=1),
+        "inconsistent_candles": (lower_high | higher_low).to_numpy(),
+    }
+
+
+def _check(candles: pd.DataFrame, bar: pd.Timedelta, name: str) -> None:
+    """Raise for the first defect, naming its first row and how many rows have it."""
+    for defect, rows in _defects(candles, bar).items():
+        if rows.any():
+            row = candles.iloc[int(rows.argmax())]
+            values = ", ".join(f"{column} {row[column]:.10g}" for column in [*PRICES, *AMOUNTS] if column in candles)
+            when = f"{row.name:%Y-%m-%d %H:%M:%S} UTC"
+            raise CmatError(f"{name}: {when} ({values}): {DEFECTS[defect]} (rows affected: {rows.sum()})")
+
+
+def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+    """Do what `data.gaps` declares about missing candles, and nothing else.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Checked candles per symbol.
+    data : DataConfig
+        `gaps` and `timeframe` are read.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted
+        with all four prices at the last close and no volume; other columns (labels) are NaN there.
+    """
+    if data.gaps == "drop":
+        return market
+    return {symbol: _fill_flat(candles, data.bar) for symbol, candles in market.items()}
+
+
+def _fill_flat(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
+    grid = pd.date_range(
+        candles.index[0], candles.index[-1], freq=bar, unit=candles.index.unit, name=candles.index.name
+    )
+    filled = candles.reindex(grid)
+    amounts = [name for name in AMOUNTS if name in filled]
+    filled["close"] = filled["close"].ffill()
+    filled[PRICES] = filled[PRICES].apply(lambda prices: prices.fillna(filled["close"]))
+    filled[amounts] = filled[amounts].fillna(0.0)
+    return filled
+
+
+def segment_ids(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
+    """Number of the gap-free run that each candle belongs to.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, length T
+        Candle opens, strictly ascending.
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    ndarray of int64, shape (T,)
+        0 for the first run, one more after each gap.
+    """
+    opens = _nanoseconds(index)
+    return np.cumsum(np.diff(opens, prepend=opens[:1] - _nanoseconds(bar)) != _nanoseconds(bar))
+
+
+def window_ends(index: pd.DatetimeIndex, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:
+    """Rows at which a window of candles can end without crossing a gap.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, length T
+        Candle opens, strictly ascending.
+    bar : Timedelta
+        Length of a candle.
+    window : int
+        Candles in a window, the row itself included.
+    stride : int, default 1
+        Keep only every stride-th candle, counted from 1970-01-01 UTC and not from the first row, so that all symbols
+        keep the same moments and new candles do not shift them.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        Ascending row numbers.
+
+    Raises
+    ------
+    ValueError
+        If `window` or `stride` is below 1.
+    """
+    if window < 1 or stride < 1:
+        raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")
+    rows = np.arange(len(index))
+    starts_run = np.diff(segment_ids(index, bar), prepend=-1) != 0
+    run_start = np.maximum.accumulate(np.where(starts_run, rows, 0))
+    on_stride = _nanoseconds(index) // _nanoseconds(bar) % stride == 0
+    return np.flatnonzero((rows - run_start + 1 >= window) & on_stride)
+
+
+def data_hash(market: dict[str, pd.DataFrame]) -> str:
+    """SHA-256 (hex) of symbols, column names, candle opens and values; the order of the symbols does not matter."""
+    digest = hashlib.sha256()
+    for symbol, candles in sorted(market.items()):
+        digest.update(repr((symbol, [str(name) for name in candles.columns], len(candles))).encode())
+        digest.update(_nanoseconds(candles.index).tobytes())
+        digest.update(np.ascontiguousarray(candles.to_numpy(dtype=np.float64)).tobytes())
+    return digest.hexdigest()
+
+
+def _nanoseconds(time: pd.DatetimeIndex | pd.Timedelta) -> np.ndarray | int:
+    """Whole nanoseconds of times or of a length; pandas keeps either in coarser units too."""
+    return time.as_unit("ns").asi8 if isinstance(time, pd.DatetimeIndex) else int(time / pd.Timedelta(1, unit="ns"))

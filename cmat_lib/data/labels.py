@@ -1,0 +1,175 @@
+"""Labels: what the next H candles do, seen from the close of candle t.
+
+``max_pct_t = 100 * (max(high_{t+1..t+H}) / close_t - 1)`` in percent; ``trigger_t`` says in one of three ways whether
+that is a rise worth naming. A row whose next H candles are not all there, without a gap, has no label.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cmat_lib.config import LabelsConfig
+from cmat_lib.data.candles import segment_ids
+from cmat_lib.errors import CmatError
+
+# Candles whose log returns make the trailing volatility; one day of 15-minute candles.
+VOLATILITY_CANDLES = 96
+
+
+def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
+    """Trigger, largest rise and end of the label for every candle.
+
+    ``percent``: ``max_pct >= threshold_pct``.
+    ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of 97
+    gap-free candles (96 returns), or whose volatility is 0, have no label.
+    ``triple_barrier``: the high reaches ``+upper_pct`` in an earlier candle than the low reaches ``-lower_pct``, within
+    H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
+    *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
+
+    Parameters
+    ----------
+    candles : DataFrame, shape (T, ...)
+        Checked candles of one symbol; with `labels.source` "file" also columns `trigger` and `max_pct`.
+    labels : LabelsConfig
+        Source, mode, horizon H in candles, thresholds.
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    DataFrame, shape (T, 3), index as `candles`
+        trigger (0.0 or 1.0), max_pct (percent), label_end (close of candle t+H, UTC); NaN, NaN, NaT where there is no
+        label, which includes the last H rows, also when the label comes from the file.
+
+    Raises
+    ------
+    CmatError
+        If `labels.source` is "file" and a label column is missing or holds impossible values.
+    """
+    trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
+    known = _horizon_is_complete(candles.index, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
+    label_end = (candles.index + (labels.horizon + 1) * bar).as_unit("ns")
+    return pd.DataFrame(
+        {
+            "trigger": np.where(known, trigger, np.nan),
+            "max_pct": np.where(known, max_pct, np.nan),
+            "label_end": label_end.where(known),
+        },
+        index=candles.index,
+    )
+
+
+def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
+    """How far the labels in the file are from those that the candles give.
+
+    Parameters
+    ----------
+    candles, labels, bar
+        As in `compute_labels`; `labels.source` does not matter.
+
+    Returns
+    -------
+    dict
+        rows (that have both labels), trigger_disagreement (share of them whose triggers differ), max_pct_difference
+        (mean absolute difference, in percentage points); the last two are NaN without common rows.
+
+    Raises
+    ------
+    CmatError
+        If a label column is missing or holds impossible values.
+    """
+    given, computed = (
+        compute_labels(candles, labels.model_copy(update={"source": source}), bar) for source in ("file", "computed")
+    )
+    both = (given["trigger"].notna() & computed["trigger"].notna()).to_numpy()
+    given, computed = given[both], computed[both]
+    return {
+        "rows": int(both.sum()),
+        "trigger_disagreement": float((given["trigger"] != computed["trigger"]).mean()) if both.any() else float("nan"),
+        "max_pct_difference": float((given["max_pct"] - computed["max_pct"]).abs().mean()),
+    }
+
+
+def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = VOLATILITY_CANDLES) -> np.ndarray:
+    """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
+
+    Parameters
+    ----------
+    candles : DataFrame, shape (T, ...)
+        Checked candles of one symbol.
+    bar : Timedelta
+        Length of a candle.
+    window : int, default 96
+        Number of log returns.
+
+    Returns
+    -------
+    ndarray of float64, shape (T,)
+        Per candle, as a fraction (not percent, not annualised); NaN until a gap-free run has `window` returns.
+    """
+    returns = np.log(candles["close"]).diff()
+    # The return across a gap is unknown; a NaN makes every window that holds it NaN.
+    returns[np.diff(segment_ids(candles.index, bar), prepend=-1) != 0] = np.nan
+    return returns.rolling(window).std().to_numpy()
+
+
+def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
+    """Trigger (0, 1 or NaN) and largest rise (percent), (T,) each; incomplete horizons are masked later."""
+    close = candles["close"].to_numpy()
+    max_pct = _percent(_ahead(candles["high"], labels.horizon).max(axis=1), close)
+    if labels.mode == "triple_barrier":
+        return _upper_is_first(candles, labels).astype(float), max_pct
+    threshold = np.full(len(candles), labels.threshold_pct)
+    if labels.mode == "sigma":
+        volatility = trailing_volatility(candles, bar)
+        threshold = 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon)
+        threshold[threshold == 0] = np.nan  # a flat past has no unit to measure a rise in
+    return np.where(np.isnan(threshold), np.nan, max_pct >= threshold), max_pct
+
+
+def _upper_is_first(candles: pd.DataFrame, labels: LabelsConfig) -> np.ndarray:
+    """Whether the upper barrier is touched in an earlier candle than the lower one, (T,) bool."""
+    close = candles["close"].to_numpy()[:, None]  # (T, 1)
+    upper = _percent(_ahead(candles["high"], labels.horizon), close) >= labels.upper_pct  # (T, H)
+    lower = _percent(_ahead(candles["low"], labels.horizon), close) <= -labels.lower_pct  # (T, H)
+    first_lower = np.where(lower.any(axis=1), lower.argmax(axis=1), labels.horizon)  # (T,)
+    return upper.any(axis=1) & (upper.argmax(axis=1) < first_lower)
+
+
+def _file_labels(candles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Label columns of the file, (T,) each; a missing value means no label."""
+    for name in ("trigger", "max_pct"):
+        if name not in candles:
+            raise CmatError(f"labels.source: file needs a column '{name}' in the candles; add it or choose computed")
+    trigger, max_pct = candles["trigger"].to_numpy(dtype=float), candles["max_pct"].to_numpy(dtype=float)
+    _refuse(~np.isin(trigger, (0, 1)) & ~np.isnan(trigger), "trigger", candles, "is neither 0 nor 1")
+    _refuse(np.isinf(max_pct) | (max_pct <= -100), "max_pct", candles, "is no rise in percent")
+    return trigger, max_pct
+
+
+def _refuse(bad: np.ndarray, name: str, candles: pd.DataFrame, problem: str) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise CmatError(
+            f"column '{name}' at {candles.index[row]:%Y-%m-%d %H:%M} UTC: {candles[name].iloc[row]:g} {problem}"
+        )
+
+
+def _horizon_is_complete(index: pd.DatetimeIndex, bar: pd.Timedelta, horizon: int) -> np.ndarray:
+    """Whether candle t+H exists in the gap-free run of candle t, (T,) bool."""
+    runs = segment_ids(index, bar)
+    complete = np.zeros(len(index), dtype=bool)
+    complete[:-horizon] = runs[horizon:] == runs[:-horizon]
+    return complete
+
+
+def _ahead(prices: pd.Series, horizon: int) -> np.ndarray:
+    """View of the prices of the H candles after each row, NaN past the end, shape (T, H)."""
+    padded = np.concatenate([prices.to_numpy()[1:], np.full(horizon, np.nan)])
+    return sliding_window_view(padded, horizon)  # (T, H)
+
+
+def _percent(price: np.ndarray, close: np.ndarray) -> np.ndarray:
+    return 100 * (price / close - 1)

@@ -1,0 +1,305 @@
+"""The panel: candles of all symbols in one array, samples as an index into it, and batches gathered on the device.
+
+A window is never copied out. The panel holds one (ΣT, C) array of channels and, per sample, one row of topology and
+one of complexity features; a batch is cut from a strided view (``unfold``) by ``index_select``. Memory grows with
+candles, not with candles times look-back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.preprocessing import RobustScaler
+
+from cmat_lib.config import PRICE_CHANNELS, Config, DataConfig
+from cmat_lib.data.candles import window_ends
+from cmat_lib.data.channels import look_back
+from cmat_lib.data.labels import trailing_volatility
+from cmat_lib.errors import CmatError
+
+PARTS = ("train", "stop", "calibrate", "test")
+CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more
+Market = dict[str, pd.DataFrame]
+
+
+class Batch(NamedTuple):
+    """Samples as tensors on one device: inputs of the model, then the two targets (NaN where there is no label)."""
+
+    ohlcv: torch.Tensor  # (B, T, C)
+    tda: torch.Tensor  # (B, F)
+    complexity: torch.Tensor  # (B, K)
+    trigger: torch.Tensor  # (B,)
+    max_pct: torch.Tensor  # (B,)
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the model takes."""
+        return self.ohlcv, self.tda, self.complexity
+
+
+def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
+    """Starts of the stop, calibrate and test parts, the same for all symbols.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles per symbol.
+    data : DataConfig
+        ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
+
+    Returns
+    -------
+    list of Timestamp
+        Three moments in UTC.
+
+    Raises
+    ------
+    CmatError
+        If a given date lies outside the candles.
+    """
+    first = min(candles.index[0] for candles in market.values())
+    last = max(candles.index[-1] for candles in market.values()) + data.bar
+    if data.split_dates is None:
+        return [(first + share * (last - first)).floor(data.bar) for share in np.cumsum(data.split_shares[:3])]
+    dates = [pd.Timestamp(moment) for moment in data.split_dates]
+    if not first < dates[0] or not dates[-1] < last:
+        raise CmatError(f"data.split_dates must lie inside the candles, which run from {first} to {last}")
+    return dates
+
+
+def assign_parts(close_time: pd.Series, label_end: pd.Series, boundaries: list[pd.Timestamp]) -> np.ndarray:
+    """Part of every sample; one whose label ends after the next part's start is purged, as it knows that part's future.
+
+    Parameters
+    ----------
+    close_time, label_end : Series of Timestamp, length N
+        When the sample is known and when its label is; no label is NaT.
+    boundaries : list of Timestamp
+        From `split_boundaries`.
+
+    Returns
+    -------
+    ndarray of str, shape (N,)
+        One of `PARTS`, ``"purged"`` or ``"unlabelled"``.
+    """
+    starts = pd.DatetimeIndex(boundaries)
+    number = starts.searchsorted(pd.DatetimeIndex(close_time), side="right")
+    next_start = pd.Series(starts.append(pd.DatetimeIndex([pd.Timestamp.max.tz_localize("UTC")])).take(number))
+    parts = np.array(PARTS, dtype=object)[number]
+    parts[(label_end.reset_index(drop=True) > next_start).to_numpy()] = "purged"
+    parts[label_end.isna().to_numpy()] = "unlabelled"
+    return parts
+
+
+def needed_candles(config: Config) -> int:
+    """Smallest gap-free series with one labelled sample: the largest look-back of any input, plus the horizon."""
+    ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
+    return max(ohlcv, config.tda.window_size, config.complexity.window_size) + config.labels.horizon
+
+
+def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
+    """Rows of one symbol at which every input is complete inside one gap-free run.
+
+    Parameters
+    ----------
+    candles : DataFrame of T rows
+    config : Config
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        Every ``tda.stride``-th such row, aligned to the clock, so that all symbols share their moments.
+    """
+    longest = needed_candles(config) - config.labels.horizon
+    return window_ends(candles.index, config.data.bar, longest, config.tda.stride)
+
+
+def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
+    """Index of all samples of all symbols.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+    labels : dict of str to DataFrame
+        From `cmat_lib.data.labels.compute_labels`, rows as the candles.
+    config : Config
+
+    Returns
+    -------
+    DataFrame of N rows
+        ``symbol``, ``timestamp`` (candle open), ``close_time``, ``row`` (into the stacked channels),
+        ``local_row`` (into the symbol's candles), ``close``, ``volatility`` (standard deviation of the log
+        returns over the look-back, the plainest baseline), ``trigger``, ``max_pct``, ``label_end``, ``part``,
+        and ``oracle_probability`` on the synthetic market.
+
+    Raises
+    ------
+    CmatError
+        If a symbol is shorter than the look-backs and the horizon need, or a part would be empty or of one class only.
+    """
+    frames, offset = [], 0
+    for symbol, candles in market.items():
+        rows = sample_rows(candles, config)
+        if not np.isfinite(labels[symbol]["trigger"].to_numpy()[rows]).any():
+            raise CmatError(
+                f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
+                f"{needed_candles(config)} without a gap. Use more candles, or smaller windows"
+            )
+        frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config.data))
+        offset += len(candles)
+    samples = pd.concat(frames, ignore_index=True)
+    boundaries = split_boundaries(market, config.data)
+    samples["close_time"] = samples["timestamp"] + config.data.bar
+    samples["part"] = assign_parts(samples["close_time"], samples["label_end"], boundaries)
+    _check_parts(samples)
+    return samples
+
+
+def _symbol_samples(
+    symbol: str, candles: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, offset: int, data: DataConfig
+) -> pd.DataFrame:
+    columns = {
+        "symbol": symbol,
+        "timestamp": candles.index[rows],
+        "row": rows + offset,
+        "local_row": rows,
+        "close": candles["close"].to_numpy()[rows],
+        "volatility": trailing_volatility(candles, data.bar, data.sequence_length - 1)[rows],
+        **{name: labels[name].array[rows] for name in ("trigger", "max_pct", "label_end")},
+    }
+    if "oracle_probability" in candles:
+        columns["oracle_probability"] = candles["oracle_probability"].to_numpy()[rows]
+    return pd.DataFrame(columns)
+
+
+def _check_parts(samples: pd.DataFrame) -> None:
+    for part in PARTS:
+        triggers = samples.loc[samples["part"] == part, "trigger"]
+        if triggers.nunique() < 2:
+            what = "is empty" if triggers.empty else "has no triggers" if triggers.max() == 0 else "has triggers only"
+            raise CmatError(
+                f"the {part} part {what} ({len(triggers)} samples); give it more time (data.split_shares, "
+                "data.split_dates), use more candles, or choose another label threshold"
+            )
+
+
+def fit_scalers(
+    channels: np.ndarray, tda: np.ndarray, complexity: np.ndarray, samples: pd.DataFrame, config: Config
+) -> dict[str, Any]:
+    """Centres and scales of all inputs, from the training part alone.
+
+    Medians and interquartile ranges, because single candles of −33 % happen. The four price channels share one
+    scale, the interquartile range of the log-price change over the look-back, and no centre: a window already
+    ends at 0.
+
+    Parameters
+    ----------
+    channels : ndarray, shape (ΣT, C)
+    tda : ndarray, shape (N, F)
+    complexity : ndarray, shape (N, K)
+    samples : DataFrame of N rows
+    config : Config
+
+    Returns
+    -------
+    dict
+        ``{"ohlcv" | "tda" | "complexity": {"center": list of float, "scale": list of float}}``
+    """
+    train = np.flatnonzero(samples["part"] == "train")
+    rows = samples["row"].to_numpy()[train]
+    names = config.data.channel_names
+    ohlcv = _robust(channels[rows])
+    if "log_close" in names:
+        close = channels[:, names.index("log_close")]
+        change = _robust((close[rows] - close[rows - config.data.sequence_length + 1])[:, None])
+        for index in (names.index(name) for name in PRICE_CHANNELS if name in names):
+            ohlcv["center"][index], ohlcv["scale"][index] = 0.0, change["scale"][0]
+    return {"ohlcv": ohlcv, "tda": _robust(tda[train]), "complexity": _robust(complexity[train])}
+
+
+def _robust(values: np.ndarray) -> dict[str, list[float]]:
+    scaler = RobustScaler().fit(values)
+    return {"center": scaler.center_.tolist(), "scale": scaler.scale_.tolist()}
+
+
+class Panel:
+    """All inputs and targets of a run on one device; a sample is a number from 0 to N − 1.
+
+    Parameters
+    ----------
+    channels : ndarray, shape (ΣT, C)
+        Stacked channels of all symbols, unscaled, may be a memory map.
+    tda : ndarray, shape (N, F)
+    complexity : ndarray, shape (N, K)
+    samples : DataFrame of N rows
+        From `build_samples`.
+    scalers : dict
+        From `fit_scalers`.
+    config : Config
+    device : torch.device or str
+    """
+
+    def __init__(
+        self,
+        channels: np.ndarray,
+        tda: np.ndarray,
+        complexity: np.ndarray,
+        samples: pd.DataFrame,
+        scalers: dict[str, Any],
+        config: Config,
+        device: torch.device | str = "cpu",
+    ):
+        self.samples, self.scalers, self.device = samples, scalers, torch.device(device)
+        self.length = config.data.sequence_length
+        names = config.data.channel_names
+        price = torch.tensor([float(name in PRICE_CHANNELS) for name in names], device=device)
+        self._price = price[None, :, None]  # (1, C, 1)
+        self._close = names.index("log_close") if "log_close" in names else None
+        self._channels = self._to_device(channels, scalers["ohlcv"], clip=False)  # (ΣT, C)
+        self._tda = self._to_device(tda, scalers["tda"])  # (N, F)
+        self._complexity = self._to_device(complexity, scalers["complexity"])  # (N, K)
+        self._start = torch.from_numpy(samples["row"].to_numpy() - self.length + 1).to(device)  # (N,)
+        self._trigger = torch.from_numpy(samples["trigger"].to_numpy(np.float32)).to(device)  # (N,)
+        self._max_pct = torch.from_numpy(samples["max_pct"].to_numpy(np.float32)).to(device)  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _to_device(self, values: np.ndarray, scaler: dict[str, list[float]], clip: bool = True) -> torch.Tensor:
+        tensor = torch.tensor(values, dtype=torch.float32, device=self.device)
+        tensor.sub_(torch.tensor(scaler["center"], dtype=torch.float32, device=self.device))
+        tensor.div_(torch.tensor(scaler["scale"], dtype=torch.float32, device=self.device))
+        return tensor.clamp_(-CLIP, CLIP) if clip else tensor
+
+    def index(self, part: str) -> torch.Tensor:
+        """Numbers of a part's samples, in time order within each symbol, shape (n,), on the device."""
+        return torch.from_numpy(np.flatnonzero(self.samples["part"] == part)).to(self.device)
+
+    def gather(self, index: torch.Tensor) -> Batch:
+        """Samples by number.
+
+        Parameters
+        ----------
+        index : Tensor of int64, shape (B,)
+
+        Returns
+        -------
+        Batch
+        """
+        windows = self._channels.unfold(0, self.length, 1)  # (ΣT − T + 1, C, T), a view
+        ohlcv = windows.index_select(0, self._start[index])  # (B, C, T)
+        if self._close is not None:
+            ohlcv -= ohlcv[:, self._close, -1, None, None] * self._price  # every price relative to the last close
+        ohlcv = ohlcv.clamp_(-CLIP, CLIP).transpose(1, 2)  # (B, T, C)
+        return Batch(ohlcv, self._tda[index], self._complexity[index], self._trigger[index], self._max_pct[index])
+
+    def batches(self, index: torch.Tensor, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Batches over `index`, shuffled if a generator is given; the last one may be smaller and is never dropped."""
+        if generator is not None:
+            index = index[torch.randperm(len(index), generator=generator, device=generator.device).to(self.device)]
+        for part in index.split(size):
+            yield self.gather(part)
