@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cmat_lib import __version__
 from cmat_lib.config import SECTIONS, Config, dump_params, merge, project_root, read_params, resolve_path, validate
@@ -87,6 +88,12 @@ class Run:
     def model_folder(self) -> Path:
         """Folder of ``best_model.pt`` and ``training_results.json``."""
         return self.folder / self.config.logging.save_dir
+
+    def headline(self) -> str:
+        """One line for the top of a page: where, with what, on what."""
+        packages = environment()["packages"]
+        chip = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+        return f"{self.config.run_dir} · cmat {__version__} · torch {packages['torch']} · {chip}"
 
     # -- fingerprints ----------------------------------------------------------------------------------------------
 
@@ -300,6 +307,11 @@ def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
     if resolve_path(run_dir) == resolve_path(DEMO_RUN):
         return read_params(project_root() / "params/demo.yaml"), "params/demo.yaml"
     return {}, "the defaults"
+
+
+def is_watched() -> bool:
+    """Whether somebody looks on: a terminal, or JupyterLab (papermill starts kernels without a session name)."""
+    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 
 def hash_text(text: str) -> str:

@@ -1,0 +1,110 @@
+"""``best_model.pt``: everything that a prediction needs, in one file of tensors and plain types.
+
+It is loaded with ``weights_only=True``, so a crafted file cannot run code.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from cmat_lib.config import Config, validate
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path
+from cmat_lib.models import MultiTaskCrossModalAttention, build_model
+
+FORMAT_VERSION = 1
+KEYS = (
+    "format_version",
+    "weights",
+    "config",
+    "channel_names",
+    "feature_names",
+    "complexity_names",
+    "scalers",
+    "threshold",
+    "calibration",
+    "labels",
+    "data_hash",
+    "versions",
+)
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+    content : dict
+        All of `KEYS` except ``format_version``; tensors, plain numbers, texts, lists and dicts only.
+
+    Raises
+    ------
+    CmatError
+        If a key is missing or unknown.
+    """
+    content = {"format_version": FORMAT_VERSION, **content}
+    if set(content) != set(KEYS):
+        raise CmatError(
+            f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {sorted(set(content) ^ set(KEYS))}"
+        )
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read and check a checkpoint.
+
+    Returns
+    -------
+    dict
+        `KEYS`; tensors are on `device`.
+
+    Raises
+    ------
+    CmatError
+        If the file is missing, damaged, of another format version, or not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CmatError(f"{path}: damaged or not a model of CMAT ({reason}); train again") from None
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
+        raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
+    return content
+
+
+def load_model(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
+    """Model in eval mode from a checkpoint, with the parameters it was trained under.
+
+    Returns
+    -------
+    model : MultiTaskCrossModalAttention
+    config : Config
+    content : dict
+        The checkpoint, see `load_checkpoint`.
+
+    Raises
+    ------
+    CmatError
+        If the file cannot be used.
+    """
+    content = load_checkpoint(path, device)
+    config = validate(content["config"], str(path))
+    model = build_model(config).to(device)
+    try:
+        model.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        raise CmatError(f"{path}: the weights do not fit the stored parameters ({error}); train again") from None
+    return model.eval(), config, content

@@ -1,0 +1,91 @@
+"""``best_model.pt``: whole or refused, and no code in it is ever run."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from cmat_lib.config import load_config
+from cmat_lib.errors import CmatError
+from cmat_lib.models import build_model
+from cmat_lib.training.checkpoint import KEYS, load_checkpoint, load_model, save_checkpoint
+
+SLIM = {
+    "data": {"sequence_length": 16},
+    "fusion": {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16, "output_dim": 16},
+    "model": {"nbeats_hidden_size": 32, "nbeats_num_blocks": 1, "nbeats_num_layers": 1, "nbeats_block_width": 8},
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    config = load_config(changes=SLIM)
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    content = {key: None for key in KEYS if key != "format_version"}
+    content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
+    save_checkpoint(tmp_path / "best_model.pt", content)
+    return tmp_path / "best_model.pt", model
+
+
+def test_round_trip_gives_the_same_predictions(saved):
+    path, model = saved
+    inputs = torch.randn(3, 16, 14), torch.randn(3, 214), torch.randn(3, 6)
+    loaded, config, content = load_model(path)
+    for a, b in zip(model(*inputs), loaded(*inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not loaded.training and content["threshold"] == 0.25 and config.data.sequence_length == 16
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, 0.5, 0.999])
+def test_truncated_file_is_named(saved, keep):
+    path, _ = saved
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(CmatError, match=r"best_model\.pt: damaged or not a model"):
+        load_checkpoint(path)
+
+
+def test_missing_file_says_what_to_run(tmp_path):
+    with pytest.raises(CmatError, match="no such model; run notebooks/04_training"):
+        load_checkpoint(tmp_path / "best_model.pt")
+
+
+class Malicious:
+    """Makes a folder when a careless reader unpickles it."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.folder,))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "pickle"])
+def test_code_in_a_file_is_not_run(tmp_path, legacy):
+    path, folder = tmp_path / "best_model.pt", tmp_path / "proof"
+    if legacy:
+        path.write_bytes(pickle.dumps({"x": Malicious(folder)}))
+    else:
+        torch.save({"x": Malicious(folder)}, path)
+    with pytest.raises(CmatError, match="damaged or not a model"):
+        load_checkpoint(path)
+    assert not folder.exists()
+    if not legacy:
+        torch.load(path, weights_only=False)
+        assert folder.exists(), "the attack itself must work"
+
+
+@pytest.mark.parametrize("change", [{"format_version": 99}, {"extra": 1}])
+def test_other_formats_are_refused(saved, change):
+    path, _ = saved
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(CmatError, match="not a model of this version"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_needs_all_keys(tmp_path):
+    with pytest.raises(CmatError, match="needs the keys"):
+        save_checkpoint(tmp_path / "best_model.pt", {"weights": {}})
+    assert not list(tmp_path.iterdir())

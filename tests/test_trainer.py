@@ -1,0 +1,202 @@
+"""The training loop: groups, schedule, freezing, stopping, accumulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cmat_lib.config import load_config
+from cmat_lib.data.panel import Panel
+from cmat_lib.errors import CmatError
+from cmat_lib.models import MultiTaskLoss, build_model
+from cmat_lib.training import trainer
+from cmat_lib.training.trainer import parameter_groups, schedule, train
+
+SLIM = {
+    "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
+    "tda": {"betti_bins": 2, "landscape_layers": 1},
+    "fusion": {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16, "output_dim": 16, "dropout": 0.0},
+    "model": {
+        "nbeats_hidden_size": 32,
+        "nbeats_num_blocks": 1,
+        "nbeats_num_layers": 1,
+        "nbeats_block_width": 8,
+        "encoder_dropout": 0.0,
+    },
+    "training": {
+        "batch_size": 32,
+        "gradient_accumulation_steps": 1,
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "transformer_learning_rate": 0.003,
+        "determinism": "strict",
+    },
+}
+pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
+
+
+def slim(**training):
+    changes = {"training": {**SLIM["training"], **training}}
+    return load_config(changes=changes, base={k: v for k, v in SLIM.items() if k != "training"})
+
+
+def panel_of(config, n=400, seed=0, labels=None):
+    """Samples whose trigger follows from the first topology feature."""
+    rng = np.random.default_rng(seed)
+    tda = rng.normal(size=(n, config.tda.feature_dim)).astype(np.float32)
+    complexity = rng.normal(size=(n, 6)).astype(np.float32)
+    channels = rng.normal(size=(n + 8, 2)).astype(np.float32)
+    trigger = (tda[:, 0] + 0.3 * rng.normal(size=n) > 0.8).astype(float) if labels is None else labels
+    part = np.repeat(["train", "stop", "calibrate", "test"], [n * 6 // 10, n // 10, n // 10, n - n * 8 // 10])
+    samples = pd.DataFrame(
+        {"row": np.arange(n) + 7, "trigger": trigger, "max_pct": 2 * trigger + rng.normal(size=n), "part": part}
+    )
+    plain = {"center": [0.0], "scale": [1.0]}
+    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * 6 for k, v in plain.items()}}
+    scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}
+    return Panel(channels, tda, complexity, samples, scalers, config)
+
+
+def test_training_learns_and_keeps_the_best_epoch():
+    config = slim(epochs=15)
+    panel = panel_of(config)
+    result = train(config, panel)
+    best = min(range(len(result.history)), key=lambda i: result.history[i]["stop_loss"])
+    assert result.best_epoch == best + 1
+    assert result.history[best]["stop_roc_auc"] > 0.9
+    loss = trainer._loss(config.training, panel)
+    again = trainer.evaluate(result.model, loss, panel, panel.index("stop"), 16)
+    assert again["loss"] == pytest.approx(result.history[best]["stop_loss"], rel=1e-5), "not the weights of that epoch"
+
+
+def test_evaluation_does_not_depend_on_the_batch_size():
+    config = slim()
+    panel = panel_of(config)
+    model, loss = build_model(config), trainer._loss(config.training, panel)
+    rows = [trainer.evaluate(model, loss, panel, panel.index("stop"), size) for size in (7, 40)]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-5)
+
+
+def test_same_seed_same_training_other_seed_not():
+    runs = [train(config, panel_of(config)) for config in (slim(), slim())]
+    other = slim().model_copy(update={"seed": 1})
+    runs.append(train(other, panel_of(other)))
+    losses = [[row["stop_loss"] for row in run.history] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+    for a, b in zip(runs[0].model.state_dict().values(), runs[1].model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_accumulation_equals_one_large_batch():
+    """Dropout is 0 and BatchNorm frozen with the encoders, so that batches of 10 in fours and of 40 must agree."""
+    frozen = {"freeze_encoder_epochs": 1, "epochs": 2, "early_stopping_patience": 1}
+    weights = []
+    for size, group in ((40, 1), (10, 4)):
+        config = slim(batch_size=size, gradient_accumulation_steps=group, **frozen)
+        panel = panel_of(config, n=350)  # 210 training samples: the last step is cut short
+        torch.manual_seed(config.seed)
+        fabric = trainer._fabric(config.training, panel.device)
+        raw, loss = build_model(config), trainer._loss(config.training, panel)
+        model, optimizer = fabric.setup(raw, torch.optim.AdamW(parameter_groups(raw, loss, config.training)))
+        loop = trainer._Loop(fabric, raw, model, loss, optimizer, panel, config)
+        loop._epoch(1)
+        assert loop.steps_per_epoch == 6
+        weights.append(raw.trigger_head[0].weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_encoders_stand_still():
+    config = slim(freeze_encoder_epochs=1, epochs=2)
+    panel = panel_of(config)
+    torch.manual_seed(config.seed)
+    before = {name: tensor.clone() for name, tensor in build_model(config).state_dict().items()}
+    states = []
+    original = trainer._Loop._epoch
+
+    def spy(loop, epoch):
+        row = original(loop, epoch)
+        states.append({name: tensor.clone() for name, tensor in loop.raw.state_dict().items()})
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Loop, "_epoch", spy)
+        train(config, panel)
+    for name, tensor in states[0].items():
+        same = torch.equal(tensor, before[name])
+        if name.split(".")[0] in trainer.ENCODERS:
+            assert same, f"{name} moved while frozen (BatchNorm statistics count)"
+    moved = [name for name, tensor in states[1].items() if not torch.equal(tensor, before[name])]
+    assert any(name.startswith("ohlcv_encoder") for name in moved)
+    assert any("running_mean" in name for name in moved)
+    assert not torch.equal(states[0]["trigger_head.0.weight"], before["trigger_head.0.weight"])
+
+
+def test_early_stopping_waits_for_patience():
+    config = slim(epochs=60, early_stopping_patience=4, learning_rate=0.03, transformer_learning_rate=0.03)
+    result = train(config, panel_of(config, n=200))
+    assert len(result.history) == result.best_epoch + 4 < 60
+
+
+@pytest.mark.parametrize("term", ["trigger", "max_pct"])
+def test_a_loss_that_is_not_finite_stops_and_is_named(term):
+    config = slim(batch_size=32)
+    panel = panel_of(config)
+    column = panel._trigger if term == "trigger" else panel._max_pct
+    panel.samples["max_pct"] = panel.samples["max_pct"].clip(-3, 3)
+    column[10] = float("nan")
+    with pytest.raises(CmatError, match=rf"the {term} loss is not finite at step \d+ of epoch 1"):
+        train(config, panel)
+
+
+def test_parameter_groups():
+    config = slim(learning_rate=0.001, transformer_learning_rate=0.0001, weight_decay=0.5, task_weighting="learned")
+    model = build_model(config)
+    loss = MultiTaskLoss(task_weighting="learned")
+    groups = parameter_groups(model, loss, config.training)
+    names = {id(parameter): name for name, parameter in [*model.named_parameters(), *loss.named_parameters()]}
+    seen = {}
+    for group in groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in seen
+            seen[id(parameter)] = group
+    assert len(seen) == len(names)
+    for key, group in seen.items():
+        name = names[key]
+        assert group["lr"] == (0.0001 if "fusion.transformer" in name else 0.001), name
+        exempt = name.endswith("bias") or "norm" in name or "pos_embedding" in name or name == "log_variance"
+        assert group["weight_decay"] == (0.0 if exempt else 0.5), name
+
+
+def test_schedule():
+    factors = [schedule(step, 100, 0.05) for step in range(100)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[5] == 1.0 and all(a > b for a, b in itertools.pairwise(factors[5:]))
+    assert schedule(52, 99, 0.05) == pytest.approx(0.5 * (1 + math.cos(math.pi * 47 / 94)))
+    assert schedule(100, 100, 0.05) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_few_steps_are_warned_about():
+    config = slim(epochs=1)
+    with pytest.warns(UserWarning, match=r"an epoch has 8 optimiser steps \(fewer than 50\)"):
+        train(config, panel_of(config))
+
+
+def test_missing_gpu_is_a_clear_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(CmatError, match="torch sees no GPU"):
+        trainer.pick_device(slim(device="cuda").training)
+
+
+def test_loss_scales_come_from_the_training_part():
+    config = slim()
+    panel = panel_of(config)
+    base = trainer._loss(config.training, panel)
+    panel.samples.loc[panel.samples["part"] != "train", ["trigger", "max_pct"]] = 1.0
+    after = trainer._loss(config.training, panel)
+    assert (base.positive_weight, base.max_pct_std) == (after.positive_weight, after.max_pct_std)
+    train_part = panel.samples[panel.samples["part"] == "train"]["trigger"]
+    assert base.positive_weight == pytest.approx((train_part == 0).sum() / (train_part == 1).sum())
