@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cmat_lib import __version__
 from cmat_lib.config import SECTIONS, Config, dump_params, merge, project_root, read_params, resolve_path, validate
@@ -91,9 +90,8 @@ class Run:
 
     def headline(self) -> str:
         """One line for the top of a page: where, with what, on what."""
-        packages = environment()["packages"]
-        chip = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-        return f"{self.config.run_dir} · cmat {__version__} · torch {packages['torch']} · {chip}"
+        torch_version = metadata.version("torch")
+        return f"{self.config.run_dir} · cmat {__version__} · torch {torch_version} · {os.cpu_count()} CPU cores"
 
     # -- fingerprints ----------------------------------------------------------------------------------------------
 
@@ -307,6 +305,29 @@ def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
     if resolve_path(run_dir) == resolve_path(DEMO_RUN):
         return read_params(project_root() / "params/demo.yaml"), "params/demo.yaml"
     return {}, "the defaults"
+
+
+def select_stages(first: str | None = None, last: str | None = None) -> tuple[str, ...]:
+    """Stages from `first` to `last`, both by name or number (``"04"``, ``"04_training"``); all by default.
+
+    Raises
+    ------
+    CmatError
+        If a stage is unknown or the range is empty.
+    """
+    start, stop = (_stage_number(text, default) for text, default in ((first, 0), (last, len(STAGE_NAMES) - 1)))
+    if start > stop:
+        raise CmatError(f"--from {first} comes after --until {last}")
+    return STAGE_NAMES[start : stop + 1]
+
+
+def _stage_number(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    found = [i for i, name in enumerate(STAGE_NAMES) if name == text or name.split("_")[0] == text.zfill(2)]
+    if not found:
+        raise CmatError(f"no stage '{text}'; the stages are {', '.join(STAGE_NAMES)}")
+    return found[0]
 
 
 def is_watched() -> bool:

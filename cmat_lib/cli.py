@@ -1,0 +1,161 @@
+"""The command ``cmat``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmat_lib import __version__
+from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
+from cmat_lib.errors import CmatError
+from cmat_lib.files import write_text
+from cmat_lib.run import select_stages
+
+app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
+]
+RunDir = Annotated[
+    str | None, typer.Option("--run-dir", help="Run folder; by default outputs/<name of the parameter file>.")
+]
+
+
+def main() -> None:
+    """Entry point: mistakes of the user end with one message and exit code 1, without a traceback."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except CmatError as error:
+        print(f"cmat: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("cmat: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"cmat: warning: {message}", file=sys.stderr)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"cmat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Three views of a market, fused by attention."""
+
+
+@app.command()
+def run(
+    params: Annotated[list[Path], typer.Argument(help="Parameter files; each is a run of its own.")],
+    assignments: Assignments = None,
+    run_dir: RunDir = None,
+    first: Annotated[str | None, typer.Option("--from", help="First notebook, for example 04.")] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Last notebook, for example 05.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time.")] = 1,
+) -> None:
+    """Execute the notebooks with the parameters of each file and write a report.
+
+    Finished notebooks whose parameters, input files and earlier stages have not changed are skipped.
+    """
+    stages = select_stages(first, last)
+    configs = [_run_config(path, assignments, run_dir) for path in params]
+    folders = [config.run_dir for config in configs]
+    if len(set(folders)) < len(folders):
+        raise CmatError(f"two runs would share one run folder ({', '.join(folders)}); give each file its own run_dir")
+    if len(configs) == 1 or jobs == 1:
+        reports = [_run_one(config, stages, "") for config in configs]
+    else:
+        from joblib import Parallel, delayed
+
+        reports = Parallel(n_jobs=jobs)(delayed(_run_one)(c, stages, f"{Path(c.run_dir).name}: ") for c in configs)
+    for report in reports:
+        print(f"report: {report}")
+
+
+def _run_one(config: Config, stages: tuple[str, ...], prefix: str) -> Path:
+    from cmat_lib.notebooks import run_notebooks, stdout_line
+
+    return run_notebooks(config, stages, stdout_line(prefix))
+
+
+def _run_config(
+    path: Path | None, assignments: list[str] | None, run_dir: str | None, changes: dict[str, Any] | None = None
+) -> Config:
+    """Parameters of one run; ``--set`` wins over the file, and ``--run-dir`` over both."""
+    merged = dict(changes or {})
+    for text in assignments or []:
+        merged = merge(merged, parse_assignment(text))
+    if run_dir is not None:
+        merged["run_dir"] = run_dir
+    base = {"run_dir": f"outputs/{path.stem}"} if path is not None else None
+    return load_config(path, merged, base=base)
+
+
+@app.command()
+def train(
+    params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
+    assignments: Assignments = None,
+    run_dir: RunDir = None,
+    cache_dir: Annotated[str | None, typer.Option(help="tda.cache_dir")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="data.data_dir")] = None,
+    log_level: Annotated[str | None, typer.Option(help="logging.level")] = None,
+    epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,
+    lr: Annotated[float | None, typer.Option(help="training.learning_rate")] = None,
+    fusion_hidden_dim: Annotated[int | None, typer.Option(help="fusion.hidden_dim and fusion.output_dim")] = None,
+    fusion_num_heads: Annotated[int | None, typer.Option(help="fusion.num_heads")] = None,
+    fusion_num_layers: Annotated[int | None, typer.Option(help="fusion.num_layers")] = None,
+    device: Annotated[str | None, typer.Option(help="training.device: auto, cpu or cuda")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything from training on.")] = None,
+) -> None:
+    """Prepare data and features as needed, and train, without notebooks."""
+    flags = {
+        "tda": {"cache_dir": cache_dir},
+        "data": {"data_dir": data_dir},
+        "logging": {"level": log_level},
+        "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "device": device},
+        "fusion": {
+            "hidden_dim": fusion_hidden_dim,
+            "output_dim": fusion_hidden_dim,
+            "num_heads": fusion_num_heads,
+            "num_layers": fusion_num_layers,
+        },
+    }
+    changes = {section: {k: v for k, v in keys.items() if v is not None} for section, keys in flags.items()}
+    changes = {section: keys for section, keys in changes.items() if keys} | ({} if seed is None else {"seed": seed})
+    config = _run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
+    logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
+    from cmat_lib.stages import run_until_training
+
+    run_until_training(config, print)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Argument(help="File to write; params/schema.json by default.")] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Also rewrite params/default.yaml from the schema.")
+    ] = False,
+) -> None:
+    """Write the JSON schema of the parameters, so that editors complete and check the YAML files."""
+    path = output or project_root() / "params/schema.json"
+    write_text(path, json.dumps(Config.model_json_schema(), indent=2) + "\n")
+    print(path)
+    if defaults:
+        write_text(project_root() / "params/default.yaml", commented_defaults())
+        print(project_root() / "params/default.yaml")

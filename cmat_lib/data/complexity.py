@@ -1,0 +1,248 @@
+"""Complexity of the log returns in a window: how regular, how predictable, how rough.
+
+The six indicators are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
+most of antropy's time goes, have compiled kernels that count the same things; tests hold them to antropy. An indicator
+has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module.
+
+antropy is imported where it is used: that takes seconds, which those who only read cached features should not wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cmat_lib.config import ComplexityConfig
+from cmat_lib.data.complexity_kernels import count_phrases, template_matches
+from cmat_lib.errors import CmatError
+
+__all__ = ["INDICATORS", "Indicator", "complexity_features"]
+
+BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
+WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
+CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log prices differ by 2e-15 at best
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """One complexity indicator.
+
+    Attributes
+    ----------
+    function : callable
+        Log returns (N, R), ComplexityConfig -> (N,) floats, NaN where undefined.
+    low, high : float
+        Range that values are clipped to.
+    regular : float
+        Value of windows with constant returns, and of those where the indicator is undefined.
+    """
+
+    function: Callable[[np.ndarray, ComplexityConfig], np.ndarray]
+    low: float
+    high: float
+    regular: float
+
+
+def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
+    """Complexity indicators of windows of log closes.
+
+    Parameters
+    ----------
+    log_close_windows : array_like, shape (N, W)
+        Natural logs of the last W closes, oldest first; may be a strided view. The W - 1 log returns are analysed.
+    config : ComplexityConfig
+        Indicators and their parameters.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, len(config.indicators))
+        Finite, within each indicator's range (see `INDICATORS`), independent of price level and volatility.
+
+    Raises
+    ------
+    CmatError
+        If the array is not (N, W), W is too short for the parameters, or a value is not finite.
+    """
+    windows = np.asarray(log_close_windows)
+    _check(windows, config)
+    out = np.empty((len(windows), len(config.indicators)), dtype=np.float32)  # (N, K)
+    for start in range(0, len(windows), BLOCK):
+        block = windows[start : start + BLOCK].astype(np.float64)  # (n, W)
+        if not np.isfinite(block).all():
+            row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+            raise CmatError(f"log closes of window {row} are not finite: complete or remove the candles it spans")
+        out[start : start + BLOCK] = _block_features(np.diff(block, axis=1), config)
+    return out
+
+
+def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
+    if windows.ndim != 2:
+        raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
+    returns = windows.shape[1] - 1
+    needed = {
+        "permutation_order or permutation_delay": (config.permutation_order - 1) * config.permutation_delay + 1,
+        "sample_order": config.sample_order + 2,
+        "higuchi_kmax": 2 * config.higuchi_kmax,
+    }
+    for keys, least in needed.items():
+        if returns < least:
+            short = f"windows of {returns + 1} closes are too short, {least + 1} are needed"
+            raise CmatError(f"complexity: {short}; raise complexity.window_size or lower complexity.{keys}")
+
+
+def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Indicators of log returns (n, R) -> (n, K), undefined values replaced."""
+    constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
+    values = np.empty((len(returns), len(config.indicators)))  # (n, K)
+    for column, name in enumerate(config.indicators):
+        indicator = INDICATORS[name]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            measured = indicator.function(returns, config)  # (n,)
+        undefined = constant | np.isnan(measured)
+        values[:, column] = np.where(undefined, indicator.regular, np.clip(measured, indicator.low, indicator.high))
+    return values
+
+
+def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Entropy of ordinal patterns over its maximum, log2(order!); in [0, 1], 0 for a monotone series.
+
+    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        ``permutation_order``, ``permutation_delay``.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+    """
+    from antropy import perm_entropy
+
+    options = {"order": config.permutation_order, "delay": config.permutation_delay, "normalize": True}
+    if config.permutation_order in (3, 4):  # the orders that antropy takes for many series at once
+        return perm_entropy(returns, **options)
+    return np.array([perm_entropy(row, **options) for row in returns])
+
+
+def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """-log of the chance that templates which match for m returns also match for one more; 0 is perfectly regular.
+
+    Richman and Moorman 2000, Am. J. Physiol. 278, H2039: with A and B the pairs that match (every return closer than
+    r sigma) for m + 1 and m returns, -log(A / B). It is undefined without matches; then, as for the rarest result that
+    R returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        ``sample_order`` m and ``sample_tolerance`` r.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+    """
+    tolerance = config.sample_tolerance * returns.std(axis=1)  # (N,)
+    longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,), (N,)
+    free = returns.shape[1] - config.sample_order
+    bound = np.log(free * (free - 1) / 2)
+    return np.where(longer > 0, -np.log(longer / shorter), bound)
+
+
+def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Entropy of the normalised Welch spectrum over its maximum; in [0, 1], 1 for a flat spectrum.
+
+    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns, half overlapping.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        Not read; all indicators share one signature.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        NaN if no segment has any power.
+    """
+    from antropy import spectral_entropy as entropy
+
+    # Welch leaves out what does not fill a segment at the end; a spectrum has no direction, so let that be the oldest.
+    segment = min(WELCH_SEGMENT, returns.shape[1])
+    return entropy(returns[:, ::-1], sf=1.0, method="welch", nperseg=segment, normalize=True)
+
+
+def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Distinct phrases in the signs of the returns (rise or not) over R / log2(R); in [0, 2], about 1 for coin flips.
+
+    Lempel and Ziv 1976, IEEE Trans. Inf. Theory 22, 75.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        Not read; all indicators share one signature.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+    """
+    length = returns.shape[1]
+    return count_phrases(returns > 0) * np.log2(length) / length
+
+
+def dfa_exponent(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Exponent of detrended fluctuation analysis (Hurst); in [0, 2], 0.5 without memory.
+
+    Peng et al. 1994, Phys. Rev. E 49, 1685. Boxes of 4 returns to a tenth of the window, so that windows under about
+    60 closes give a line through one or two points, or 0.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        Not read; all indicators share one signature.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        NaN if nothing fluctuates in any box.
+    """
+    from antropy import detrended_fluctuation
+
+    return np.array([detrended_fluctuation(row) for row in returns])
+
+
+def higuchi_dimension(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Fractal dimension of the graph of the returns; in [1, 3], 1 for a smooth line, about 2 for noise.
+
+    Higuchi 1988, Physica D 31, 277. As an estimate it passes 2 when neighbouring returns are opposed.
+
+    Parameters
+    ----------
+    returns : ndarray, shape (N, R)
+    config : ComplexityConfig
+        ``higuchi_kmax``.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        NaN if the returns repeat with a period of at most kmax.
+    """
+    from antropy import higuchi_fd
+
+    return np.array([higuchi_fd(row, kmax=config.higuchi_kmax) for row in returns])
+
+
+INDICATORS: dict[str, Indicator] = {
+    "permutation_entropy": Indicator(permutation_entropy, 0.0, 1.0, regular=0.0),
+    "sample_entropy": Indicator(sample_entropy, 0.0, np.inf, regular=0.0),
+    "spectral_entropy": Indicator(spectral_entropy, 0.0, 1.0, regular=0.0),
+    "lempel_ziv": Indicator(lempel_ziv, 0.0, 2.0, regular=0.0),
+    "dfa_exponent": Indicator(dfa_exponent, 0.0, 2.0, regular=0.5),
+    "higuchi_dimension": Indicator(higuchi_dimension, 1.0, 3.0, regular=1.0),
+}

@@ -1,0 +1,101 @@
+"""Runs the notebooks through papermill: in order, skipping what is up to date, stopping at the first error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from cmat_lib.config import Config, project_root
+from cmat_lib.errors import CmatError
+from cmat_lib.report import write_page, write_report
+from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.stages import check_names
+
+# What a page needs to look the same everywhere: figures that survive export, and no progress bars.
+KERNEL_ENVIRONMENT = {
+    "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
+
+
+def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Callable[[str], None] = print) -> Path:
+    """Execute the notebooks of a run and write its report.
+
+    Parameters
+    ----------
+    config : Config
+    stages : tuple of str
+        Stages to run, in order; one that is finished with the same parameters is skipped.
+    say : callable
+        Takes one progress line per notebook.
+
+    Returns
+    -------
+    Path
+        ``report/index.html`` of the run.
+
+    Raises
+    ------
+    CmatError
+        At the first error, naming notebook, cell and error. The executed page stays in the run folder.
+    """
+    check_names(config)
+    again = False
+    for stage in stages:
+        run = Run(config, stage)
+        page = run.path(f"notebooks/{stage}.ipynb")
+        if not again and run.is_finished(stage) and page.is_file():
+            say(f"{stage:<29} up to date")
+            continue
+        again = True  # what follows was made from what this stage is about to replace
+        started = time.perf_counter()
+        html = run.path(f"report/{stage}.html")
+        html.unlink(missing_ok=True)  # an old page must not pass for one that failed
+        execute(run, page)
+        write_page(page, html)
+        say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
+    return write_report(Run(config, STAGE_NAMES[-1]))
+
+
+def execute(run: Run, page: Path) -> None:
+    """Execute one notebook headless with all parameters of the run.
+
+    Raises
+    ------
+    CmatError
+        Naming notebook, cell and error.
+    """
+    source = project_root() / "notebooks" / f"{run.stage}.ipynb"
+    if not source.is_file():
+        raise CmatError(f"{source}: no such notebook; run cmat from inside a clone of the repository")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(KERNEL_ENVIRONMENT)
+    try:
+        papermill.execute_notebook(
+            source,
+            page,
+            parameters=run.config.model_dump(mode="json"),
+            cwd=project_root(),
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    except PapermillExecutionError as error:
+        raise CmatError(
+            f"notebooks/{run.stage}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n"
+            f"the executed page is {page}"
+        ) from None
+
+
+def stdout_line(prefix: str = "") -> Callable[[str], None]:
+    """Printer of progress lines that appear at once, also through a pipe."""
+
+    def say(line: str) -> None:
+        print(prefix + line, file=sys.stdout, flush=True)
+
+    return say

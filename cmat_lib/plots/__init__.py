@@ -1,0 +1,1 @@
+"""Figures of the pages: every function takes frames and arrays and returns a figure."""

@@ -1,0 +1,336 @@
+"""The schema: every parameter of CMAT, typed and in ten sections.
+
+A section is a frozen pydantic model. Types are strict (a YAML ``yes`` is no number, ``1e-3`` without a dot is text), unknown
+keys are errors, and an impossible combination is one too. Nothing here imports torch or giotto-tda.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+# One line per parameter reads better than four.
+# fmt: off
+
+PRICE_CHANNELS = ("log_open", "log_high", "log_low", "log_close")
+VOLUME_CHANNELS = ("volume_zscore", "volume_ratio", "obv_change", "vwap_distance", "mfi")
+TECHNICAL_CHANNELS = ("rsi", "macd", "bollinger", "atr", "roc")
+TAKER_SWAP = {"obv_change": "taker_imbalance", "mfi": "trade_size"}
+COMPLEXITY_INDICATORS = (
+    "permutation_entropy",
+    "sample_entropy",
+    "spectral_entropy",
+    "lempel_ziv",
+    "dfa_exponent",
+    "higuchi_dimension",
+)
+MODALITIES = ("nbeats", "tda", "complexity")
+STACK_TYPES = ("trend", "seasonality", "generic")
+
+
+def _as_utc(value: Any) -> Any:
+    """Dates come as dates from YAML and as text from papermill and the command line; both mean midnight UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return value
+
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+UtcTime = Annotated[datetime, BeforeValidator(_as_utc)]
+Switch = Literal["auto", "on", "off"]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, no change after validation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where candles come from, which channels are made of them, and how time is split."""
+
+    data_dir: str | None = Field(None, description="folder with one CSV, Parquet or Feather file per symbol; null is the synthetic market")
+    symbols: list[str] | None = Field(None, description="symbols to use; null is every file in the folder")
+    timeframe: str = Field("15m", pattern=r"^[1-9]\d*[mhd]$", description="length of a candle: 1m to 1d")
+    since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
+    until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
+    gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
+    sequence_length: Annotated[int, Field(ge=8)] = Field(96, description="candles in the OHLCV window (T)")
+    channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C)")
+    volume_channels: Literal["ohlcv", "taker"] = Field("ohlcv", description="taker: signed taker imbalance and log trade size instead of OBV change and MFI")
+    split_shares: list[Share] = Field([0.6, 0.1, 0.1, 0.2], min_length=4, max_length=4, description="shares of time for train, stop, calibrate, test")
+    split_dates: list[UtcTime] | None = Field(None, min_length=3, max_length=3, description="starts of stop, calibrate, test (UTC); overrides the shares")
+    synthetic_symbols: Positive = Field(4, description="symbols of the synthetic market")
+    synthetic_days: Annotated[int, Field(ge=30)] = Field(360, description="days of the synthetic market")
+    synthetic_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the synthetic market")
+    synthetic_plant: bool = Field(True, description="plant the interaction; false makes triggers unpredictable")
+
+    @property
+    def channel_names(self) -> list[str]:
+        """Channels in use, after the taker swap."""
+        swap = TAKER_SWAP if self.volume_channels == "taker" else {}
+        return [swap.get(name, name) for name in self.channels]
+
+    @property
+    def bar(self) -> pd.Timedelta:
+        """Length of one candle."""
+        unit = {"m": "min", "h": "h", "d": "D"}[self.timeframe[-1]]
+        return pd.Timedelta(int(self.timeframe[:-1]), unit=unit)
+
+    @field_validator("split_shares")
+    @classmethod
+    def _shares_sum_to_one(cls, shares: list[float]) -> list[float]:
+        if abs(sum(shares) - 1) > 1e-9:
+            raise ValueError(f"the four shares must sum to 1, they sum to {sum(shares):g}")
+        return shares
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_are_distinct(cls, channels: list[str]) -> list[str]:
+        if len(set(channels)) < len(channels):
+            raise ValueError("a channel is listed twice")
+        if set(channels) & set(PRICE_CHANNELS) and "log_close" not in channels:
+            raise ValueError("price channels are relative to the window's last log_close, which is not listed")
+        return channels
+
+    @model_validator(mode="after")
+    def _times_are_ordered(self) -> DataConfig:
+        marks = [t for t in (self.since, *(self.split_dates or []), self.until) if t is not None]
+        if any(a >= b for a, b in itertools.pairwise(marks)):
+            raise ValueError("since, the three split_dates and until must be in ascending order")
+        return self
+
+
+class LabelsConfig(Section):
+    """What is predicted."""
+
+    source: Literal["computed", "file"] = Field("computed", description="file: take trigger and max_pct from the candle files")
+    mode: Literal["percent", "sigma", "triple_barrier"] = Field("percent", description="unit and shape of the trigger")
+    horizon: Positive = Field(16, description="candles ahead (H)")
+    threshold_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="percent: smallest rise that counts as a trigger, in percent")
+    threshold_sigma: Annotated[float, Field(gt=0)] = Field(2.0, description="sigma: smallest rise, in trailing volatility times sqrt(H)")
+    upper_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="triple_barrier: upper barrier, in percent")
+    lower_pct: Annotated[float, Field(gt=0, lt=100)] = Field(3.0, description="triple_barrier: lower barrier, in percent below the close")
+
+
+class TdaConfig(Section):
+    """Persistent homology of the Takens-embedded log close."""
+
+    window_size: Positive = Field(672, description="candles in the topology window (7 days of 15 minutes)")
+    embedding_dim: Annotated[int, Field(ge=2)] = Field(2, description="dimension of the Takens embedding")
+    time_delay: Positive = Field(12, description="delay of the Takens embedding, in candles")
+    homology_dimensions: list[Literal[0, 1]] = Field([0, 1], min_length=1, description="homology dimensions")
+    betti_bins: Annotated[int, Field(ge=2)] = Field(100, description="bins of each Betti curve")
+    betti_max: list[Annotated[float, Field(gt=0)]] = Field([0.6, 1.3], description="upper end of the Betti grid per homology dimension, in window standard deviations")
+    landscape_layers: Positive = Field(5, description="persistence landscape layers whose L2 norm is a feature")
+    engine: Literal["planar", "giotto", "weak_alpha"] = Field("planar", description="planar: exact and fast; giotto: reference; weak_alpha: another filtration, other H1")
+    stride: Positive = Field(1, description="compute every k-th candle only; samples are then every k-th candle too")
+    jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes; -1 is one per core")
+    cache_dir: str = Field("outputs/cache", description="folder of the feature cache, shared by all runs")
+    trust_cache: bool = Field(False, description="read an (N, 214) cache file that has no record beside it")
+
+    @property
+    def features_per_dimension(self) -> int:
+        """Numbers per homology dimension: Betti curve, entropy, landscape norms, total persistence."""
+        return self.betti_bins + 1 + self.landscape_layers + 1
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of one feature vector; 214 with the defaults."""
+        return len(self.homology_dimensions) * self.features_per_dimension
+
+    @property
+    def points(self) -> int:
+        """Points of one embedded window (P)."""
+        return self.window_size - (self.embedding_dim - 1) * self.time_delay
+
+    @model_validator(mode="after")
+    def _window_holds_the_embedding(self) -> TdaConfig:
+        if self.points < 4:
+            needed = (self.embedding_dim - 1) * self.time_delay + 4
+            raise ValueError(
+                f"window_size {self.window_size} is shorter than the embedding needs (at least {needed} candles)"
+            )
+        if sorted(set(self.homology_dimensions)) != self.homology_dimensions:
+            raise ValueError("homology_dimensions must be ascending and distinct")
+        if len(self.betti_max) != len(self.homology_dimensions):
+            raise ValueError("betti_max needs one value per homology dimension")
+        return self
+
+
+class ComplexityConfig(Section):
+    """Complexity measures of the log returns."""
+
+    window_size: Annotated[int, Field(ge=32)] = Field(672, description="candles in the window; one return fewer")
+    indicators: list[Literal[COMPLEXITY_INDICATORS]] = Field(list(COMPLEXITY_INDICATORS), min_length=1, description="indicators in order")
+    permutation_order: Annotated[int, Field(ge=2, le=7)] = Field(3, description="order of permutation entropy")
+    permutation_delay: Positive = Field(1, description="delay of permutation entropy, in candles")
+    sample_order: Positive = Field(2, description="m of sample entropy")
+    sample_tolerance: Annotated[float, Field(gt=0)] = Field(0.2, description="r of sample entropy, in standard deviations")
+    higuchi_kmax: Annotated[int, Field(ge=2)] = Field(10, description="kmax of the Higuchi dimension")
+
+
+class FusionConfig(Section):
+    """How the tokens of the modalities meet."""
+
+    fusion_type: str = Field("cross_modal_attention", description="cross_modal_attention or concat (an entry of the fusion registry)")
+    hidden_dim: Positive = Field(256, description="token width (D)")
+    num_heads: Positive = Field(8, description="attention heads (h)")
+    num_layers: Positive = Field(2, description="transformer layers")
+    ffn_dim: Positive = Field(1024, description="width of the feed-forward part")
+    dropout: Rate = Field(0.1, description="dropout of the fusion")
+    use_cls_token: bool = Field(False, description="read a [CLS] token instead of the mean of all tokens")
+    output_dim: Positive = Field(256, description="must equal hidden_dim")
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> FusionConfig:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide hidden_dim {self.hidden_dim}")
+        if self.output_dim != self.hidden_dim:
+            raise ValueError(f"output_dim {self.output_dim} must equal hidden_dim {self.hidden_dim}")
+        return self
+
+
+NBEATS_ATTENTION_HEADS = 8  # SPEC 3: the N-BEATS attention block has eight heads over one token per stack
+
+
+class ModelConfig(Section):
+    """Encoders."""
+
+    model_type: Literal["cross_modal_attention"] = Field("cross_modal_attention", description="the source's name of the model")
+    modalities: list[Literal[MODALITIES]] = Field(list(MODALITIES), min_length=1, description="modalities that the model sees; the others get a learned constant")
+    nbeats_hidden_size: Positive = Field(1024, description="width of the N-BEATS encoder output")
+    nbeats_num_stacks: Positive = Field(4, description="stacks; must match nbeats_stack_types")
+    nbeats_stack_types: list[Literal[STACK_TYPES]] = Field(["trend", "seasonality", "generic", "generic"], description="basis of each stack")
+    nbeats_num_blocks: Positive = Field(6, description="blocks per stack")
+    nbeats_num_layers: Positive = Field(6, description="fully connected layers per block")
+    nbeats_block_width: Positive = Field(128, description="width inside a block")
+    use_attention: bool = Field(True, description="self-attention over the stacks' outputs")
+    tda_encoder_dim: Positive = Field(256, description="width of the TDA encoder output")
+    complexity_encoder_dim: Positive = Field(64, description="width of the complexity encoder output")
+    encoder_dropout: Rate = Field(0.1, description="dropout inside the encoders")
+
+    @model_validator(mode="after")
+    def _stacks_fit(self) -> ModelConfig:
+        if len(self.nbeats_stack_types) != self.nbeats_num_stacks:
+            raise ValueError(
+                f"nbeats_num_stacks is {self.nbeats_num_stacks}, nbeats_stack_types lists {len(self.nbeats_stack_types)}"
+            )
+        parts = self.nbeats_num_stacks * (NBEATS_ATTENTION_HEADS if self.use_attention else 1)
+        if self.nbeats_hidden_size % parts:
+            raise ValueError(
+                f"nbeats_hidden_size {self.nbeats_hidden_size} must be a multiple of {parts} (stacks times attention heads)"
+            )
+        if sorted(set(self.modalities), key=MODALITIES.index) != self.modalities:
+            raise ValueError(f"modalities must be distinct and in the order {', '.join(MODALITIES)}")
+        return self
+
+
+class TrainingConfig(Section):
+    """Loss, optimiser and the training loop."""
+
+    batch_size: Positive = Field(2048, description="samples per forward pass")
+    gradient_accumulation_steps: Positive = Field(4, description="forward passes per optimiser step")
+    epochs: Positive = Field(500, description="largest number of epochs")
+    early_stopping_patience: Positive = Field(30, description="epochs without a better stop loss before training ends")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.0005, description="encoders, projections and heads")
+    transformer_learning_rate: Annotated[float, Field(gt=0)] = Field(0.0003, description="transformer layers")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW; not on biases, norms, positions")
+    warmup_share: Rate = Field(0.05, description="share of the optimiser steps that warm up; cosine after")
+    gradient_clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs in which the encoders do not learn")
+    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="focusing exponent of the focal loss")
+    positive_weight: Literal["balanced"] | Annotated[float, Field(gt=0)] = Field("balanced", description="weight of triggers; balanced is negatives over positives in training")
+    max_pct_clip_quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(0.995, description="max_pct is clipped at this training quantile in the loss")
+    task_weighting: Literal["fixed", "learned"] = Field("fixed", description="learned: homoscedastic uncertainty weights")
+    trigger_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="fixed weight of the trigger loss")
+    max_pct_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="fixed weight of the max_pct loss")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the first GPU, else the CPU")
+    mixed_precision: Switch = Field("auto", description="bf16 where the chip has it, else fp16 with loss scaling; auto is off on a CPU")
+    compile: Switch = Field("auto", description="torch.compile; auto is off on a CPU")
+    cudnn_benchmark: Switch = Field("auto", description="cuDNN benchmark mode; auto is off on a CPU")
+    tf32: Switch = Field("auto", description="TF32 matrix products; auto is off on a CPU")
+    determinism: Literal["fast", "strict"] = Field("fast", description="strict asks torch for deterministic kernels")
+
+    @model_validator(mode="after")
+    def _some_task_counts(self) -> TrainingConfig:
+        if self.trigger_weight == 0 and self.max_pct_weight == 0:
+            raise ValueError("trigger_weight and max_pct_weight are both 0: nothing would be learned")
+        if self.freeze_encoder_epochs >= self.epochs:
+            raise ValueError(f"freeze_encoder_epochs {self.freeze_encoder_epochs} must be below epochs {self.epochs}")
+        return self
+
+
+class EvaluationConfig(Section):
+    """Scores and their intervals."""
+
+    top_share: Share = Field(0.02, description="precision is also given among this share of the highest probabilities")
+    bootstrap_samples: Annotated[int, Field(ge=50)] = Field(500, description="resamples of the block bootstrap")
+    block_horizons: Annotated[int, Field(ge=7)] = Field(7, description="bootstrap block length, in horizons")
+    confidence: Share = Field(0.95, description="coverage of the intervals")
+    batch_size: Positive = Field(4096, description="samples per forward pass")
+
+
+class ExplainConfig(Section):
+    """Attention maps."""
+
+    max_samples: Positive = Field(20000, description="test samples whose maps are kept, evenly spaced in time")
+    batch_size: Positive = Field(2048, description="samples per forward pass")
+
+
+class LoggingConfig(Section):
+    """Where models go inside the run folder and how much is said."""
+
+    save_dir: str = Field("models/cross_modal_attention", description="inside the run folder")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+
+    @field_validator("save_dir")
+    @classmethod
+    def _stays_inside_the_run(cls, save_dir: str) -> str:
+        path = Path(save_dir)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError("save_dir must be a relative path inside the run folder")
+        return save_dir
+
+
+class Config(Section):
+    """All parameters of a run: two keys and ten sections."""
+
+    run_dir: str = Field("outputs/demo", description="run folder; relative paths start at the project root")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of everything from training on")
+    data: DataConfig = DataConfig()
+    labels: LabelsConfig = LabelsConfig()
+    tda: TdaConfig = TdaConfig()
+    complexity: ComplexityConfig = ComplexityConfig()
+    fusion: FusionConfig = FusionConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    explain: ExplainConfig = ExplainConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> Config:
+        if self.labels.source == "file" and self.data.data_dir is None:
+            raise ValueError(
+                "labels.source is 'file' but data.data_dir is null: the synthetic market has no label columns"
+            )
+        return self
+
+
+SECTIONS = tuple(
+    name
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)

@@ -1,0 +1,22 @@
+"""Fixtures that several files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tests run in two processes on small arrays, where more threads only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_candles() -> Path:
+    """Folder of real 15-minute candles, named by the environment variable CMAT_TEST_DATA."""
+    folder = os.environ.get("CMAT_TEST_DATA")
+    if not folder:
+        pytest.skip("CMAT_TEST_DATA is not set: no real candles")
+    return Path(folder)

@@ -1,0 +1,189 @@
+"""The six pages executed by papermill on the smoke parameters, once, and what comes of it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+
+from cmat_lib.config import load_config, project_root
+from cmat_lib.errors import CmatError
+from cmat_lib.notebooks import run_notebooks
+from cmat_lib.report import offline
+from cmat_lib.run import STAGE_NAMES, Run, select_stages
+from cmat_lib.training.checkpoint import load_model
+
+pytestmark = pytest.mark.xdist_group("pages")
+SMOKE = project_root() / "params/smoke.yaml"
+
+
+def smoke_config(folder, **changes):
+    base = {"run_dir": str(folder / "run"), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
+    return load_config(SMOKE, {**base, **changes})
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    lines = []
+    report = run_notebooks(smoke_config(folder), say=lines.append)
+    return folder, report, lines
+
+
+def test_every_stage_leaves_a_record_and_a_page(smoke):
+    folder, report, lines = smoke
+    run = Run(smoke_config(folder), STAGE_NAMES[0])
+    assert all(run.is_finished(stage) for stage in STAGE_NAMES)
+    assert [line.split()[0] for line in lines] == list(STAGE_NAMES)
+    assert report == run.path("report/index.html")
+    for stage in STAGE_NAMES:
+        assert run.path(f"notebooks/{stage}.ipynb").is_file() and run.path(f"report/{stage}.html").is_file()
+
+
+def test_second_run_does_nothing(smoke):
+    folder, _, _ = smoke
+    lines = []
+    run_notebooks(smoke_config(folder), say=lines.append)
+    assert all(line.endswith("up to date") for line in lines) and len(lines) == len(STAGE_NAMES)
+
+
+def test_scores_stand_beside_base_rate_and_baselines(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), STAGE_NAMES[0])
+    scores = pd.DataFrame(run.read_json("metrics.json")["scores"])
+    assert {"probability", "volatility", "trees", "oracle_probability"} <= set(scores["score"])
+    assert {"roc_auc", "pr_auc", "brier", "base_rate"} <= set(scores["metric"])
+    auc = scores[scores["metric"] == "roc_auc"].set_index(["score", "scope"])["value"]
+    assert auc.between(0, 1).all()
+    assert auc["oracle_probability", "pooled"] > 0.6, "the oracle must know"
+    predictions = run.read_frame("predictions.parquet")
+    test = predictions[predictions["part"] == "test"]
+    rate = scores.set_index(["score", "scope", "metric"])["value"]["probability", "pooled", "base_rate"]
+    assert rate == pytest.approx(test["trigger"].mean())
+    assert predictions["probability"].between(0, 1).all() and predictions["predicted_max_pct"].notna().all()
+
+
+def test_attention_is_kept(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), STAGE_NAMES[0])
+    with np.load(run.path("attention.npz"), allow_pickle=False) as stored:
+        maps, tokens, sample = stored["maps"], stored["tokens"], stored["sample"]
+    assert maps.shape[1:] == (2, 4, 3, 3) and len(tokens) == 3 and len(maps) == len(sample)
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-5)
+    samples = run.read_frame("data/samples.parquet")
+    assert (samples["part"].iloc[sample] == "test").all()
+
+
+def test_the_model_file_gives_the_stored_predictions(smoke):
+    folder, _, _ = smoke
+    config = smoke_config(folder)
+    run = Run(config, STAGE_NAMES[0])
+    from cmat_lib.stages import load_panel, predict
+
+    model, stored, content = load_model(run.model_folder / "best_model.pt")
+    panel = load_panel(config, run)
+    raw, _ = predict(model, panel, panel.index("test"), 64)
+    predictions = run.read_frame("predictions.parquet")
+    expected = predictions.loc[predictions["part"] == "test", "raw_probability"]
+    np.testing.assert_allclose(raw, expected, atol=1e-6)
+    assert stored == config and content["scalers"] == run.read_json("data/scalers.json")
+    results = json.loads((run.model_folder / "training_results.json").read_text())
+    assert len(results["history"]) == 2 and results["base_rates"]["train"] > 0
+
+
+def test_pages_have_no_warnings_and_no_litter(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), STAGE_NAMES[0])
+    for stage in STAGE_NAMES:
+        notebook = json.loads(run.path(f"notebooks/{stage}.ipynb").read_text())
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                text = "".join(output.get("text", ""))
+                noisy = output.get("name") == "stderr" and "optimiser steps" not in text
+                assert not noisy, f"{stage}: {text[:300]}"
+                assert "%|" not in text, f"{stage}: a progress bar"
+
+
+def test_every_code_cell_shows_something(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), STAGE_NAMES[0])
+    for stage in STAGE_NAMES:
+        notebook = json.loads(run.path(f"notebooks/{stage}.ipynb").read_text())
+        for cell in notebook["cells"]:
+            tags = cell["metadata"].get("tags", [])
+            if cell["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(tags):
+                assert cell["outputs"], f"{stage}: {''.join(cell['source'])[:80]}"
+
+
+def test_report_loads_nothing_from_the_network(smoke):
+    _, report, _ = smoke
+    for page in report.parent.glob("*.html"):
+        text = page.read_text()
+        for tag in ('<script src="http', "<script src='http", '<link rel="stylesheet" href="http', "import mermaid"):
+            assert tag not in text, f"{page.name}: {tag}"
+    index = report.read_text()
+    assert all(f'href="{stage}.html"' in index for stage in STAGE_NAMES) and "oracle" in index
+
+
+def test_offline_keeps_what_is_inline():
+    page = '<script>let a = 1</script><script src="https://x.org/y.js"></script><link href="https://x.org/z.css">'
+    assert offline(page) == "<script>let a = 1</script>"
+
+
+def test_change_in_a_later_stage_keeps_the_earlier_ones(smoke):
+    folder, _, _ = smoke
+    copy = folder / "copy"
+    shutil.copytree(folder / "run", copy)
+    config = smoke_config(folder, run_dir=str(copy), evaluation={"top_share": 0.1, "bootstrap_samples": 50})
+    lines = []
+    run_notebooks(config, select_stages("01", "05"), lines.append)
+    assert [line.endswith("up to date") for line in lines] == [True, True, True, True, False]
+    assert load_config(copy / "params.yaml").evaluation.top_share == 0.1
+
+
+def test_stock_papermill_runs_a_page(smoke, tmp_path):
+    folder, _, _ = smoke
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "smoke.yaml").write_text(SMOKE.read_text().replace("outputs/smoke", str(tmp_path / "run")))
+    command = [sys.executable, "-m", "papermill", "notebooks/05_evaluation.ipynb", str(tmp_path / "out.ipynb")]
+    command += ["-f", str(tmp_path / "smoke.yaml"), "--no-progress-bar"]
+    result = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_misspelt_section_stops_stock_papermill(tmp_path):
+    (tmp_path / "bad.yaml").write_text(f"run_dir: {tmp_path / 'run'}\ntrainng:\n  epochs: 3\n")
+    command = [sys.executable, "-m", "papermill", "notebooks/01_data_prep.ipynb", str(tmp_path / "out.ipynb")]
+    command += ["-f", str(tmp_path / "bad.yaml"), "--no-progress-bar"]
+    result = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    assert result.returncode != 0 and "did you mean 'training'?" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monkeypatch):
+    folder, _, _ = smoke
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config = smoke_config(folder, run_dir=str(tmp_path / "run"), evaluation={"top_share": 0.2, "bootstrap_samples": 50})
+    (tmp_path / "notebooks").mkdir()
+    broken = json.loads((project_root() / "notebooks/05_evaluation.ipynb").read_text())
+    broken["cells"][3:3] = [papermill.iorw.nbformat.v4.new_code_cell("1 / 0", id="bang")]
+    (tmp_path / "notebooks/05_evaluation.ipynb").write_text(json.dumps(broken))
+    monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
+    with pytest.raises(CmatError, match=r"notebooks/05_evaluation\.ipynb failed in cell \d+: ZeroDivisionError"):
+        run_notebooks(config, select_stages("05", "05"), lambda line: None)
+    run = Run(config, "05_evaluation")
+    assert run.record("05_evaluation") is None and run.path("notebooks/05_evaluation.ipynb").is_file()
+    assert not run.path("report/05_evaluation.html").is_file(), "an old page must not pass for the failed one"
+
+
+def test_select_stages():
+    assert select_stages() == STAGE_NAMES
+    assert select_stages("4", "05") == STAGE_NAMES[3:5]
+    assert select_stages("06_attention_visualization") == STAGE_NAMES[5:]
+    for wrong in (("7", None), ("05", "04")):
+        with pytest.raises(CmatError):
+            select_stages(*wrong)
