@@ -1,0 +1,249 @@
+"""Encoders: one vector per modality out of the OHLCV window, the topology features and the complexity indicators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
+from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm self-attention over the stacks' outputs, then a pre-norm feed-forward part over their concatenation.
+
+    ``x = x + attention(norm(x))`` over M tokens of ``width / M``, then ``x = x + ffn(norm(x))`` over ``width``
+    (Vaswani et al., arXiv 1706.03762; pre-norm: Xiong et al., arXiv 2002.04745). `token_norm` and `self_attn` are
+    public, so that attention maps can be read.
+
+    Parameters
+    ----------
+    width : int
+        Length of the concatenation of all tokens.
+    num_tokens : int
+        Tokens M.
+    num_heads : int
+        Attention heads h.
+    dropout : float
+        Dropout on the attention weights and in the feed-forward part.
+
+    Raises
+    ------
+    ValueError
+        If the tokens times the heads do not divide the width.
+    """
+
+    def __init__(
+        self, width: int, num_tokens: int, num_heads: int = NBEATS_ATTENTION_HEADS, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if width % (num_tokens * num_heads):
+            raise ValueError(f"width {width} must be a multiple of {num_tokens} tokens times {num_heads} heads")
+        token_width = width // num_tokens
+        self.token_norm = nn.LayerNorm(token_width)
+        self.self_attn = nn.MultiheadAttention(token_width, num_heads, dropout=dropout, batch_first=True)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix the tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (B, M, width / M)
+
+        Returns
+        -------
+        Tensor, shape (B, width)
+        """
+        h = self.token_norm(tokens)  # (B, M, width / M)
+        attended, _ = self.self_attn(h, h, h, need_weights=False)  # (B, M, width / M)
+        x = (tokens + attended).flatten(1)  # (B, width)
+        return x + self.ffn(self.ffn_norm(x))  # (B, width)
+
+
+class OHLCVNBEATSEncoder(nn.Module):
+    """N-BEATS stacks on the OHLCV window, one token per stack, and self-attention over these tokens.
+
+    The document's argument ``output_size`` is dropped: an encoder has no forecast, so nothing would read it.
+
+    Parameters
+    ----------
+    input_size : int
+        Look-back T in candles.
+    hidden_size : int
+        Length of the output; every stack yields ``hidden_size / num_stacks`` of it.
+    num_stacks, num_blocks, num_layers : int
+        Stacks, blocks per stack, fully connected layers per block.
+    dropout : float
+        Dropout after each ReLU of the blocks and inside the attention block.
+    stack_types : sequence of {"trend", "seasonality", "generic"}
+        Basis of each stack.
+    num_channels : int
+        Channels C.
+    use_attention : bool
+        Whether the attention block follows the stacks; without it the output is their concatenation.
+    block_width : int
+        Width of the fully connected layers.
+
+    Attributes
+    ----------
+    output_dim : int
+        Equal to `hidden_size`.
+
+    Raises
+    ------
+    ValueError
+        If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 96,
+        hidden_size: int = 1024,
+        num_stacks: int = 4,
+        num_blocks: int = 6,
+        num_layers: int = 6,
+        dropout: float = 0.1,
+        stack_types: Sequence[str] = ("trend", "seasonality", "generic", "generic"),
+        num_channels: int = 14,
+        use_attention: bool = True,
+        block_width: int = 128,
+    ) -> None:
+        super().__init__()
+        _check_stacks(hidden_size, num_stacks, stack_types)
+        self.stack_types = tuple(stack_types)
+        self.output_dim = hidden_size
+        self.input_norm = nn.BatchNorm1d(num_channels)
+        last = num_stacks * num_blocks - 1  # nothing reads the backcast of the very last block
+        self.stacks = nn.ModuleList(
+            NBEATSStack(
+                [
+                    NBEATSBlock(
+                        channels=num_channels,
+                        length=input_size,
+                        width=block_width,
+                        num_layers=num_layers,
+                        feature_dim=hidden_size // num_stacks,
+                        stack_type=stack_type,
+                        has_backcast=stack * num_blocks + block < last,
+                        dropout=dropout,
+                    )
+                    for block in range(num_blocks)
+                ]
+            )
+            for stack, stack_type in enumerate(stack_types)
+        )
+        self.attention = AttentionBlock(hidden_size, num_stacks, dropout=dropout) if use_attention else None
+
+    def flatten_window(self, ohlcv: Tensor) -> Tensor:
+        """Normalise each channel and lay the window out channel by channel: (B, T, C) to (B, C * T)."""
+        return self.input_norm(ohlcv.transpose(1, 2)).flatten(1)  # (B, C * T)
+
+    def stack_tokens(self, ohlcv: Tensor) -> Tensor:
+        """Output of every stack, before they attend to each other.
+
+        Parameters
+        ----------
+        ohlcv : Tensor, shape (B, T, C)
+
+        Returns
+        -------
+        Tensor, shape (B, stacks, hidden_size / stacks)
+        """
+        residual = self.flatten_window(ohlcv)  # (B, C * T)
+        tokens = []
+        for stack in self.stacks:
+            features, residual = stack(residual)
+            tokens.append(features)
+        return torch.stack(tokens, dim=1)  # (B, stacks, hidden_size / stacks)
+
+    def forward(self, ohlcv: Tensor) -> Tensor:
+        """Encode OHLCV windows.
+
+        Parameters
+        ----------
+        ohlcv : Tensor, shape (B, T, C)
+
+        Returns
+        -------
+        Tensor, shape (B, hidden_size)
+        """
+        tokens = self.stack_tokens(ohlcv)  # (B, stacks, hidden_size / stacks)
+        return tokens.flatten(1) if self.attention is None else self.attention(tokens)  # (B, hidden_size)
+
+
+def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str]) -> None:
+    unknown = sorted(set(stack_types) - set(STACK_TYPES))
+    if unknown:
+        raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
+    if len(stack_types) != num_stacks:
+        raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
+    if hidden_size % num_stacks:
+        raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
+
+
+class TDAEncoder(nn.Module):
+    """Two linear layers on the topology features: F → `hidden_dim` → `output_dim`, ReLU after each.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number F of topology features.
+    output_dim : int
+        Length of the output.
+    dropout : float
+        Dropout after the first ReLU.
+    hidden_dim : int
+        Width between the two layers.
+    """
+
+    def __init__(
+        self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
+    ) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.layers = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, output_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode topology features: (B, F) to (B, output_dim)."""
+        return self.layers(features)  # (B, output_dim)
+
+
+class ComplexityEncoder(nn.Module):
+    """Two linear layers on the complexity indicators: K → `hidden_dim` → `output_dim`, ReLU after each.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number K of indicators.
+    output_dim : int
+        Length of the output.
+    hidden_dim : int
+        Width between the two layers.
+    """
+
+    def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.layers = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim), nn.ReLU()
+        )
+
+    def forward(self, indicators: Tensor) -> Tensor:
+        """Encode complexity indicators: (B, K) to (B, output_dim)."""
+        return self.layers(indicators)  # (B, output_dim)

@@ -1,0 +1,147 @@
+"""Loss of the two tasks: focal loss on the trigger, squared error on the largest rise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: float) -> Tensor:
+    """Binary focal loss, ``-w y (1 - p)^gamma log p - (1 - y) p^gamma log(1 - p)`` with ``p = sigmoid(logit)``.
+
+    Written in log-sigmoids, so that neither the value nor its gradient overflows for large logits; `gamma` 0 is the
+    weighted cross-entropy. Lin et al., *Focal Loss for Dense Object Detection*, arXiv 1708.02002, eq. 5 (here with the
+    weight 1 on negatives).
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B,)
+    target : Tensor, shape (B,)
+        0 or 1.
+    gamma : float
+        Focusing exponent.
+    positive_weight : float
+        Weight ``w`` of the positives.
+
+    Returns
+    -------
+    Tensor, shape ()
+        Mean over the batch, at least 0.
+
+    Examples
+    --------
+    >>> focal_loss(torch.zeros(1), torch.ones(1), gamma=2, positive_weight=4).item() / math.log(2)
+    1.0
+    """
+    logits, target = logits.float(), target.float()  # half precision would lose what the exponent leaves of easy cases
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)  # (B,)
+    positive = positive_weight * target * torch.exp(gamma * log_q) * log_p  # (B,)
+    negative = (1 - target) * torch.exp(gamma * log_p) * log_q  # (B,)
+    return -(positive + negative).mean()
+
+
+class MultiTaskLoss(nn.Module):
+    """Weighted sum of the focal loss on the trigger and the scaled squared error on the largest rise.
+
+    ``fixed``: ``total = w_1 L_1 + w_2 L_2``. ``learned``: ``total = sum_i exp(-s_i) L_i + s_i`` with the log variances
+    ``s_i`` as parameters that start at ``-log w_i``, that is at the fixed weights (Kendall, Gal, Cipolla, *Multi-Task
+    Learning Using Uncertainty to Weigh Losses*, arXiv 1705.07115, section 3.2).
+
+    Parameters
+    ----------
+    gamma : float
+        Focusing exponent of the focal loss.
+    positive_weight : float
+        Weight of the triggers; balanced is negatives over positives of the training part.
+    max_pct_std : float
+        Training standard deviation of `max_pct`, in percent; errors are counted in this unit.
+    max_pct_clip : float
+        Targets above this value, in percent, are clipped to it.
+    task_weighting : {"fixed", "learned"}
+        Whether the weights of the two tasks are parameters of the loss.
+    trigger_weight, max_pct_weight : float
+        Weights of the two tasks, for ``learned`` those at the start.
+
+    Attributes
+    ----------
+    log_variance : nn.Parameter, shape (2,), or None
+        Log variances of trigger and max_pct; None for ``fixed``.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range or `task_weighting` is unknown.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        positive_weight: float = 1.0,
+        max_pct_std: float = 1.0,
+        max_pct_clip: float = math.inf,
+        task_weighting: str = "fixed",
+        trigger_weight: float = 1.0,
+        max_pct_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _require(gamma >= 0, "gamma", gamma, "at least 0")
+        _require(0 < positive_weight < math.inf, "positive_weight", positive_weight, "positive: are there triggers?")
+        _require(0 < max_pct_std < math.inf, "max_pct_std", max_pct_std, "positive: does max_pct vary?")
+        _require(not math.isnan(max_pct_clip), "max_pct_clip", max_pct_clip, "a number")
+        _require(task_weighting in ("fixed", "learned"), "task_weighting", task_weighting, "'fixed' or 'learned'")
+        self.gamma, self.positive_weight = gamma, positive_weight
+        self.max_pct_std, self.max_pct_clip = max_pct_std, max_pct_clip
+        weights = torch.tensor([trigger_weight, max_pct_weight], dtype=torch.float32)  # (2,)
+        learned = task_weighting == "learned"
+        self.register_buffer("weights", None if learned else weights, persistent=False)
+        if learned:
+            _require(
+                bool((weights > 0).all()), "trigger_weight, max_pct_weight", weights.tolist(), "positive to be learned"
+            )
+        self.log_variance = nn.Parameter(-weights.log()) if learned else None  # (2,)
+
+    def forward(self, trigger_logits: Tensor, max_pct: Tensor, trigger: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch, computed in float32.
+
+        Parameters
+        ----------
+        trigger_logits : Tensor, shape (B, 1)
+        max_pct : Tensor, shape (B, 1)
+            Predicted largest rise, in percent.
+        trigger : Tensor, shape (B,)
+            0 or 1.
+        target : Tensor, shape (B,)
+            Largest rise, in percent.
+
+        Returns
+        -------
+        dict of Tensor, shape ()
+            ``total``, and before weighting ``trigger`` and ``max_pct``.
+
+        Raises
+        ------
+        ValueError
+            If predictions and targets differ in shape, which would otherwise broadcast to (B, B).
+        """
+        logits, predicted = trigger_logits.squeeze(1), max_pct.squeeze(1)  # (B,)
+        if not logits.shape == predicted.shape == trigger.shape == target.shape:
+            shapes = [tuple(x.shape) for x in (trigger_logits, max_pct, trigger, target)]
+            raise ValueError(f"expected shapes (B, 1), (B, 1), (B,), (B,), got {', '.join(map(str, shapes))}")
+        error = (predicted.float() - target.float().clamp(max=self.max_pct_clip)) / self.max_pct_std  # (B,)
+        losses = torch.stack(
+            [focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square().mean()]
+        )  # (2,)
+        return {"total": self._weigh(losses), "trigger": losses[0], "max_pct": losses[1]}
+
+    def _weigh(self, losses: Tensor) -> Tensor:
+        if self.log_variance is None:
+            return (self.weights * losses).sum()
+        return (torch.exp(-self.log_variance) * losses + self.log_variance).sum()
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}, it must be {wanted}")

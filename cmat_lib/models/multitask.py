@@ -1,0 +1,233 @@
+"""The whole model: encoders, fusion and one head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.config import Config
+from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
+from cmat_lib.models.fusion import fusion_class
+
+HEAD_WIDTH = 32
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is back in its own mode, as frozen encoders may differ.
+
+    Parameters
+    ----------
+    model : nn.Module
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class MultiTaskCrossModalAttention(nn.Module):
+    """Probability of a trigger and size of the largest rise, from three views of the market.
+
+    A modality that ``model.modalities`` does not list has no encoder; its input is ignored.
+
+    Parameters
+    ----------
+    config : Config
+        Read are the sections data (look-back and channels), tda and complexity (numbers of features), model and fusion.
+
+    Attributes
+    ----------
+    ohlcv_encoder, tda_encoder, complexity_encoder : nn.Module or None
+    fusion : nn.Module
+        An entry of the fusion registry.
+    trigger_head, max_pct_head : nn.Sequential
+    max_pct_scale : Tensor, shape ()
+        Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
+        deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
+
+    Raises
+    ------
+    CmatError
+        If ``fusion.fusion_type`` is unknown.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        seen, model = config.model.modalities, config.model
+        self.ohlcv_encoder = _ohlcv_encoder(config) if "nbeats" in seen else None
+        self.tda_encoder = (
+            TDAEncoder(config.tda.feature_dim, model.tda_encoder_dim, model.encoder_dropout) if "tda" in seen else None
+        )
+        self.complexity_encoder = (
+            ComplexityEncoder(len(config.complexity.indicators), model.complexity_encoder_dim)
+            if "complexity" in seen
+            else None
+        )
+        encoders = {"nbeats": self.ohlcv_encoder, "tda": self.tda_encoder, "complexity": self.complexity_encoder}
+        dims = {name: None if encoder is None else encoder.output_dim for name, encoder in encoders.items()}
+        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion)
+        self.trigger_head = _head(self.fusion.output_dim)
+        self.max_pct_head = _head(self.fusion.output_dim)
+        self.register_buffer("max_pct_scale", torch.tensor(1.0))
+
+    def encode(
+        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Encoded modalities, as `fusion` takes them.
+
+        Parameters
+        ----------
+        ohlcv : Tensor, shape (B, T, C)
+        tda : Tensor, shape (B, F)
+        complexity : Tensor, shape (B, K)
+
+        Returns
+        -------
+        tuple of Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), or None
+            None for a modality that the model does not see.
+        """
+        parts = ((self.ohlcv_encoder, ohlcv), (self.tda_encoder, tda), (self.complexity_encoder, complexity))
+        nbeats, topology, indicators = (None if encoder is None else encoder(x) for encoder, x in parts)
+        return nbeats, topology, indicators
+
+    def forward(self, ohlcv: Tensor, tda: Tensor, complexity: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit of the trigger and size of the largest rise.
+
+        Parameters
+        ----------
+        ohlcv : Tensor, shape (B, T, C)
+        tda : Tensor, shape (B, F)
+        complexity : Tensor, shape (B, K)
+
+        Returns
+        -------
+        trigger_logits : Tensor, shape (B, 1)
+        max_pct : Tensor, shape (B, 1)
+            In percent.
+        """
+        fused = self.fusion(*self.encode(ohlcv, tda, complexity))  # (B, D)
+        return self.trigger_head(fused), self.max_pct_scale * self.max_pct_head(fused)  # (B, 1), (B, 1)
+
+    @torch.no_grad()
+    def predict(self, ohlcv: Tensor, tda: Tensor, complexity: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability of the trigger and size of the largest rise, in evaluation mode and without gradients.
+
+        Every module is left in the mode it was found in, also when the forward pass raises.
+
+        Parameters
+        ----------
+        ohlcv : Tensor, shape (B, T, C)
+        tda : Tensor, shape (B, F)
+        complexity : Tensor, shape (B, K)
+
+        Returns
+        -------
+        probability : Tensor, shape (B, 1)
+            Between 0 and 1.
+        max_pct : Tensor, shape (B, 1)
+            In percent.
+        """
+        with evaluation_mode(self):
+            trigger_logits, max_pct = self(ohlcv, tda, complexity)  # (B, 1), (B, 1)
+        return torch.sigmoid(trigger_logits), max_pct
+
+    def get_num_parameters(self) -> tuple[int, int]:
+        """Number of trainable parameters and of all."""
+        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
+
+
+def build_model(config: Config) -> MultiTaskCrossModalAttention:
+    """Model with fresh weights from torch's global random state.
+
+    Raises
+    ------
+    CmatError
+        If ``fusion.fusion_type`` is unknown, naming the nearest valid one.
+    """
+    return MultiTaskCrossModalAttention(config)
+
+
+class ParameterRow(NamedTuple):
+    """One line of the parameter table; `source` is None where the document gives no number."""
+
+    part: str
+    parameters: int
+    source: str | None
+
+
+def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
+    """Parameters of every part, beside what the document states for its own sizes (the defaults).
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+
+    Returns
+    -------
+    list of ParameterRow
+        Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
+    """
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    rows = [
+        ParameterRow(part, sum(size for name, size in sizes.items() if name.startswith(prefix)), source)
+        for part, prefix, source in _table_parts(model)
+    ]
+    return [row for row in rows if row.parameters]
+
+
+def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str, str | None]]:
+    """Title, prefix of the parameter names, and the document's number."""
+    stack_types = () if model.ohlcv_encoder is None else model.ohlcv_encoder.stack_types
+    layer = "fusion.transformer.layers.0."
+    fusion_total = {"cross_modal_attention": "1,990,400", "concat": "820,736"}
+    yield "N-BEATS: input norm", "ohlcv_encoder.input_norm.", None
+    for number, stack_type in enumerate(stack_types):
+        yield f"N-BEATS: stack {number + 1}, {stack_type}", f"ohlcv_encoder.stacks.{number}.", None
+    yield "N-BEATS: attention block", "ohlcv_encoder.attention.", None
+    yield "N-BEATS encoder", "ohlcv_encoder.", "~13.7M"
+    yield "TDA encoder", "tda_encoder.", "~61K"
+    yield "Complexity encoder", "complexity_encoder.", "~5K"
+    yield "Fusion: projection of N-BEATS", "fusion.proj_nbeats.", "262,400"
+    yield "Fusion: projection of TDA", "fusion.proj_tda.", "65,792"
+    yield "Fusion: projection of complexity", "fusion.proj_complexity.", "16,640"
+    yield "Fusion: position embedding", "fusion.pos_embedding", "768"
+    yield "Fusion: [CLS] token", "fusion.cls_token", None
+    yield "Fusion: self-attention, per layer", f"{layer}self_attn.", "263,168"
+    yield "Fusion: feed-forward, per layer", f"{layer}linear", "525,312"
+    yield "Fusion: norms, per layer", f"{layer}norm", "512 + 512"
+    yield "Fusion: layer", layer, "789,504"
+    yield "Fusion: output projection", "fusion.output_proj.", "65,792"
+    yield "Fusion", "fusion.", fusion_total.get(model.config.fusion.fusion_type)
+    yield "Trigger head", "trigger_head.", None
+    yield "Max-pct head", "max_pct_head.", None
+    yield "Model", "", None
+
+
+def _ohlcv_encoder(config: Config) -> OHLCVNBEATSEncoder:
+    model = config.model
+    return OHLCVNBEATSEncoder(
+        input_size=config.data.sequence_length,
+        hidden_size=model.nbeats_hidden_size,
+        num_stacks=model.nbeats_num_stacks,
+        num_blocks=model.nbeats_num_blocks,
+        num_layers=model.nbeats_num_layers,
+        dropout=model.encoder_dropout,
+        stack_types=model.nbeats_stack_types,
+        num_channels=len(config.data.channel_names),
+        use_attention=model.use_attention,
+        block_width=model.nbeats_block_width,
+    )
+
+
+def _head(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, 1))

@@ -1,0 +1,174 @@
+"""Fusion: counts of every part, keys, initial weights, a hand-written pre-norm layer, absent modalities."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cmat_lib.config import load_config
+from cmat_lib.errors import CmatError
+from cmat_lib.models import FUSIONS, ConcatFusion, CrossModalAttentionFusion
+from cmat_lib.models.fusion import fusion_class
+
+DIMS = {"nbeats": 13, "tda": 7, "complexity": 5}
+SUBSETS = [("nbeats",), ("tda", "complexity"), ("nbeats", "complexity"), ("nbeats", "tda", "complexity")]
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def inputs(seen=tuple(DIMS), batch=3):
+    torch.manual_seed(1)
+    drawn = {name: torch.randn(batch, dim) for name, dim in DIMS.items()}
+    return [drawn[name] if name in seen else None for name in DIMS]
+
+
+def small(cls=CrossModalAttentionFusion, seen=tuple(DIMS), **changes):
+    torch.manual_seed(0)
+    config = load_config(
+        changes={"fusion": {"hidden_dim": 16, "output_dim": 16, "num_heads": 2, "ffn_dim": 24, **changes}}
+    )
+    dims = {name: dim if name in seen else None for name, dim in DIMS.items()}
+    return cls.from_config(dims, config.fusion).eval()
+
+
+def test_cross_modal_attention_counts():
+    fusion = CrossModalAttentionFusion()
+    assert [count(m) for m in (fusion.proj_nbeats, fusion.proj_tda, fusion.proj_complexity)] == [
+        262_400,
+        65_792,
+        16_640,
+    ]
+    assert fusion.pos_embedding.numel() == 768
+    for layer in fusion.transformer.layers:
+        assert count(layer.self_attn) == 263_168
+        assert count(layer.linear1) + count(layer.linear2) == 525_568
+        assert (count(layer.norm1), count(layer.norm2)) == (512, 512)
+        assert count(layer) == 789_760
+    assert len(fusion.transformer.layers) == 2
+    assert count(fusion.output_proj) == 65_792
+    assert count(fusion) == 1_990_912
+    assert count(CrossModalAttentionFusion(use_cls_token=True)) == 1_991_424
+
+
+def test_concat_counts():
+    assert [count(m) for m in ConcatFusion().shared_fc if isinstance(m, nn.Linear)] == [
+        1344 * 512 + 512,
+        512 * 256 + 256,
+    ]
+    assert count(ConcatFusion()) == 819_968
+
+
+def test_transformer_keys_hold_no_final_norm():
+    layer = [
+        "self_attn.in_proj_weight",
+        "self_attn.in_proj_bias",
+        "self_attn.out_proj.weight",
+        "self_attn.out_proj.bias",
+        *(f"{part}.{kind}" for part in ("linear1", "linear2", "norm1", "norm2") for kind in ("weight", "bias")),
+    ]
+    keys = CrossModalAttentionFusion().transformer.state_dict()
+    assert sorted(keys) == sorted(f"layers.{number}.{name}" for number in range(2) for name in layer)
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize("seen", SUBSETS)
+def test_protocol_and_gradients(name, seen):
+    fusion = small(fusion_class(name), seen)
+    fused = fusion(*inputs(seen))
+    assert fused.shape == (3, fusion.output_dim) == (3, 16)
+    assert isinstance(fusion.token_names, tuple)
+    fused.square().sum().backward()
+    idle = [key for key, p in fusion.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert idle == []
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    fusion = CrossModalAttentionFusion(use_cls_token=True)
+    for linear in (fusion.proj_nbeats, fusion.proj_tda, fusion.proj_complexity, fusion.output_proj[0]):
+        bound = (6 / (linear.in_features + linear.out_features)) ** 0.5  # Xavier uniform
+        assert 0.99 * bound < linear.weight.abs().max() <= bound
+        assert not linear.bias.any()
+    for parameter in (fusion.pos_embedding, fusion.cls_token):
+        assert 0.017 < parameter.std() < 0.023
+        assert parameter.mean().abs() < 0.005
+    first, second = fusion.transformer.layers
+    for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"):
+        a, b = first.get_parameter(name), second.get_parameter(name)
+        assert (a - b).abs().mean() > 0.5 * a.abs().mean(), name
+        assert 0.9 < a.std() / b.std() < 1.1, name
+
+
+def pre_norm_layer(layer: nn.TransformerEncoderLayer, x, heads):
+    """x + attention(norm(x)), then x + ffn(norm(x)), written out."""
+    q, k, v = F.linear(layer.norm1(x), layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias).chunk(3, dim=-1)
+    split = lambda z: z.unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731  (B, h, M, D / h)
+    q, k, v = split(q), split(k), split(v)
+    weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1)  # (B, h, M, M)
+    x = x + layer.self_attn.out_proj((weights @ v).transpose(1, 2).flatten(2))
+    return x + layer.linear2(F.gelu(layer.linear1(layer.norm2(x))))
+
+
+@pytest.mark.parametrize("grad", [True, False])  # without gradients torch takes its own fast path
+@pytest.mark.parametrize("use_cls_token", [False, True])
+def test_equals_hand_written_transformer(use_cls_token, grad):
+    fusion = small(use_cls_token=use_cls_token)
+    features = inputs()
+    tokens = torch.stack(
+        [F.linear(x, p.weight, p.bias) for x, p in zip(features, _projections(fusion), strict=True)], 1
+    )
+    if use_cls_token:
+        tokens = torch.cat([fusion.cls_token.expand(3, 1, 16), tokens], 1)
+    x = tokens + fusion.pos_embedding
+    with torch.set_grad_enabled(grad):
+        assert torch.allclose(fusion.tokens(*features), x, atol=1e-6)
+        for layer in fusion.transformer.layers:
+            x = pre_norm_layer(layer, x, heads=2)
+        pooled = x[:, 0] if use_cls_token else x.mean(1)
+        expected = F.relu(F.linear(pooled, fusion.output_proj[0].weight))
+        assert expected.std() > 0.05
+        assert torch.allclose(fusion(*features), expected, atol=1e-5)
+    assert fusion.token_names == (("cls",) if use_cls_token else ()) + ("nbeats", "tda", "complexity")
+
+
+def _projections(fusion):
+    return fusion.proj_nbeats, fusion.proj_tda, fusion.proj_complexity
+
+
+def test_absent_modality_is_its_position_alone():
+    fusion = small(seen=("nbeats", "complexity"))
+    tokens = fusion.tokens(*inputs(("nbeats", "complexity")))
+    assert fusion.proj_tda is None
+    assert torch.equal(tokens[:, 1], fusion.pos_embedding[:, 1].expand(3, -1))
+    assert (tokens[:, 0] - fusion.pos_embedding[:, 0]).abs().mean() > 0.1
+
+
+def test_concat_by_hand():
+    fusion = small(ConcatFusion, seen=("nbeats", "complexity"))
+    nbeats, tda, complexity = inputs(("nbeats", "complexity"))
+    first, second = (m for m in fusion.shared_fc if isinstance(m, nn.Linear))
+    expected = F.relu(second(F.relu(first(torch.cat([nbeats, complexity], 1)))))
+    assert torch.allclose(fusion(nbeats, tda, complexity), expected, atol=1e-6)
+    assert fusion.token_names == ()
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_dropout_rates_follow_the_parameters(name):
+    fusion = small(fusion_class(name), dropout=0.25)
+    attention = [m.dropout for m in fusion.modules() if isinstance(m, nn.MultiheadAttention)]
+    assert {m.p for m in fusion.modules() if isinstance(m, nn.Dropout)} | set(attention) == {0.25}
+    assert {m.p for m in fusion_class(name)().modules() if isinstance(m, nn.Dropout)} == {0.3}
+
+
+def test_mistakes_are_named():
+    with pytest.raises(CmatError, match=r"fusion\.fusion_type.*'concatt'; did you mean 'concat'"):
+        fusion_class("concatt")
+    with pytest.raises(CmatError, match=r"valid names are cross_modal_attention, concat"):
+        fusion_class("xyz")
+    with pytest.raises(ValueError, match="num_heads 3 does not divide hidden_dim 16"):
+        CrossModalAttentionFusion(hidden_dim=16, num_heads=3)
+    for cls in FUSIONS.values():
+        with pytest.raises(ValueError, match="at least one modality"):
+            cls(nbeats_dim=None, tda_dim=None, complexity_dim=None)
