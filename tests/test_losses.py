@@ -53,10 +53,10 @@ def test_multi_task_loss_by_hand():
     loss = MultiTaskLoss(
         gamma=2.0, positive_weight=3.0, max_pct_std=2.0, max_pct_clip=5.0, trigger_weight=0.5, max_pct_weight=4.0
     )
-    logits, predicted = torch.tensor([[logit(0.2)], [logit(0.9)]]), torch.tensor([[1.0], [7.0]])
+    logits, predicted = torch.tensor([[logit(0.2)], [logit(0.9)]]), torch.tensor([[1.0], [8.0]])
     got = loss(logits, predicted, torch.tensor([1.0, 0.0]), torch.tensor([4.0, 9.0]))
     trigger = (3 * 0.8**2 * -math.log(0.2) + 0.9**2 * -math.log(0.1)) / 2
-    max_pct = (((1 - 4) / 2) ** 2 + ((7 - 5) / 2) ** 2) / 2  # the target 9 is clipped to 5, the prediction 7 is not
+    max_pct = (((1 - 4) / 2) ** 2 + ((8 - 5) / 2) ** 2) / 2  # the target 9 is clipped to 5, the prediction 8 is not
     assert list(got) == ["total", "trigger", "max_pct"]
     assert got["trigger"].item() == pytest.approx(trigger, rel=1e-6)
     assert got["max_pct"].item() == pytest.approx(max_pct, rel=1e-6)
@@ -106,7 +106,7 @@ def test_learned_weights_settle_at_one_over_the_losses():
 
 def test_half_precision_predictions_are_scored_in_float32():
     logits, predicted, trigger, target = batch()
-    full = MultiTaskLoss(max_pct_std=0.001)(logits.half(), predicted.half(), trigger, target)
+    full = MultiTaskLoss(max_pct_std=0.001)(logits.half(), predicted.half(), trigger, target.half())
     assert full["max_pct"].dtype == torch.float32
     assert full["max_pct"].item() == pytest.approx((0.5**2 + 2.0**2) / 2 * 1e6, rel=1e-5)  # beyond float16
 

@@ -1,0 +1,183 @@
+"""Persistence diagrams of point clouds: one function in front of several engines.
+
+Every engine returns the same thing: the bars of H0 and H1 as ``(birth, death)`` in the unit of the points, without the
+H0 class that never dies and without bars of length zero. giotto-tda is imported here only, when its engines run.
+
+============  =============================================================================================
+planar        exact Vietoris-Rips of points in the plane (this project's own, `cmat_lib.tda.planar`)
+giotto        exact Vietoris-Rips in any dimension, by giotto-tda; the reference
+weak_alpha    Rips filtration on the Delaunay triangulation, by giotto-tda; same H0, another H1
+============  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial import QhullError
+from scipy.spatial.distance import pdist, squareform
+
+from cmat_lib.errors import CmatError
+
+logger = logging.getLogger(__name__)
+
+
+class Bars(NamedTuple):
+    """Diagrams of N clouds in one homology dimension, flat.
+
+    Attributes
+    ----------
+    bars : np.ndarray, shape (n, 2), float64
+        Birth and death of all clouds, one cloud after the other.
+    offsets : np.ndarray, shape (N + 1,), int64
+        Cloud ``i`` owns ``bars[offsets[i]:offsets[i + 1]]``.
+    """
+
+    bars: np.ndarray
+    offsets: np.ndarray
+
+
+def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
+    """Persistence diagrams of one cloud.
+
+    Parameters
+    ----------
+    points : array_like, shape (P, d)
+        Finite coordinates; P may be 0, duplicates are allowed.
+    engine : str
+        ``planar``, ``giotto`` or ``weak_alpha``, see the module's table.
+
+    Returns
+    -------
+    list of np.ndarray
+        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong or a coordinate is not finite.
+    CmatError
+        If the engine is unknown.
+
+    Examples
+    --------
+    >>> rips_diagrams([[0, 0], [0, 1], [0, 3]], engine="giotto")[0]
+    array([[0., 1.],
+           [0., 2.]])
+    """
+    cloud = np.asarray(points, dtype=np.float64)
+    if cloud.ndim != 2:
+        raise ValueError(f"points must have shape (P, d), got {cloud.shape}")
+    return [bars for bars, _ in diagrams_batch(cloud[None], engine)]
+
+
+def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
+    """Persistence diagrams of N clouds of equal size, without a Python object per cloud where the engine allows it.
+
+    Parameters
+    ----------
+    clouds : array_like, shape (N, P, d)
+        Finite coordinates.
+    engine : str
+        See `rips_diagrams`. ``planar`` needs d = 2; for any other d the ``giotto`` engine runs and says so once.
+
+    Returns
+    -------
+    list of Bars
+        H0 and H1, in the unit of the points.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong or a coordinate is not finite.
+    CmatError
+        If the engine is unknown.
+    """
+    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
+    if clouds.ndim != 3:
+        raise ValueError(f"clouds must have shape (N, P, d), got {clouds.shape}")
+    if engine not in ENGINES:
+        raise CmatError(f"tda.engine: unknown engine '{engine}'; choose one of {', '.join(ENGINES)}")
+    finite = np.isfinite(clouds).all(axis=(1, 2))  # (N,)
+    if not finite.all():
+        raise ValueError(f"cloud {int(np.argmin(finite))} has a coordinate that is not finite; repair the prices first")
+    return ENGINES[engine](clouds)
+
+
+def _planar(clouds: np.ndarray) -> list[Bars]:
+    if clouds.shape[2] != 2:
+        _say_fallback(clouds.shape[2])
+        return _giotto(clouds)
+    from cmat_lib.tda.planar import planar_rips_batch
+
+    return [Bars(*flat) for flat in planar_rips_batch(clouds)]
+
+
+@functools.cache
+def _say_fallback(dimension: int) -> None:
+    """Log once per process and dimension that the fast engine does not apply."""
+    logger.warning("tda.engine planar works in the plane; embedding_dim %d uses the slower giotto engine", dimension)
+
+
+def _giotto(clouds: np.ndarray) -> list[Bars]:
+    return _flatten([_giotto_one(cloud) for cloud in clouds])
+
+
+def _weak_alpha(clouds: np.ndarray) -> list[Bars]:
+    return _flatten([_weak_alpha_one(cloud) for cloud in clouds])
+
+
+def _giotto_one(cloud: np.ndarray) -> np.ndarray:
+    """Diagram (n, 3) in giotto-tda's format.
+
+    Distances are made here: scikit-learn's dot-product formula, which giotto-tda would use, loses the small distances
+    of log prices that all lie near 11.
+    """
+    from gtda.homology import VietorisRipsPersistence
+
+    if len(cloud) < 2:
+        return np.empty((0, 3))
+    distances = squareform(pdist(cloud))  # (P, P)
+    rips = VietorisRipsPersistence(metric="precomputed", homology_dimensions=(0, 1))
+    return rips.fit_transform(distances[None])[0]
+
+
+def _weak_alpha_one(cloud: np.ndarray) -> np.ndarray:
+    """Diagram (n, 3) of the weak alpha complex.
+
+    Points that coincide to 1e-9 of the cloud's extent become one first: Qhull leaves them out of the triangulation, and
+    then giotto-tda numbers its edges wrongly and H1 bars never die. Points on a line (or fewer than d + 2) have no
+    triangulation at all; there the exact Rips complex has the same diagram and stands in.
+    """
+    from gtda.homology import WeakAlphaPersistence
+
+    grid = np.round((cloud - cloud.min(axis=0)) / (np.ptp(cloud) or 1.0), 9) if cloud.size else cloud
+    distinct = cloud[np.unique(grid, axis=0, return_index=True)[1]]
+    if len(distinct) < cloud.shape[1] + 2:
+        return _giotto_one(distinct)
+    try:
+        return WeakAlphaPersistence(homology_dimensions=(0, 1)).fit_transform(distinct[None])[0]
+    except QhullError:
+        return _giotto_one(distinct)
+
+
+def _flatten(diagrams: list[np.ndarray]) -> list[Bars]:
+    """Flat bars per dimension from giotto-tda's diagrams; its padding has length zero and goes with the empty bars."""
+    flat = []
+    for dimension in (0, 1):
+        kept = [d[(d[:, 2] == dimension) & (d[:, 1] > d[:, 0]) & np.isfinite(d[:, 1]), :2] for d in diagrams]
+        offsets = np.concatenate([[0], np.cumsum([len(bars) for bars in kept])]).astype(np.int64)
+        flat.append(Bars(np.concatenate([np.empty((0, 2)), *kept]).astype(np.float64), offsets))
+    return flat
+
+
+ENGINES: dict[str, Callable[[np.ndarray], list[Bars]]] = {
+    "planar": _planar,
+    "giotto": _giotto,
+    "weak_alpha": _weak_alpha,
+}

@@ -1,0 +1,51 @@
+"""From a series to a cloud of points: the Takens delay embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
+
+
+def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarray:
+    """Embed one series, or many windows at once, by time delays.
+
+    Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``; there are
+    ``P = T - (dimension - 1) * delay`` points. By Takens (1981, *Detecting strange attractors in turbulence*,
+    Lecture Notes in Mathematics 898, theorem 1) the cloud keeps the topology of the attractor behind the series.
+
+    Parameters
+    ----------
+    series : array_like, shape (T,) or (N, W)
+        One series, or N windows of W values; any unit.
+    dimension : int
+        Coordinates of a point, at least 1.
+    delay : int
+        Steps between two coordinates, at least 1.
+
+    Returns
+    -------
+    np.ndarray, shape (P, dimension) or (N, P, dimension), float64
+        Fresh memory; the input is not shared.
+
+    Raises
+    ------
+    ValueError
+        If the input has another number of axes, a parameter is below 1, or the series holds no point.
+
+    Examples
+    --------
+    >>> takens_embedding([0, 1, 2, 3], dimension=2, delay=2)
+    array([[0., 2.],
+           [1., 3.]])
+    """
+    values = np.asarray(series, dtype=np.float64)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"series must have shape (T,) or (N, W), got {values.shape}")
+    if dimension < 1 or delay < 1:
+        raise ValueError(f"dimension and delay must be at least 1, got dimension={dimension}, delay={delay}")
+    span = (dimension - 1) * delay + 1
+    if values.shape[-1] < span:
+        raise ValueError(f"{values.shape[-1]} values hold no point: dimension {dimension}, delay {delay} needs {span}")
+    delayed = sliding_window_view(values, span, axis=-1)[..., ::delay]  # (..., P, dimension)
+    return delayed.copy()
