@@ -60,14 +60,16 @@ def panel_of(config, n=400, seed=0, labels=None):
     return Panel(channels, tda, complexity, samples, scalers, config)
 
 
-def test_training_learns_and_keeps_the_best_epoch():
-    config = slim(epochs=15)
+@pytest.mark.parametrize("metric", ["loss", "roc_auc"])
+def test_training_learns_and_keeps_the_best_epoch(metric):
+    config = slim(epochs=15, early_stopping_metric=metric)
     panel = panel_of(config)
     result = train(config, panel)
-    best = min(range(len(result.history)), key=lambda i: result.history[i]["stop_loss"])
+    sign = {"loss": 1, "roc_auc": -1}[metric]
+    best = min(range(len(result.history)), key=lambda i: sign * result.history[i][f"stop_{metric}"])
     assert result.best_epoch == best + 1
     assert result.history[best]["stop_roc_auc"] > 0.9
-    loss = trainer._loss(config.training, panel)
+    loss = trainer.build_loss(config.training, panel)
     again = trainer.evaluate(result.model, loss, panel, panel.index("stop"), 16)
     assert again["loss"] == pytest.approx(result.history[best]["stop_loss"], rel=1e-5), "not the weights of that epoch"
 
@@ -75,7 +77,7 @@ def test_training_learns_and_keeps_the_best_epoch():
 def test_evaluation_does_not_depend_on_the_batch_size():
     config = slim()
     panel = panel_of(config)
-    model, loss = build_model(config), trainer._loss(config.training, panel)
+    model, loss = build_model(config), trainer.build_loss(config.training, panel)
     rows = [trainer.evaluate(model, loss, panel, panel.index("stop"), size) for size in (7, 40)]
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
@@ -99,7 +101,7 @@ def test_accumulation_equals_one_large_batch():
         panel = panel_of(config, n=350)  # 210 training samples: the last step is cut short
         torch.manual_seed(config.seed)
         fabric = trainer._fabric(config.training, panel.device)
-        raw, loss = build_model(config), trainer._loss(config.training, panel)
+        raw, loss = build_model(config), trainer.build_loss(config.training, panel)
         model, optimizer = fabric.setup(raw, torch.optim.AdamW(parameter_groups(raw, loss, config.training)))
         loop = trainer._Loop(fabric, raw, model, loss, optimizer, panel, config)
         loop._epoch(1)
@@ -194,9 +196,9 @@ def test_missing_gpu_is_a_clear_error():
 def test_loss_scales_come_from_the_training_part():
     config = slim()
     panel = panel_of(config)
-    base = trainer._loss(config.training, panel)
+    base = trainer.build_loss(config.training, panel)
     panel.samples.loc[panel.samples["part"] != "train", ["trigger", "max_pct"]] = 1.0
-    after = trainer._loss(config.training, panel)
+    after = trainer.build_loss(config.training, panel)
     assert (base.positive_weight, base.max_pct_std) == (after.positive_weight, after.max_pct_std)
     train_part = panel.samples[panel.samples["part"] == "train"]["trigger"]
     assert base.positive_weight == pytest.approx((train_part == 0).sum() / (train_part == 1).sum())

@@ -69,7 +69,7 @@ def train(config: Config, panel: Panel, on_epoch: Callable[[Row], None] = lambda
     torch.manual_seed(config.seed)
     fabric = _fabric(config.training, panel.device)
     raw = build_model(config)
-    loss = _loss(config.training, panel).to(panel.device)
+    loss = build_loss(config.training, panel).to(panel.device)
     raw.max_pct_scale.fill_(loss.max_pct_std)
     optimizer = torch.optim.AdamW(parameter_groups(raw, loss, config.training))
     compiled = torch.compile(raw) if _is_on(config.training.compile, panel.device) else raw
@@ -103,6 +103,40 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
         {"params": parameters, "lr": rates[transformer], "weight_decay": training.weight_decay if decays else 0.0}
         for (transformer, decays), parameters in groups.items()
     ]
+
+
+def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
+    """Loss of both tasks, with the positive weight and the scale of ``max_pct`` from the training part.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+    panel : Panel
+
+    Returns
+    -------
+    MultiTaskLoss
+        On the CPU.
+    """
+    rows = panel.samples[panel.samples["part"] == "train"]
+    base_rate = rows["trigger"].mean()
+    clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
+    weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
+    return MultiTaskLoss(
+        gamma=training.focal_gamma,
+        positive_weight=float(weight),
+        max_pct_std=float(rows["max_pct"].clip(upper=clip).std()),
+        max_pct_clip=float(clip),
+        task_weighting=training.task_weighting,
+        trigger_weight=training.trigger_weight,
+        max_pct_weight=training.max_pct_weight,
+    )
+
+
+def count_steps(samples: int, training: TrainingConfig) -> int:
+    """Optimiser steps of an epoch over `samples` samples; an accumulation that the epoch cuts short still steps."""
+    micro = math.ceil(samples / training.batch_size)
+    return math.ceil(micro / training.gradient_accumulation_steps)
 
 
 def schedule(step: int, total: int, warmup_share: float) -> float:
@@ -139,8 +173,7 @@ class _Loop:
         self.panel, self.training = panel, config.training
         self.train_index, self.stop_index = panel.index("train"), panel.index("stop")
         self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
-        micro = math.ceil(len(self.train_index) / self.training.batch_size)
-        self.steps_per_epoch = math.ceil(micro / self.training.gradient_accumulation_steps)
+        self.steps_per_epoch = count_steps(len(self.train_index), self.training)
         total = self.steps_per_epoch * self.training.epochs
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule(step, total, self.training.warmup_share)
@@ -159,12 +192,15 @@ class _Loop:
             row = self._epoch(epoch)
             history.append(row)
             on_epoch(row)
-            if row["stop_loss"] < best:
-                best, best_epoch, best_weights = row["stop_loss"], epoch, _copy(self.raw)
+            if (badness := self._badness(row)) < best:
+                best, best_epoch, best_weights = badness, epoch, _copy(self.raw)
             if epoch - best_epoch >= self.training.early_stopping_patience:
                 break
         self.raw.load_state_dict(best_weights)
         return Training(self.raw.eval(), history, best_epoch)
+
+    def _badness(self, row: Row) -> float:
+        return row["stop_loss"] if self.training.early_stopping_metric == "loss" else -row["stop_roc_auc"]
 
     def _epoch(self, epoch: int) -> Row:
         started = time.perf_counter()
@@ -232,23 +268,6 @@ class _Loop:
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
-    """Loss with its scales from the training part."""
-    rows = panel.samples[panel.samples["part"] == "train"]
-    base_rate = rows["trigger"].mean()
-    clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
-    weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
-    return MultiTaskLoss(
-        gamma=training.focal_gamma,
-        positive_weight=float(weight),
-        max_pct_std=float(rows["max_pct"].clip(upper=clip).std()),
-        max_pct_clip=float(clip),
-        task_weighting=training.task_weighting,
-        trigger_weight=training.trigger_weight,
-        max_pct_weight=training.max_pct_weight,
-    )
 
 
 def _is_on(switch: str, device: torch.device) -> bool:

@@ -1,0 +1,263 @@
+"""Figures and tables of page 03: what goes in, the bases, the parameters, and the checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from cmat_lib.data.panel import Batch
+from cmat_lib.models.nbeats import seasonality_basis, trend_basis
+from cmat_lib.plots.architecture import MODALITY_COLORS
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+
+SCALED = "scaled value (interquartile ranges)"
+
+
+# -- inputs ------------------------------------------------------------------------------------------------------------
+
+
+def batch_table(batch: Batch) -> pd.DataFrame:
+    """Name, shape, type and range of every tensor of a batch; one row each."""
+    rows = {
+        name: {
+            "shape": str(tuple(x.shape)),
+            "type": str(x.dtype).removeprefix("torch."),
+            "smallest": x.min().item(),
+            "median": x.median().item(),
+            "largest": x.max().item(),
+        }
+        for name, x in batch._asdict().items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def sample_inputs(
+    batch: Batch, sample: int, channels: Sequence[str], features: Sequence[str], indicators: Sequence[str]
+) -> Figure:
+    """Everything that the model sees of one moment, as it sees it (scaled).
+
+    Parameters
+    ----------
+    batch : Batch
+        B samples.
+    sample : int
+        Which of them.
+    channels, features, indicators : sequence of str
+        C, F and K names.
+
+    Returns
+    -------
+    Figure
+        OHLCV window (C, T) as a heatmap, F topology features as a line, K indicators as bars.
+    """
+    figure = Figure(figsize=(11, 6))
+    grid = figure.add_gridspec(2, 2, width_ratios=(2.6, 1), height_ratios=(1.3, 1))
+    window = batch.ohlcv[sample].T.cpu().numpy()  # (C, T)
+    _draw_window(figure.add_subplot(grid[0, :]), window, channels)
+    _draw_features(figure.add_subplot(grid[1, 0]), batch.tda[sample].cpu().numpy(), features)
+    ax = figure.add_subplot(grid[1, 1])
+    sns.barplot(
+        x=batch.complexity[sample].cpu().numpy(), y=list(indicators), ax=ax, color=MODALITY_COLORS["complexity"]
+    )
+    ax.set(title="Complexity", xlabel=SCALED)
+    return figure
+
+
+def _draw_window(ax: Axes, window: np.ndarray, channels: Sequence[str]) -> None:
+    length = window.shape[1]
+    limit = float(np.abs(window).max()) or 1.0
+    candles = np.arange(1 - length, 1)
+    every = max(1, length // 12)
+    frame = pd.DataFrame(window, index=list(channels), columns=candles)
+    sns.heatmap(
+        frame, ax=ax, cmap=DIVERGING, vmin=-limit, vmax=limit, xticklabels=every, cbar_kws={"label": "scaled value"}
+    )
+    ax.set(title="OHLCV window", xlabel="candles from the sample's own (0)")
+    ax.tick_params(axis="x", rotation=0)
+
+
+def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> None:
+    dimensions = [name.split("_")[0] for name in features]
+    for color, dimension in zip(PALETTE[1::2], dict.fromkeys(dimensions), strict=False):
+        rows = [i for i, name in enumerate(dimensions) if name == dimension]
+        ax.plot(rows, values[rows], color=color, marker=".", markersize=3, linewidth=1, label=dimension.upper())
+    ax.set(title="TDA features", xlabel="number of the feature", ylabel=SCALED.replace(" (", "\n("))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+
+
+# -- encoders ----------------------------------------------------------------------------------------------------------
+
+
+def basis_functions(length: int, highlighted: int = 3) -> Figure:
+    """Bases from which the trend and seasonality stacks build their backcasts.
+
+    Parameters
+    ----------
+    length : int
+        Look-back T in candles.
+    highlighted : int
+        Lowest harmonics drawn in colour; the others stay faint.
+
+    Returns
+    -------
+    Figure
+        Polynomials, cosines and sines over the window.
+    """
+    trend, season = trend_basis(length).numpy(), seasonality_basis(length).numpy()  # (4, T), (2 * harmonics, T)
+    harmonics = len(season) // 2
+    figure = Figure(figsize=(11, 3.4))
+    axes = figure.subplots(1, 3, sharex=True)
+    _draw_basis(axes[0], trend, ["1", "t", "t²", "t³"], len(trend))
+    for ax, name, rows in ((axes[1], "cosine", season[:harmonics]), (axes[2], "sine", season[harmonics:])):
+        _draw_basis(ax, rows, [f"k = {k}" for k in range(1, harmonics + 1)], highlighted)
+        ax.set_title(f"Seasonality: {harmonics} {name}s")
+    axes[0].set(title="Trend: polynomials", ylabel="value of the basis function")
+    return figure
+
+
+def _draw_basis(ax: Axes, rows: np.ndarray, names: Sequence[str], highlighted: int) -> None:
+    for row in rows[highlighted:]:
+        ax.plot(row, color=GREY, alpha=0.18, linewidth=0.8)
+    for color, row, name in zip(PALETTE, rows[:highlighted], names, strict=False):
+        ax.plot(row, color=color, linewidth=2, label=name)
+    ax.set_xlabel("candle in the window")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4, columnspacing=1, handlelength=1.2)
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+def compare_parameters(table: pd.DataFrame, default: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of this run's model, of the default sizes, and what the source states for the default sizes.
+
+    Parameters
+    ----------
+    table, default : DataFrame
+        Columns ``part``, ``parameters``, ``source``; see `cmat_lib.models.parameter_table`.
+
+    Returns
+    -------
+    DataFrame
+        Index parts; ``match`` is *yes*, *yes, rounded*, the difference of default and source, or empty where the
+        source says nothing.
+    """
+    here = table.set_index("part")["parameters"].rename("this run")
+    full = default.set_index("part").rename(columns={"parameters": "default sizes"})
+    both = full.join(here, how="right")[["this run", "default sizes", "source"]]
+    both["default sizes"] = both["default sizes"].astype("Int64")
+    both["match"] = [_match(count, source) for count, source in zip(both["default sizes"], both["source"], strict=True)]
+    return both.assign(source=both["source"].fillna("–")).rename_axis(None)
+
+
+def _match(count: int, source: str | None) -> str:
+    if not isinstance(source, str):
+        return ""
+    if source.startswith("~"):
+        digits = source.removeprefix("~").rstrip("MK")
+        unit = 1e6 if source.endswith("M") else 1e3
+        decimals = len(digits.partition(".")[2])
+        return "yes, rounded" if f"{count / unit:.{decimals}f}" == digits else f"no, {count:,}"
+    stated = sum(int(number) for number in source.replace(",", "").split("+"))
+    return "yes" if count == stated else f"{count - stated:+,}"
+
+
+def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
+    """Where the parameters sit; click to go deeper.
+
+    Parameters
+    ----------
+    model : Module
+    depth : int
+        Levels of module names that are told apart.
+
+    Returns
+    -------
+    plotly Figure
+        One tile per module, its area the number of parameters.
+    """
+    sizes: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        path = ["model", *(name.split(".")[:-1] or [name])[:depth]]
+        for level in range(1, len(path) + 1):
+            sizes["/".join(path[:level])] += parameter.numel()
+    places = [node.rpartition("/") for node in sizes]
+    figure = go.Figure(
+        go.Treemap(
+            ids=list(sizes),
+            labels=[label for _, _, label in places],
+            parents=[parent for parent, _, _ in places],
+            values=list(sizes.values()),
+            branchvalues="total",
+        )
+    )
+    figure.update_traces(
+        texttemplate="%{label}<br>%{value:,}", hovertemplate="%{id}<br>%{value:,} parameters<extra></extra>"
+    )
+    figure.update_layout(title="Where the parameters sit (click a part to open it)", margin={"t": 50, "l": 5, "r": 5})
+    return figure
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
+    """Losses while the model learns one batch by heart.
+
+    Parameters
+    ----------
+    losses : DataFrame
+        One row per step, one column per loss term, among them ``total``.
+    goal : float
+        Share of the first total loss to get below; drawn as a line.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(9, 3.6))
+    ax = figure.add_subplot()
+    for color, name in zip(PALETTE, losses, strict=False):
+        ax.plot(losses.index, losses[name], color=color, label=name, linewidth=2 if name == "total" else 1)
+    ax.axhline(goal * losses["total"].iloc[0], color=GREY, linestyle="--", label=f"{goal:.0%} of the first total")
+    ax.set(title="One batch, learned by heart", xlabel="step", ylabel="loss (log scale)", yscale="log")
+    ax.legend(ncols=len(losses.columns) + 1, loc="upper right", fontsize=9)
+    return figure
+
+
+def attention_grid(maps: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> Figure:
+    """Mean attention maps side by side.
+
+    Parameters
+    ----------
+    maps : mapping of str to ndarray, shape (M, M)
+        Title -> weights; rows sum to 1.
+    names : mapping of str to sequence of str
+        Title -> M names of tokens.
+
+    Returns
+    -------
+    Figure
+        Row i of a panel says how much token i takes from each token.
+        Without maps, it says that there are none.
+    """
+    if not maps:
+        figure = Figure(figsize=(6, 0.8))
+        figure.text(0.5, 0.5, "This model has no attention: there are no maps to draw.", ha="center", va="center")
+        return figure
+    figure = Figure(figsize=(4.1 * len(maps) + 0.6, 3.7))
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
+        frame = pd.DataFrame(values, index=list(names[title]), columns=list(names[title]))
+        sns.heatmap(frame, ax=ax, vmin=0, vmax=1, cmap=SEQUENTIAL, annot=True, fmt=".2f", cbar=ax is axes[-1])
+        ax.set(title=title, xlabel="looks at", ylabel="token" if ax is axes[0] else "")
+        ax.tick_params(axis="x", rotation=30)
+        ax.tick_params(axis="y", rotation=0)
+    return figure
