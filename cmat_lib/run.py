@@ -219,7 +219,7 @@ class Run:
         path = self.path(f"figures/{name}")
         with atomic_path(path) as temporary:
             if path.suffix == ".html":
-                figure.write_html(temporary, include_plotlyjs=True, full_html=True)
+                figure.write_html(temporary, include_plotlyjs="directory")  # one script for all figures
             else:
                 figure.savefig(temporary, dpi=150, bbox_inches="tight")
         return self._note(f"figures/{name}")

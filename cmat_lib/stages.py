@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 from cmat_lib import __version__
-from cmat_lib.config import Config
-from cmat_lib.data.candles import data_hash, load_market, window_ends
+from cmat_lib.config import Config, DataConfig
+from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
@@ -22,8 +22,9 @@ from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.evaluation.baselines import tree_scores
+from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
-from cmat_lib.evaluation.metrics import choose_threshold, choose_thresholds
+from cmat_lib.evaluation.metrics import SCOPES, choose_threshold, choose_thresholds, gap_table
 from cmat_lib.evaluation.uncertainty import Resampling, interval_table, paired_difference
 from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
 from cmat_lib.models import FUSIONS, build_model
@@ -60,8 +61,7 @@ def check_names(config: Config) -> None:
 def load_candles(config: Config) -> Market:
     """Candles of every symbol, from the files of ``data.data_dir`` or from the synthetic market."""
     if config.data.data_dir is not None:
-        data = config.data.model_copy(update={"data_dir": str(resolve_path(config.data.data_dir))})
-        return load_market(data)
+        return load_market(_located(config.data))
     return synthetic_market(
         symbols=config.data.synthetic_symbols,
         days=config.data.synthetic_days,
@@ -70,6 +70,23 @@ def load_candles(config: Config) -> Market:
         seed=config.data.synthetic_seed,
         plant=config.data.synthetic_plant,
     )
+
+
+def audit_candles(config: Config) -> pd.DataFrame:
+    """What the candles hold and what is wrong with them, before anything is refused or repaired.
+
+    Returns
+    -------
+    DataFrame
+        One row per symbol, see `cmat_lib.data.candles.audit`.
+    """
+    market = load_candles(config) if config.data.data_dir is None else read_market(_located(config.data))
+    return audit(market, config.data.bar)
+
+
+def _located(data: DataConfig) -> DataConfig:
+    """The section with an absolute folder."""
+    return data.model_copy(update={"data_dir": str(resolve_path(data.data_dir))})
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
@@ -213,8 +230,8 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``predictions``, ``scores`` (test part), ``differences`` (model minus each baseline), all also in the
-        run folder.
+        ``predictions``, ``scores`` (test part), ``differences`` (model minus each baseline), ``gap`` (the model in
+        every part) and, on the synthetic market, ``oracle_share``; all also in the run folder.
     """
     device = pick_device(config.training)
     model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)
@@ -229,11 +246,16 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
         {name: paired_difference(test, "probability", name, "roc_auc", resampling) for name in SCORES[1:]},
         names=["baseline", "scope"],
     )
-    run.save_frame("predictions.parquet", predictions)
-    run.save_json(
-        "metrics.json", {"thresholds": thresholds, "scores": records(scores), "differences": records(differences)}
+    gap = pd.concat(
+        {scope: gap_table(predictions, thresholds["probability"], top, scope=scope) for scope in SCOPES},
+        names=["scope", "metric"],
     )
-    return {"predictions": predictions, "scores": scores, "differences": differences}
+    tables = {"scores": scores, "differences": differences, "gap": gap}
+    if ORACLE in predictions:
+        tables["oracle_share"] = oracle_share(test, SCORES, resampling)
+    run.save_frame("predictions.parquet", predictions)
+    run.save_json("metrics.json", {"thresholds": thresholds} | {name: records(t) for name, t in tables.items()})
+    return {"predictions": predictions, **tables}
 
 
 def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
@@ -337,9 +359,9 @@ def _predictions(model, panel: Panel, config: Config, checkpoint: dict[str, Any]
 
 
 def _with_oracle(thresholds: dict[str, float], predictions: pd.DataFrame) -> dict[str, float]:
-    if "oracle_probability" not in predictions:
+    if ORACLE not in predictions:
         return thresholds
-    return thresholds | choose_thresholds(predictions, ["oracle_probability"])
+    return thresholds | choose_thresholds(predictions, [ORACLE])
 
 
 def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float, calibration: dict) -> dict[str, Any]:

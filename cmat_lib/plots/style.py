@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import plotly.io as pio
 import seaborn as sns
+from IPython import get_ipython
 
 # Okabe & Ito (2008), the order in which series take their colours.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
@@ -20,6 +21,10 @@ def use_style() -> None:
     sns.set_theme(context="notebook", style="whitegrid", palette=list(PALETTE), rc=_MATPLOTLIB)
     pio.templates["cmat"] = go.layout.Template(layout=_PLOTLY)
     pio.templates.default = "cmat"
+    if get_ipython() is not None:  # figures are made without pyplot, so nothing else would make a page show them
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png")
 
 
 _MATPLOTLIB = {

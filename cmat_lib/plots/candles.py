@@ -1,0 +1,277 @@
+"""Figures of page 01: candles, channels, labels, and how time is split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+from plotly.subplots import make_subplots
+
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, PART_COLORS, SEQUENTIAL
+
+GROUP_COLORS = {"price": PALETTE[0], "volume": PALETTE[4], "technical": PALETTE[2]}
+COLORS = PART_COLORS | {"purged": "#000000", "unlabelled": "#d0d0d0"}  # a purged zone is narrow: it must stand out
+ANNOTATED_MONTHS = 18  # more columns than this leave no room for numbers
+ZOOM = 4  # half-width of the view of a border, in label lengths
+MARKS = 4000  # per symbol in the view of all time
+
+
+def wall_time(times: pd.DatetimeIndex | pd.Series) -> pd.DatetimeIndex:
+    """Times without their zone (all are UTC), as the plotting libraries like them."""
+    return pd.DatetimeIndex(times).tz_convert(None)
+
+
+def evenly(count: int, limit: int) -> np.ndarray:
+    """At most `limit` evenly spaced numbers out of 0 to ``count - 1``, both ends included, int64."""
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
+
+
+def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Figure:
+    """Candles to hover and zoom, volume below, and a mark under every candle whose label is a trigger.
+
+    Parameters
+    ----------
+    candles : DataFrame of T rows
+        Index `timestamp` (UTC), columns open, high, low, close, volume; a few hundred rows are legible.
+    trigger : Series, index as `candles`
+        1.0 where the next H candles rise far enough; NaN where unknown.
+    title : str
+
+    Returns
+    -------
+    plotly Figure
+    """
+    time, marked = wall_time(candles.index), (trigger == 1).to_numpy()
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.78, 0.22], vertical_spacing=0.03)
+    prices = {name: candles[name] for name in ("open", "high", "low", "close")}
+    up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in PALETTE[:2])
+    figure.add_trace(go.Candlestick(x=time, **prices, increasing=up, decreasing=down, name="candle"), 1, 1)
+    figure.add_trace(
+        go.Scatter(
+            x=time[marked],
+            y=candles["low"][marked],
+            mode="markers",
+            marker={"symbol": "triangle-up", "size": 8, "color": PALETTE[2]},
+            name="trigger after this close",
+        ),
+        1,
+        1,
+    )
+    figure.add_trace(go.Bar(x=time, y=candles["volume"], marker_color=GREY, name="volume", showlegend=False), 2, 1)
+    figure.update_layout(title=title, height=520, xaxis_rangeslider_visible=False)
+    figure.update_yaxes(title_text="price", row=1)
+    figure.update_yaxes(title_text="volume", row=2)
+    return figure.update_xaxes(title_text="candle open (UTC)", row=2)
+
+
+def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, title: str) -> go.Figure:
+    """One window as the model sees it: price channels as lines, all channels as a heat map.
+
+    Parameters
+    ----------
+    window : ndarray, shape (T, C)
+        Scaled channels of one sample, oldest candle first.
+    names : sequence of str, length C
+    bar : Timedelta
+        Length of a candle.
+    title : str
+
+    Returns
+    -------
+    plotly Figure
+    """
+    hours = np.arange(1 - len(window), 1) * (bar / pd.Timedelta("1h"))
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.35, 0.65], vertical_spacing=0.04)
+    for column, name in enumerate(names):
+        if name.startswith("log_"):
+            figure.add_trace(go.Scatter(x=hours, y=window[:, column], mode="lines", line_width=1.5, name=name), 1, 1)
+    bar_style = {"title": "scaled", "len": 0.65, "y": 0, "yanchor": "bottom"}
+    colors = {"colorscale": DIVERGING, "zmid": 0, "zmin": -3, "zmax": 3, "colorbar": bar_style}
+    hover = "%{y}: %{z:.2f}<extra></extra>"
+    figure.add_trace(go.Heatmap(x=hours, y=list(names), z=window.T, hovertemplate=hover, **colors), 2, 1)
+    figure.update_layout(title=title, height=300 + 24 * len(names), hovermode="closest")
+    figure.update_yaxes(title_text="scaled log price", row=1)
+    figure.update_yaxes(autorange="reversed", showgrid=False, row=2)
+    return figure.update_xaxes(title_text="hours before the sample's close", row=2)
+
+
+def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Sequence[str]) -> Figure:
+    """Box per channel: median, quartiles, and whiskers at the 1st and 99th percentile.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, C)
+        Scaled channels of n candles.
+    names, groups : sequence of str, length C
+        Channel names, and ``price``, ``volume`` or ``technical`` for the colour.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    figure = Figure(figsize=(9, 1.2 + 0.32 * len(names)))
+    axes = figure.subplots()
+    colors = [GROUP_COLORS.get(group, GREY) for group in groups]
+    low, first, middle, third, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)  # (C,) each
+    rows = np.arange(len(names))
+    axes.hlines(rows, low, high, color=GREY, linewidth=1.5, zorder=1)
+    axes.barh(rows, third - first, left=first, height=0.6, color=colors, zorder=2)
+    axes.scatter(middle, rows, marker="|", s=160, color="black", zorder=3)
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(
+        title="Channels as the model gets them (boxes: quartiles, whiskers: 1 % to 99 %)",
+        xlabel="scaled value: 1 is the interquartile range of the training part",
+        ylabel="",
+    )
+    used = [group for group in GROUP_COLORS if group in groups]
+    axes.legend(handles=[Patch(color=GROUP_COLORS[group], label=group) for group in used], loc="best")
+    return figure
+
+
+def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
+    """Share of triggers per symbol and calendar month.
+
+    Parameters
+    ----------
+    labels : dict of str to DataFrame
+        Per symbol, index `timestamp`, column `trigger` (0, 1 or NaN).
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    rates = pd.DataFrame(
+        {s: frame["trigger"].groupby(frame.index.strftime("%Y-%m")).mean() for s, frame in labels.items()}
+    )
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(labels)))
+    axes = figure.subplots()
+    numbers = {"annot": len(rates) <= ANNOTATED_MONTHS, "fmt": ".1%", "annot_kws": {"size": 8}}
+    scale = {"format": PercentFormatter(1, decimals=0), "label": "share of triggers"}
+    sns.heatmap(rates.T, cmap=SEQUENTIAL, vmin=0, linewidths=0.5, cbar_kws=scale, ax=axes, **numbers)
+    axes.set(title="How often the price rises far enough", xlabel="month (UTC)", ylabel="")
+    axes.tick_params(axis="x", rotation=45)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float | None) -> Figure:
+    """Histogram of the largest rise, split by trigger.
+
+    Parameters
+    ----------
+    max_pct : ndarray, shape (N,)
+        Largest rise within the horizon, in percent; no NaN.
+    trigger : ndarray, shape (N,)
+        0 or 1.
+    threshold : float or None
+        Smallest rise that counts, in percent; None if it is not one number.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    low, high = np.quantile(max_pct, (0.0, 0.999))
+    figure = Figure(figsize=(9, 4))
+    axes = figure.subplots()
+    groups = [np.clip(max_pct[trigger == value], low, high) for value in (0, 1)]
+    style = {"label": ["no trigger", "trigger"], "color": PALETTE[:2], "stacked": True, "linewidth": 0}
+    axes.hist(groups, bins=np.linspace(low, high, 81), log=True, **style)
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g} %")
+    axes.set(
+        title="Largest rise within the horizon",
+        xlabel="max_pct in % of the close (the highest 0.1 % of rows in the last bar)",
+        ylabel="rows (log scale)",
+    )
+    axes.legend()
+    return figure
+
+
+def split_picture(samples: pd.DataFrame, boundaries: Sequence[pd.Timestamp]) -> Figure:
+    """The parts over time for every symbol, and each border from near, where the purged samples are.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+        `symbol`, `close_time`, `label_end` (UTC) and `part`.
+    boundaries : sequence of Timestamp
+        Starts of the stop, calibrate and test parts.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    symbols = list(samples["symbol"].unique())
+    height = max(1.2, 0.4 * len(symbols))
+    figure = Figure(figsize=(10, 2 * height + 1.8))
+    grid = figure.add_gridspec(2, len(boundaries))
+    whole = figure.add_subplot(grid[0, :])
+    whole.set_xlabel("close of the sample (UTC)")
+    _draw_parts(whole, samples.iloc[evenly(len(samples), MARKS * len(symbols))], symbols, marker="|", size=90)
+    whole.set_title("Four parts, the same for all symbols")
+    reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
+    for column, border in enumerate(boundaries):
+        axes = figure.add_subplot(grid[1, column])
+        near = samples[(samples["close_time"] - border).abs() <= reach]
+        _draw_parts(axes, near, symbols, marker="o", size=14)
+        axes.axvline(border.tz_convert(None), color="black", linewidth=1)
+        axes.set_title(f"border at {border:%Y-%m-%d %H:%M}", fontsize=10)
+        axes.tick_params(labelleft=column == 0, labelsize=9)
+    used = [part for part in COLORS if part in set(samples["part"])]
+    figure.legend(handles=[Patch(color=COLORS[p], label=p) for p in used], ncols=len(used), loc="outside lower center")
+    return figure
+
+
+def _draw_parts(axes: Axes, samples: pd.DataFrame, symbols: Sequence[str], marker: str, size: float) -> None:
+    """One mark per sample at its close time, in the colour of its part, one row per symbol."""
+    rows = samples["symbol"].map({symbol: row for row, symbol in enumerate(symbols)})
+    colors = samples["part"].map(COLORS)
+    axes.scatter(wall_time(samples["close_time"]), rows, c=colors, marker=marker, s=size, linewidths=1, rasterized=True)
+    axes.set_yticks(range(len(symbols)), symbols)
+    axes.set_ylim(len(symbols) - 0.4, -0.6)
+    locator = AutoDateLocator(maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    axes.grid(axis="y", visible=False)
+
+
+def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figure:
+    """What one sample reads before its close, and what its label reads after it.
+
+    Parameters
+    ----------
+    candles : dict of str to int
+        Input to the candles that it reads, the sample's own included.
+    horizon : int
+        Candles of the label (H).
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    days = bar / pd.Timedelta("1D")
+    names = [*candles, "label"]
+    starts, widths = [-count * days for count in candles.values()] + [0], [*candles.values(), horizon]
+    figure = Figure(figsize=(9, 1.1 + 0.4 * len(names)))
+    axes = figure.subplots()
+    colors = [PALETTE[0]] * len(candles) + [PALETTE[1]]
+    bars = axes.barh(names, [width * days for width in widths], left=starts, color=colors, height=0.6)
+    axes.bar_label(bars, [f"{width:,} candles" for width in widths], padding=4, fontsize=9)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(title="What one sample reads", xlabel="days before (−) and after (+) the sample's close")
+    return figure

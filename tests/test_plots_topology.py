@@ -1,0 +1,119 @@
+"""What the figures of page 02 draw is the data they are given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmat_lib.plots import topology as plots
+
+TIMES = pd.date_range("2024-01-01", periods=1500, freq="1h", tz="UTC")
+SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
+def title(axes):
+    return axes.get_title(loc="left") or axes.get_title()
+
+
+@pytest.fixture
+def curves():
+    return np.random.default_rng(0).integers(0, 9, (1500, 60)).astype(float)
+
+
+def test_price_and_cloud_share_the_colours_of_time():
+    price = np.sin(np.arange(20) / 3)
+    cloud = np.column_stack([price[:-4], price[4:]])
+    figure = plots.price_and_cloud(TIMES[:20], price, cloud, 4)
+    window, points = figure.data
+    np.testing.assert_array_equal(window.y, price)
+    np.testing.assert_array_equal(points.x, cloud[:, 0])
+    np.testing.assert_array_equal(points.y, cloud[:, 1])
+    np.testing.assert_array_equal(points.marker.color, window.marker.color[:16])
+    assert points.marker.cmax == window.marker.cmax == 19
+    assert "t + 4 candles (σ)" in figure.layout.yaxis2.title.text and "UTC" in figure.layout.xaxis.title.text
+
+
+def test_filtration_joins_points_nearer_than_the_scale():
+    panels = plots.filtration(SQUARE, (0.5, 1.0, 1.5)).axes
+    counts = [len(axes.collections[0].get_segments()) for axes in panels]
+    assert counts == [0, 4, 6], "no edge, the sides, sides and diagonals"
+    assert title(panels[1]) == "scale 1.00 σ · 4 edges"
+    ends = {tuple(map(tuple, segment)) for segment in panels[1].collections[0].get_segments()}
+    assert ((0, 0), (1, 1)) not in ends and ((0, 0), (1, 0)) in ends
+    np.testing.assert_array_equal(panels[0].collections[1].get_offsets(), SQUARE)
+
+
+def test_barcode_and_diagram_hold_every_bar():
+    diagrams = {0: np.array([[0.0, 0.3], [0.0, 0.1]]), 1: np.array([[0.2, 0.9]])}
+    barcode, diagram = plots.persistence(diagrams).axes
+    pieces, loops = (lines.get_segments() for lines in barcode.collections)
+    np.testing.assert_allclose(pieces, [[[0, 0], [0.1, 0]], [[0, 1], [0.3, 1]]])
+    np.testing.assert_allclose(loops, [[[0.2, 2], [0.9, 2]]])
+    np.testing.assert_allclose(diagram.collections[1].get_offsets(), [[0.2, 0.9]])
+    assert [t.get_text() for t in diagram.get_legend().get_texts()] == ["H0: pieces (2)", "H1: loops (1)"]
+    assert diagram.get_xlabel() == "birth (σ)" and diagram.get_ylabel() == "death (σ)"
+
+
+def test_persistence_without_a_single_bar():
+    barcode, _ = plots.persistence({0: np.empty((0, 2)), 1: np.empty((0, 2))}).axes
+    assert not any(len(lines.get_segments()) for lines in barcode.collections)
+
+
+def test_betti_curves_per_dimension():
+    grids, values = {0: np.array([0.0, 0.1, 0.4]), 1: np.array([0.0, 0.5, 1.3])}, {0: [9, 4, 0], 1: [0, 2, 1]}
+    panels = plots.betti_curves(grids, values).axes
+    for dimension, axes in enumerate(panels):
+        np.testing.assert_array_equal(axes.lines[0].get_xdata(), grids[dimension])
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), values[dimension])
+        assert axes.lines[0].get_drawstyle() == "steps-post", "a bin holds until the next scale"
+        assert f"H{dimension}" in title(axes) and axes.get_xlabel() == "scale (σ)"
+
+
+def test_actual_and_shuffled_draw_median_and_band():
+    grid = {1: np.array([0.0, 1.0])}
+    actual, shuffled = {1: np.tile(np.arange(11.0)[:, None], 2)}, {1: np.full((11, 2), 3.0)}
+    (axes,) = plots.actual_and_shuffled(grid, actual, shuffled).axes
+    np.testing.assert_allclose([line.get_ydata() for line in axes.lines], [[5, 5], [3, 3]])
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (1, 9)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["as it happened", "returns shuffled"]
+
+
+def test_topology_over_time_is_thinned_but_true(curves):
+    grids = {0: np.linspace(0, 1, 60) ** 2, 1: np.linspace(0, 1.1, 60) ** 2}
+    close, totals = np.linspace(100, 200, 1500), {0: np.arange(1500.0), 1: -np.arange(1500.0)}
+    figure = plots.topology_over_time(TIMES, close, grids, {0: curves, 1: curves + 1}, totals, "t")
+    price, heat0, total0, heat1, total1 = figure.data
+    moments = plots.evenly(1500, plots.MOMENTS)
+    bins = plots.evenly(60, plots.BINS)
+    np.testing.assert_array_equal(price.y, close[moments])
+    np.testing.assert_array_equal(heat0.z, curves[np.ix_(moments, bins)].T)
+    np.testing.assert_array_equal(heat1.z, curves[np.ix_(moments, bins)].T + 1)
+    np.testing.assert_array_equal(heat1.y, grids[1][bins])
+    np.testing.assert_array_equal(total0.y, moments)
+    np.testing.assert_array_equal(total1.y, -moments)
+    assert total0.yaxis == total1.yaxis == "y4" and (heat0.yaxis, heat1.yaxis) == ("y2", "y3")
+    assert pd.Timestamp(heat0.x[-1], tz="UTC") == TIMES[-1]
+    assert "log price" in figure.layout.yaxis4.title.text and "σ" in figure.layout.yaxis2.title.text
+
+
+def test_topology_over_time_of_one_dimension(curves):
+    figure = plots.topology_over_time(
+        TIMES, np.ones(1500), {1: np.arange(60.0)}, {1: curves}, {1: np.ones(1500)}, "only loops"
+    )
+    assert [trace.type for trace in figure.data] == ["scatter", "heatmap", "scatter"]
+    assert figure.layout.yaxis2.title.text == "H1 scale (σ)"
+
+
+def test_indicators_over_time_one_panel_each():
+    values = np.random.default_rng(1).normal(size=(1500, 2))
+    figure = plots.indicators_over_time(TIMES, np.arange(1500.0), values, ["dfa_exponent", "lempel_ziv"], "c")
+    assert [trace.name for trace in figure.data] == ["close", "dfa_exponent", "lempel_ziv"]
+    np.testing.assert_array_equal(figure.data[2].y, values[:, 1])
+    assert [trace.yaxis for trace in figure.data] == ["y", "y2", "y3"]
+    assert figure.layout.yaxis2.title.text == "dfa<br>exponent" and "UTC" in figure.layout.xaxis3.title.text
+
+
+def test_long_series_stay_small():
+    times = pd.date_range("2020-01-01", periods=100_000, freq="15min", tz="UTC")
+    figure = plots.indicators_over_time(times, np.ones(100_000), np.ones((100_000, 1)), ["dfa_exponent"], "c")
+    assert len(figure.data[1].y) == plots.POINTS and len(figure.to_json()) < 200_000
