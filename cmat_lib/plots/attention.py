@@ -1,0 +1,174 @@
+"""Figures of page 06: attention maps as grids, their entropy, and single samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from cmat_lib.plots.intervals import token_color
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+
+MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
+MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
+
+
+def map_grid(
+    maps: np.ndarray,
+    tokens: Sequence[str],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    difference: bool = False,
+) -> Figure:
+    """Grid of attention maps on one colour scale; a line of a map is a token that looks, a column one that is seen.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (R, K, M, M)
+        Weights whose rows sum to 1, or differences of such maps.
+    tokens : sequence of str, length M
+    rows, columns : sequence of str, lengths R and K
+        Names of the grid's rows and columns.
+    title : str
+    difference : bool
+        Colours around 0 instead of from 0.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    count = len(tokens)
+    side = max(1.05, 0.36 * count) if len(columns) > 4 else max(1.9, 0.5 * count)
+    size = (2.2 + side * len(columns), 1.6 + (side + 0.25) * len(rows))
+    figure = Figure(figsize=size, layout="compressed")  # square maps, without gaps between them
+    panels = figure.subplots(len(rows), len(columns), squeeze=False)
+    scale = _scale(maps, difference)
+    for row, column in np.ndindex(panels.shape):
+        axes = panels[row, column]
+        _draw_map(axes, maps[row, column], scale, difference, numbers=len(columns) * count <= MAX_NUMBERS)
+        axes.set_xticks(range(count), tokens if row == len(rows) - 1 else [""] * count, rotation=90)
+        axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+        axes.set_title(columns[column] if row == 0 else "", fontsize=10, loc="center")
+    if len(rows) > 1:
+        for axes, name in zip(panels[:, 0], rows, strict=True):
+            axes.set_ylabel(name, fontweight="bold")
+    _color_bar(figure, panels.ravel().tolist(), scale, count, difference)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _scale(maps: np.ndarray, difference: bool) -> Normalize:
+    end = max(float(np.abs(maps).max()), 1e-6)  # maps that do not differ at all still need a scale
+    return Normalize(-end, end) if difference else Normalize(0, end)
+
+
+def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, difference: bool, numbers: bool) -> None:
+    axes.imshow(values, cmap=DIVERGING if difference else SEQUENTIAL, norm=scale)
+    axes.grid(False)
+    axes.tick_params(labelsize=8, length=0)
+    if not numbers:
+        return
+    for (line, column), value in np.ndenumerate(values):
+        level = scale(value)
+        dark = 0.2 < level < 0.8 if difference else level > 0.6  # where the colour behind the number is light
+        text = f"{value:+z.3f}" if difference else f"{value:.2f}"
+        axes.text(column, line, text, ha="center", va="center", fontsize=8, color="black" if dark else "white")
+
+
+def _color_bar(figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool) -> None:
+    label = "difference of weights" if difference else f"weight (uniform: {1 / count:.2f})"
+    mappable = ScalarMappable(scale, DIVERGING if difference else SEQUENTIAL)
+    figure.colorbar(mappable, ax=panels, label=label, fraction=0.04, aspect=25).ax.tick_params(labelsize=8)
+
+
+def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> Figure:
+    """Entropy of every head's rows relative to uniform: box over samples, one panel per layer.
+
+    Parameters
+    ----------
+    entropy : ndarray, shape (N, layers, h, M)
+        From `attention_entropy`.
+    tokens : sequence of str, length M
+        Tokens that look.
+    title : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
+    layers, heads, count = thinned.shape[1:]
+    figure = Figure(figsize=(10, 0.9 + 2.3 * layers))
+    panels = figure.subplots(layers, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    colors = [token_color(number) for number in range(count)]
+    for layer, axes in enumerate(panels):
+        place = np.indices(thinned[:, layer].shape).reshape(3, -1)  # sample, head, token of every value
+        frame = pd.DataFrame({"entropy": thinned[:, layer].ravel(), "head": place[1] + 1})
+        frame["token"] = pd.Categorical.from_codes(place[2], list(tokens))
+        style = {"showfliers": False, "whis": (5, 95), "linewidth": 0.8, "saturation": 1, "palette": colors}
+        sns.boxplot(frame, x="head", y="entropy", hue="token", legend=layer == 0, ax=axes, **style)
+        axes.axhline(1, linestyle="--", color=GREY, linewidth=1)
+        axes.set(xlabel="", ylabel="entropy / uniform", title=f"layer {layer + 1}" if layers > 1 else "")
+    legend = panels[0].get_legend()
+    figure.legend(legend.legend_handles, list(tokens), loc="outside lower center", ncols=min(6, count))
+    legend.remove()
+    panels[-1].set_xlabel(f"head (of {heads}); boxes: quartiles, whiskers: 5 % to 95 % of the samples")
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def single_cases(
+    titles: Sequence[str],
+    prices: Sequence[pd.DataFrame],
+    maps: np.ndarray,
+    tokens: Sequence[str],
+    columns: Sequence[str],
+) -> Figure:
+    """Single samples: price around each, and its own maps.
+
+    Parameters
+    ----------
+    titles : sequence of str, length K
+    prices : sequence of DataFrame, length K
+        From `case_prices`: close and high in percent from the sample's close, over candles from the sample's.
+    maps : ndarray, shape (K, L, M, M)
+    tokens : sequence of str, length M
+    columns : sequence of str, length L
+        Names of the maps of a sample.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    count = len(tokens)
+    figure = Figure(figsize=(4.4 + 2.2 * len(columns), 0.6 + 2.7 * len(titles)))
+    panels = figure.subplots(len(titles), 1 + len(columns), squeeze=False, width_ratios=[2, *[1] * len(columns)])
+    scale = _scale(maps, difference=False)
+    for row, (title, price) in enumerate(zip(titles, prices, strict=True)):
+        _draw_price(panels[row, 0], price, title)
+        for column, name in enumerate(columns):
+            axes = panels[row, 1 + column]
+            _draw_map(axes, maps[row, column], scale, difference=False, numbers=count * len(columns) <= MAX_NUMBERS)
+            axes.set_xticks(range(count), tokens, rotation=90)
+            axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+            axes.set_title(name, fontsize=10, loc="center")
+    _color_bar(figure, panels[:, 1:].ravel().tolist(), scale, count, difference=False)
+    return figure
+
+
+def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
+    for name, part, color in (("seen", price.loc[:0], PALETTE[0]), ("came after", price.loc[0:], PALETTE[1])):
+        axes.plot(part.index, part["close"], color=color, label=name)
+    colors = np.where(price.index <= 0, *PALETTE[:2])
+    axes.vlines(price.index, price["close"], price["high"], color=colors, alpha=0.5)
+    axes.axvline(0, linestyle="--", color=GREY, linewidth=1)
+    axes.set_title(title, fontsize=10)
+    axes.set(xlabel="candles from the sample", ylabel="close, up to the high (%)")
+    axes.legend(fontsize=8)

@@ -1,0 +1,143 @@
+"""Points with intervals: scores, differences of scores, and shares of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cmat_lib.evaluation.metrics import SCOPES
+from cmat_lib.plots.evaluation import METRIC_NAMES, SCORE_COLORS, SCORE_NAMES, no_skill
+from cmat_lib.plots.style import GREY, PALETTE
+
+SCOPE_FILL = {"pooled": True, "within": False}  # a filled point pools all symbols
+
+
+def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float) -> Figure:
+    """Scores of model, baselines and oracle with their intervals, one panel per metric.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Index (score, scope, metric), columns ``value``, ``low``, ``high``; from `interval_table`.
+    metrics : sequence of str
+        Metrics to show.
+    confidence : float
+        Coverage of the intervals.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    names = list(scores.index.unique("score"))
+    figure = Figure(figsize=(3.1 * len(metrics), 1.4 + 0.5 * len(names)))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    base_rate = scores.loc[(names[0], "pooled", "base_rate"), "value"]
+    for axes, metric in zip(panels, metrics, strict=True):
+        axes.axvline(no_skill(metric, base_rate), color=GREY, linestyle="--", linewidth=1)
+        for scope in SCOPES:
+            table = scores.xs((scope, metric), level=("scope", "metric")).loc[names]
+            _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
+        axes.set_title(METRIC_NAMES[metric], fontsize=11)
+    _name_rows(panels[0], [SCORE_NAMES.get(name, name) for name in names])
+    _scope_legend(figure, "no skill")
+    figure.suptitle(f"Test scores, intervals of {confidence:.0%} by block bootstrap", x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def difference_forest(differences: pd.DataFrame, confidence: float) -> Figure:
+    """ROC-AUC of the model minus that of each baseline, on the same resamples.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        Index (baseline, scope), columns ``difference``, ``low``, ``high``; from `paired_difference`.
+    confidence : float
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    names = list(differences.index.unique("baseline"))
+    figure = Figure(figsize=(9, 1.6 + 0.5 * len(names)))
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    for scope in SCOPES:
+        table = differences.xs(scope, level="scope").loc[names].rename(columns={"difference": "value"})
+        _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
+    _name_rows(axes, [f"model − {SCORE_NAMES.get(name, name)}" for name in names])
+    axes.set(
+        xlabel="difference of ROC-AUC (right of the dashed line: the model is better)",
+        title=f"Paired differences, intervals of {confidence:.0%}",
+    )
+    _scope_legend(figure, "no difference")
+    return figure
+
+
+def _points(axes: Axes, table: pd.DataFrame, scope: str, colors: Sequence[str]) -> None:
+    """One point and interval per row of `table` (value, low, high); the within scope lies a little below."""
+    filled = SCOPE_FILL[scope]
+    for row, ((_, entry), color) in enumerate(zip(table.iterrows(), colors, strict=True)):
+        height = row if filled else row + 0.28
+        axes.plot([entry["low"], entry["high"]], [height, height], color=color, linewidth=2, alpha=0.7)
+        face = color if filled else "white"
+        axes.plot(entry["value"], height, "o", color=color, markerfacecolor=face, markersize=7, label=scope)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(np.arange(len(names)) + 0.14, names)
+    axes.set_ylim(len(names) - 0.4, -0.4)  # the first row is on top
+
+
+def _scope_legend(figure: Figure, line: str) -> None:
+    marks = {"linestyle": "none", "marker": "o", "color": GREY}
+    handles = [
+        Line2D([], [], label="symbols pooled", **marks),
+        Line2D([], [], label="within symbols", markerfacecolor="white", **marks),
+        Line2D([], [], label=line, linestyle="--", color=GREY, linewidth=1),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def token_color(number: int) -> str:
+    """Colour of a token, the same in all figures of page 06."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
+    """Share of every token in the output of attention, by groups of samples.
+
+    Parameters
+    ----------
+    tables : mapping
+        What groups the samples -> frame with index (group, token), columns ``value``, ``low``, ``high``, ``n``; from
+        `grouped_shares`.
+    confidence : float
+        Coverage of the intervals.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    counts = [len(table.index.unique("group")) for table in tables.values()]
+    figure = Figure(figsize=(9, 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)))
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+    tokens = list(next(iter(tables.values())).index.unique("token"))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        groups = list(table.index.unique("group"))
+        axes.axvline(1 / len(tokens), color=GREY, linestyle="--", linewidth=1)
+        for number, token in enumerate(tokens):
+            height = np.arange(len(groups)) + 0.5 * (number / max(1, len(tokens) - 1) - 0.5)
+            rows = table.xs(token, level="token").loc[groups]
+            axes.hlines(height, rows["low"], rows["high"], color=token_color(number), linewidth=2, alpha=0.7)
+            axes.plot(rows["value"], height, "o", color=token_color(number), markersize=6, label=token)
+        sizes = table["n"].groupby(level="group").first()
+        axes.set_yticks(range(len(groups)), [f"{group} (n = {sizes[group]:,})" for group in groups])
+        axes.set(title=title, ylim=(len(groups) - 0.5, -0.5))
+    panels[-1].set_xlabel(f"share in the output, intervals of {confidence:.0%} (dashed: uniform)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(tokens)))
+    return figure

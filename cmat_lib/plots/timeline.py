@@ -1,0 +1,116 @@
+"""What the model said, and what it looked at, under the price: Plotly views with one menu entry per symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from cmat_lib.evaluation.breakdown import outcomes
+from cmat_lib.plots.candles import evenly, wall_time
+from cmat_lib.plots.intervals import token_color
+from cmat_lib.plots.style import GREY, PALETTE
+
+OUTCOME_COLORS = {"false alarm": PALETTE[1], "miss": PALETTE[3], "hit": PALETTE[2]}  # later ones lie on top
+POINTS = 1500  # of a line; more cannot be told apart on a screen
+MARKS = 600  # of each outcome
+MAX_BUTTONS = 6  # more symbols fit a list only
+
+
+def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
+    """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
+
+    A long series is cut into stretches of equal length: the line of the probability shows the highest of each, so
+    that no alarm is lost, and the price the last.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Predictions of one part: ``symbol``, ``timestamp``, ``close``, ``trigger``, ``probability``.
+    threshold : float
+        A probability of at least this is an alarm.
+
+    Returns
+    -------
+    plotly Figure
+    """
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
+    symbols = list(test["symbol"].unique())
+    for number, symbol in enumerate(symbols):
+        _add_symbol(figure, test[test["symbol"] == symbol].sort_values("timestamp"), threshold, number == 0)
+    figure.add_hline(threshold, row=2, line={"color": GREY, "dash": "dash", "width": 1})
+    figure.update_yaxes(title_text="close", row=1)
+    figure.update_yaxes(title_text="probability", tickformat=".0%", rangemode="tozero", row=2)
+    return _finish(figure, symbols, "Probability of a trigger, and what came of it (dashed: threshold)")
+
+
+def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible: bool) -> None:
+    outcome = outcomes(rows["trigger"], rows["probability"], threshold)
+    stretch = np.arange(len(rows)) * min(len(rows), POINTS) // len(rows)
+    last, highest = rows.groupby(stretch).last(), rows.groupby(stretch)["probability"].max()
+    line = {"mode": "lines", "visible": visible, "showlegend": False}
+    time = wall_time(last["timestamp"])
+    figure.add_trace(
+        go.Scatter(x=time, y=last["close"], line={"color": GREY, "width": 1.2}, name="close", **line), 1, 1
+    )
+    style = {"line": {"color": PALETTE[0], "width": 1.2}, "hovertemplate": "%{y:.1%}", "name": "probability"}
+    figure.add_trace(go.Scatter(x=time, y=highest, **style, **line), 2, 1)
+    for name, color in OUTCOME_COLORS.items():
+        marked = rows[outcome == name]
+        marked = marked.iloc[evenly(len(marked), MARKS)]
+        symbol = "x" if name == "miss" else "circle"
+        marker = {"color": color, "size": 6, "symbol": symbol, "opacity": 0.8}
+        shown = {"visible": visible, "name": name, "mode": "markers", "marker": marker}
+        figure.add_trace(go.Scatter(x=wall_time(marked["timestamp"]), y=marked["close"], **shown), 1, 1)
+
+
+def shares_over_time(samples: pd.DataFrame, shares: np.ndarray, tokens: Sequence[str]) -> go.Figure:
+    """Close, and below it the share of every token in the output, averaged over short stretches of time.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+        ``symbol``, ``timestamp``, ``close``; from `describe_samples`.
+    shares : ndarray, shape (N, M)
+        From `token_shares`.
+    tokens : sequence of str, length M
+
+    Returns
+    -------
+    plotly Figure
+    """
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.45, 0.55], vertical_spacing=0.04)
+    symbols = list(samples["symbol"].unique())
+    frame = pd.concat([samples[["symbol", "timestamp", "close"]], pd.DataFrame(shares, columns=list(tokens))], axis=1)
+    for number, symbol in enumerate(symbols):
+        rows = frame[frame["symbol"] == symbol].sort_values("timestamp")
+        stretches = rows.groupby(np.arange(len(rows)) * min(len(rows), POINTS // 3) // len(rows))
+        last, mean = stretches.last(), stretches[list(tokens)].mean()
+        line = {"x": wall_time(last["timestamp"]), "mode": "lines", "visible": number == 0}
+        price = go.Scatter(y=last["close"], name="close", showlegend=False, line={"color": GREY, "width": 1.2}, **line)
+        figure.add_trace(price, 1, 1)
+        for place, token in enumerate(tokens):
+            style = {"name": token, "line": {"color": token_color(place), "width": 1.5}}
+            figure.add_trace(go.Scatter(y=mean[token], hovertemplate="%{y:.3f}", **style, **line), 2, 1)
+    figure.add_hline(1 / len(tokens), row=2, line={"color": GREY, "dash": "dash", "width": 1})
+    figure.update_yaxes(title_text="close", row=1)
+    figure.update_yaxes(title_text="share in the output", row=2)
+    return _finish(figure, symbols, "What attention carries from each token to the output (dashed: uniform)")
+
+
+def _finish(figure: go.Figure, symbols: Sequence[str], title: str) -> go.Figure:
+    """Title, time axis, and a menu that shows one symbol: each symbol has equally many traces, in order."""
+    each = len(figure.data) // len(symbols)
+    buttons = [
+        {"label": symbol, "method": "update", "args": [{"visible": [i // each == n for i in range(len(figure.data))]}]}
+        for n, symbol in enumerate(symbols)
+    ]
+    few = len(symbols) <= MAX_BUTTONS
+    kind = {"type": "buttons", "direction": "right"} if few else {"type": "dropdown", "direction": "down"}
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    menu = {"buttons": buttons, "bgcolor": "rgba(128, 128, 128, 0.15)", "bordercolor": GREY, **kind, **place}
+    figure.update_layout(title=title, height=560, margin={"t": 100}, updatemenus=[menu] if len(symbols) > 1 else [])
+    return figure.update_xaxes(title_text="candle open (UTC)", row=2)
