@@ -84,6 +84,7 @@ def execute(run: Run, page: Path) -> None:
             cwd=project_root(),
             progress_bar=False,
             kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks belong to no page
         )
     except PapermillExecutionError as error:
         raise CmatError(

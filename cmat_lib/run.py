@@ -179,6 +179,7 @@ class Run:
             The artefacts of this stage and their sizes in kB.
         """
         artefacts = {str(p.relative_to(self.folder)): p.stat().st_size for p in sorted(self._written)}
+        self._check_owner(artefacts)
         record = {
             "stage": self.stage,
             "fingerprint": self.fingerprint(),
@@ -188,6 +189,15 @@ class Run:
         }
         write_text(self._record_path(self.stage), json.dumps(record, indent=2))
         return pd.DataFrame({"artefact": list(artefacts), "kB": [size / 1000 for size in artefacts.values()]})
+
+    def _check_owner(self, artefacts: dict[str, int]) -> None:
+        """Two stages that write one file would undo each other."""
+        for stage in STAGE_NAMES:
+            taken = set(artefacts) & set((self.record(stage) or {}).get("artefacts", {}))
+            if taken and stage != self.stage:
+                raise CmatError(
+                    f"{self.stage} wrote {min(taken)}, which belongs to stage {stage}; give it another name"
+                )
 
     # -- artefacts -------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def inputs(market):
     """Channels, topology, complexity, sample index of a market, as the stages compute them."""
     labels = {s: compute_labels(c, CONFIG.labels, CONFIG.data.bar) for s, c in market.items()}
     samples = build_samples(market, labels, CONFIG)
-    symbol, candles = next(iter(market.items()))
+    candles = next(iter(market.values()))
     channels = compute_channels(candles, CONFIG.data.channel_names, CONFIG.data.bar)
     log_close = np.log(candles["close"].to_numpy())
     windows = np.lib.stride_tricks.sliding_window_view(log_close, CONFIG.tda.window_size)

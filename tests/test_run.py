@@ -108,6 +108,14 @@ def test_beginning_again_withdraws_the_record(config):
     assert run.record(STAGE_NAMES[0]) is None
 
 
+def test_two_stages_cannot_own_one_file(config):
+    finish(config, STAGE_NAMES[0])
+    run = Run(config, STAGE_NAMES[1]).begin()
+    run.save_json(f"data/{STAGE_NAMES[0]}.json", {})
+    with pytest.raises(CmatError, match="belongs to stage 01_data_prep"):
+        run.finish()
+
+
 def test_artefacts_round_trip(config):
     run = Run(config, STAGE_NAMES[0]).begin()
     frame = pd.DataFrame({"t": pd.date_range("2025", periods=2, tz="UTC"), "x": [1.0, np.nan]})

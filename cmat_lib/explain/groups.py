@@ -62,8 +62,8 @@ def _lookup(frame: pd.DataFrame, other: pd.DataFrame, columns: list[str]) -> np.
 def token_shares(maps: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
     """How much of each input token attention carries to the output.
 
-    Rollout (Abnar & Zuidema 2020, section 3), then the pooling: the row of ``cls`` where there is one, else the mean over
-    the tokens.
+    Rollout (Abnar & Zuidema 2020, section 3), then the pooling: the row of ``cls`` where there is one, else the
+    mean over the tokens.
 
     Parameters
     ----------
