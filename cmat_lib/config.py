@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -10,57 +9,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import (
-    COMPLEXITY_INDICATORS,
-    MODALITIES,
-    PRICE_CHANNELS,
-    SECTIONS,
-    TAKER_SWAP,
-    TECHNICAL_CHANNELS,
-    VOLUME_CHANNELS,
-    ComplexityConfig,
-    Config,
-    DataConfig,
-    EvaluationConfig,
-    ExplainConfig,
-    FusionConfig,
-    LabelsConfig,
-    LoggingConfig,
-    ModelConfig,
-    TdaConfig,
-    TrainingConfig,
-)
-
-__all__ = [
-    "COMPLEXITY_INDICATORS",
-    "MODALITIES",
-    "PRICE_CHANNELS",
-    "SECTIONS",
-    "TAKER_SWAP",
-    "TECHNICAL_CHANNELS",
-    "VOLUME_CHANNELS",
-    "ComplexityConfig",
-    "Config",
-    "DataConfig",
-    "EvaluationConfig",
-    "ExplainConfig",
-    "FusionConfig",
-    "LabelsConfig",
-    "LoggingConfig",
-    "ModelConfig",
-    "TdaConfig",
-    "TrainingConfig",
-    "commented_defaults",
-    "dump_params",
-    "load_config",
-    "merge",
-    "parse_assignment",
-    "project_root",
-    "read_params",
-    "resolve_path",
-    "validate",
-]
+from cmat_lib.errors import CmatError, nearest
+from cmat_lib.schema import SECTIONS, Config
 
 # Keys of the source's own configuration (its sections 6 and 11.3) and where they live here.
 ALIASES = {
@@ -223,11 +173,11 @@ def _looks_like_number(value: Any) -> bool:
 def _nearest(place: list[str]) -> str:
     """Suggestion for a misspelt name, also when the key belongs to another section."""
     valid = Config.model_fields if len(place) == 1 else Config.model_fields[place[0]].annotation.model_fields
-    close = difflib.get_close_matches(place[-1], list(valid), n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{'.'.join([*place[:-1], close[0]])}'?"
     homes = [name for name in SECTIONS if place[-1] in Config.model_fields[name].annotation.model_fields]
-    return f"; did you mean '{homes[0]}.{place[-1]}'?" if homes else f"; valid names are {', '.join(valid)}"
+    if homes and len(place) > 1:
+        return f"; did you mean '{homes[0]}.{place[-1]}'?"
+    prefix = "".join(f"{part}." for part in place[:-1])
+    return nearest(f"{prefix}{place[-1]}", [f"{prefix}{name}" for name in valid])
 
 
 def dump_params(config: Config) -> str:

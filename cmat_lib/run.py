@@ -25,9 +25,10 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib import __version__
-from cmat_lib.config import SECTIONS, Config, dump_params, merge, project_root, read_params, resolve_path, validate
+from cmat_lib.config import Config, dump_params, merge, project_root, read_params, resolve_path, validate
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, write_text
+from cmat_lib.schema import SECTIONS
 
 
 class Stage(NamedTuple):

@@ -13,23 +13,25 @@ import pandas as pd
 import torch
 
 from cmat_lib import __version__
-from cmat_lib.config import Config, DataConfig
+from cmat_lib.config import Config
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
-from cmat_lib.data.channels import CHANNELS, compute_channels
+from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers, needed_candles
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError, nearest
+from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.metrics import SCOPES, choose_threshold, choose_thresholds, gap_table
 from cmat_lib.evaluation.uncertainty import Resampling, interval_table, paired_difference
 from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
-from cmat_lib.models import FUSIONS, build_model
+from cmat_lib.models import build_model
+from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
+from cmat_lib.schema import DataConfig
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_names, feature_params, tda_features
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
@@ -46,13 +48,8 @@ def check_names(config: Config) -> None:
     CmatError
         For an unknown channel or fusion, with the nearest valid name.
     """
-    for key, names, registry in (
-        ("data.channels", config.data.channel_names, CHANNELS),
-        ("fusion.fusion_type", [config.fusion.fusion_type], FUSIONS),
-    ):
-        for name in names:
-            if name not in registry:
-                raise CmatError(f"{key}: unknown name '{name}'{nearest(name, registry)}")
+    look_back(config.data.channel_names)
+    fusion_class(config.fusion.fusion_type)
 
 
 # -- 01 ----------------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmat_lib.config import DataConfig
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, repair, segment_ids, window_ends
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import DataConfig
 
 BAR = pd.Timedelta("15min")
 START = pd.Timestamp("2025-03-01", tz="UTC")

@@ -9,7 +9,6 @@ import yaml
 
 from cmat_lib.config import (
     ALIASES,
-    SECTIONS,
     Config,
     commented_defaults,
     dump_params,
@@ -19,6 +18,7 @@ from cmat_lib.config import (
     validate,
 )
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import SECTIONS
 
 PARAMS = project_root() / "params"
 PROFILES = sorted(path for path in PARAMS.glob("*.yaml") if path.name != "default.yaml")

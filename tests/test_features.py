@@ -9,7 +9,7 @@ import pytest
 from gtda.diagrams import BettiCurve, PersistenceEntropy
 from scipy.integrate import trapezoid
 
-from cmat_lib.config import TdaConfig
+from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
 from cmat_lib.tda.features import betti_grid, diagram_features, feature_params, landscape_norms
 from cmat_lib.tda.numba_cache import ensure_numba_cache

@@ -6,8 +6,9 @@ import re
 import nbformat
 import pytest
 
-from cmat_lib.config import SECTIONS, project_root
+from cmat_lib.config import project_root
 from cmat_lib.run import STAGE_NAMES
+from cmat_lib.schema import SECTIONS
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 pages = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

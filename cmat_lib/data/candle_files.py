@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cmat_lib.config import DataConfig, resolve_path
+from cmat_lib.config import resolve_path
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import DataConfig
 
 REQUIRED = ("timestamp", "open", "high", "low", "close", "volume")
 

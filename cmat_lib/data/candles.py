@@ -11,9 +11,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from cmat_lib.config import DataConfig
 from cmat_lib.data.candle_files import market_files, read_market
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import DataConfig
 
 __all__ = ["audit", "data_hash", "load_market", "read_market", "repair", "segment_ids", "window_ends"]
 

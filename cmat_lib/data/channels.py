@@ -11,7 +11,6 @@ candle without volume the lower bound of volume z-score and ratio, a stretch wit
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +20,7 @@ import pandas as pd
 import talib
 
 from cmat_lib.data.candles import segment_ids
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, nearest
 
 __all__ = ["CHANNELS", "Channel", "compute_channels", "look_back"]
 
@@ -117,9 +116,7 @@ def look_back(names: Sequence[str]) -> int:
 def _chosen(names: Sequence[str]) -> dict[str, Channel]:
     unknown = [name for name in names if name not in CHANNELS]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], list(CHANNELS), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"valid names are {', '.join(CHANNELS)}"
-        raise CmatError(f"data.channels: unknown channel '{unknown[0]}'; {hint}")
+        raise CmatError(f"data.channels: unknown channel '{unknown[0]}'{nearest(unknown[0], CHANNELS)}")
     return {name: CHANNELS[name] for name in names}
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cmat_lib.config import ComplexityConfig
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import ComplexityConfig
 
 __all__ = ["INDICATORS", "Indicator", "complexity_features"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cmat_lib.config import LabelsConfig
 from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import LabelsConfig
 
 # Candles whose log returns make the trailing volatility; one day of 15-minute candles.
 VOLATILITY_CANDLES = 96

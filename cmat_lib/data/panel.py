@@ -15,11 +15,12 @@ import pandas as pd
 import torch
 from sklearn.preprocessing import RobustScaler
 
-from cmat_lib.config import PRICE_CHANNELS, Config, DataConfig
+from cmat_lib.config import Config
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
 from cmat_lib.data.labels import trailing_volatility
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import PRICE_CHANNELS, DataConfig
 
 PARTS = ("train", "stop", "calibrate", "test")
 CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more

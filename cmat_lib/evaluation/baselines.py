@@ -15,8 +15,9 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss
 
-from cmat_lib.config import Config, TdaConfig
+from cmat_lib.config import Config
 from cmat_lib.errors import CmatError
+from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.features import feature_names
 
 if TYPE_CHECKING:

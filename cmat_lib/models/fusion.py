@@ -6,14 +6,13 @@ A modality that the model does not see has the width None and the input None.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import MODALITIES
 
 if TYPE_CHECKING:
@@ -253,9 +252,7 @@ def fusion_class(name: str) -> type[Fusion]:
     """
     if name in FUSIONS:
         return FUSIONS[name]
-    close = difflib.get_close_matches(name, FUSIONS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"valid names are {', '.join(FUSIONS)}"
-    raise CmatError(f"fusion.fusion_type: unknown fusion '{name}'; {hint}")
+    raise CmatError(f"fusion.fusion_type: unknown fusion '{name}'{nearest(name, FUSIONS)}")
 
 
 def _check_widths(*dims: int | None) -> None:

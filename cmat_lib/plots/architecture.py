@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from cmat_lib.config import MODALITIES
 from cmat_lib.data.panel import Batch
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.plots.style import GREY, PALETTE
+from cmat_lib.schema import MODALITIES
 
 MODALITY_COLORS = dict(zip(MODALITIES, PALETTE, strict=False))
 _TITLES = {"nbeats": "OHLCV window", "tda": "TDA features", "complexity": "Complexity"}

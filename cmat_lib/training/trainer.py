@@ -13,10 +13,11 @@ from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from cmat_lib.config import Config, TrainingConfig
+from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss, build_model
+from cmat_lib.schema import TrainingConfig
 
 ENCODERS = ("ohlcv_encoder", "tda_encoder", "complexity_encoder")
 TERMS = ("total", "trigger", "max_pct")
