@@ -11,6 +11,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from cmat_lib.files import write_text
+from cmat_lib.plots.evaluation import SCORE_NAMES
 from cmat_lib.run import STAGE_NAMES, Run
 
 # nbconvert and Plotly's renderer link to require.js, MathJax and mermaid; no page needs them.
@@ -91,12 +92,13 @@ def _header(run: Run) -> str:
 def _scores(run: Run) -> str:
     if not run.is_finished("05_evaluation"):
         return "<p>Not evaluated yet with these parameters.</p>"
-    rows = [row for row in run.read_json("metrics.json")["scores"] if row["metric"] == "roc_auc"]
-    base_rate = next(r["value"] for r in run.read_json("metrics.json")["scores"] if r["metric"] == "base_rate")
+    stored = run.read_json("metrics.json")["scores"]
+    rows = [row for row in stored if row["metric"] == "roc_auc"]
+    base_rate = next(row["value"] for row in stored if row["metric"] == "base_rate")
     names = list(dict.fromkeys(row["score"] for row in rows))
     cells = {(row["score"], row["scope"]): _with_interval(row) for row in rows}
     lines = [
-        f'<tr><td>{html.escape(name)}</td><td class="number">{cells[name, "pooled"]}</td>'
+        f'<tr><td>{html.escape(SCORE_NAMES.get(name, name))}</td><td class="number">{cells[name, "pooled"]}</td>'
         f'<td class="number">{cells[name, "within"]}</td></tr>'
         for name in names
     ]
