@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cmat_lib import __version__
-from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
+from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
 from cmat_lib.errors import CmatError
 from cmat_lib.files import write_text
 from cmat_lib.run import select_stages
@@ -30,6 +31,8 @@ RunDir = Annotated[
 def main() -> None:
     """Entry point: mistakes of the user end with one message and exit code 1, without a traceback."""
     warnings.showwarning = _show_warning
+    # Threads that spin while they wait cost a shared CPU far more than waking them does; torch reads this on import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except CmatError as error:
@@ -74,7 +77,7 @@ def run(
     """
     stages = select_stages(first, last)
     configs = [_run_config(path, assignments, run_dir) for path in params]
-    folders = [config.run_dir for config in configs]
+    folders = [str(resolve_path(config.run_dir)) for config in configs]
     if len(set(folders)) < len(folders):
         raise CmatError(f"two runs would share one run folder ({', '.join(folders)}); give each file its own run_dir")
     if len(configs) == 1 or jobs == 1:
@@ -112,6 +115,7 @@ def train(
     assignments: Assignments = None,
     run_dir: RunDir = None,
     cache_dir: Annotated[str | None, typer.Option(help="tda.cache_dir")] = None,
+    trust_cache: Annotated[bool, typer.Option("--trust-cache", help="tda.trust_cache: true")] = False,
     data_dir: Annotated[str | None, typer.Option(help="data.data_dir")] = None,
     log_level: Annotated[str | None, typer.Option(help="logging.level")] = None,
     epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
@@ -125,7 +129,7 @@ def train(
 ) -> None:
     """Prepare data and features as needed, and train, without notebooks."""
     flags = {
-        "tda": {"cache_dir": cache_dir},
+        "tda": {"cache_dir": cache_dir, "trust_cache": trust_cache or None},
         "data": {"data_dir": data_dir},
         "logging": {"level": log_level},
         "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "device": device},

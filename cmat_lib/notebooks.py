@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cmat_lib.config import Config, project_root
 from cmat_lib.errors import CmatError
+from cmat_lib.files import make_folder
 from cmat_lib.report import write_page, write_report
 from cmat_lib.run import STAGE_NAMES, Run
-from cmat_lib.stages import check_names
+from cmat_lib.stages import check_before_work
 
 # What a page needs to look the same everywhere: figures that survive export, and no progress bars.
 KERNEL_ENVIRONMENT = {
@@ -45,7 +47,7 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
     CmatError
         At the first error, naming notebook, cell and error. The executed page stays in the run folder.
     """
-    check_names(config)
+    check_before_work(config)
     again = False
     for stage in stages:
         run = Run(config, stage)
@@ -54,9 +56,13 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
             say(f"{stage:<29} up to date")
             continue
         again = True  # what follows was made from what this stage is about to replace
+        for name in run.damaged(stage):
+            say(f"{stage}: {name} is missing or cut short; it is made again")
         started = time.perf_counter()
         html = run.path(f"report/{stage}.html")
-        html.unlink(missing_ok=True)  # an old page must not pass for one that failed
+        for path in (page, html):
+            make_folder(path.parent)
+            path.unlink(missing_ok=True)  # an old page must not pass for one that failed
         execute(run, page)
         write_page(page, html)
         say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
@@ -74,7 +80,6 @@ def execute(run: Run, page: Path) -> None:
     source = project_root() / "notebooks" / f"{run.stage}.ipynb"
     if not source.is_file():
         raise CmatError(f"{source}: no such notebook; run cmat from inside a clone of the repository")
-    page.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(KERNEL_ENVIRONMENT)
     try:
         papermill.execute_notebook(
@@ -90,6 +95,11 @@ def execute(run: Run, page: Path) -> None:
         raise CmatError(
             f"notebooks/{run.stage}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n"
             f"the executed page is {page}"
+        ) from None
+    except DeadKernelError:
+        raise CmatError(
+            f"notebooks/{run.stage}.ipynb: the kernel died, most often for want of memory; use fewer or shorter candle "
+            f"files, a larger tda.stride, or a smaller training.batch_size. The executed page is {page}"
         ) from None
 
 

@@ -126,7 +126,8 @@ def _pages(run: Run) -> str:
 
 
 def _figures(run: Run) -> str:
-    folder = run.path("figures")
-    figures = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    images = [f'<p><img loading="lazy" src="../figures/{p.name}" alt="{html.escape(p.stem)}"></p>' for p in figures]
+    """Pictures of the finished stages; the folder may hold older ones."""
+    finished = [run.record(stage)["artefacts"] for stage in STAGE_NAMES if run.is_finished(stage)]
+    pictures = [Path(name) for artefacts in finished for name in artefacts if name.endswith(".png")]
+    images = [f'<p><img loading="lazy" src="../{path}" alt="{html.escape(path.stem)}"></p>' for path in pictures]
     return f"<h2>Figures</h2>{''.join(images)}" if images else ""

@@ -10,6 +10,7 @@ import ast
 import difflib
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -26,6 +27,7 @@ import pandas as pd
 
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, merge, project_root, read_params, resolve_path, validate
+from cmat_lib.data.candle_files import market_files
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, write_text
 from cmat_lib.schema import SECTIONS
@@ -51,7 +53,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # These change where or how fast, never what; data_dir counts by the content of its files.
 OPERATIONAL = {
     "data": {"data_dir"},
-    "tda": {"jobs", "cache_dir", "trust_cache"},
+    "tda": {"jobs", "cache_dir"},
     "logging": {"level"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},
@@ -126,6 +128,12 @@ class Run:
         record = self.record(stage)
         return bool(record) and record.get("fingerprint") == self.fingerprint(stage) and not self._missing(record)
 
+    def damaged(self, stage: str) -> list[str]:
+        """Artefacts of a stage with the current parameters that are missing or cut short."""
+        record = self.record(stage)
+        matches = record is not None and record.get("fingerprint") == self.fingerprint(stage)
+        return self._missing(record) if matches else []
+
     def require(self, *stages: str) -> None:
         """Stop unless these stages are finished with the current parameters.
 
@@ -158,21 +166,19 @@ class Run:
     # -- begin and end ---------------------------------------------------------------------------------------------
 
     def begin(self) -> Run:
-        """Check the stages before this one, withdraw this stage's old record, and note parameters and environment.
+        """Check that the input files are there and the stages before this one are finished; nothing is written yet.
 
         Raises
         ------
         CmatError
             If an earlier stage is missing or does not match the parameters.
         """
+        self.fingerprint()
         self.require(*STAGE_NAMES[: STAGE_NAMES.index(self.stage)])
-        write_text(self.path("params.yaml"), dump_params(self.config))
-        write_text(self.path("environment.json"), json.dumps(environment(), indent=2))
-        self._record_path(self.stage).unlink(missing_ok=True)
         return self
 
     def finish(self) -> pd.DataFrame:
-        """Write the stage's record.
+        """Write the parameters, the environment and, last, the stage's record.
 
         Returns
         -------
@@ -188,6 +194,8 @@ class Run:
             "seconds": round(time.perf_counter() - self._started, 1),
             "artefacts": artefacts,
         }
+        write_text(self.path("params.yaml"), dump_params(self.config))
+        write_text(self.path("environment.json"), json.dumps(environment(), indent=2))
         write_text(self._record_path(self.stage), json.dumps(record, indent=2))
         return pd.DataFrame({"artefact": list(artefacts), "kB": [size / 1000 for size in artefacts.values()]})
 
@@ -202,46 +210,45 @@ class Run:
 
     # -- artefacts -------------------------------------------------------------------------------------------------
 
-    def save_json(self, name: str, content: Any) -> Path:
+    def claim(self, name: str) -> Path:
+        """Place of an artefact that is about to be written.
+
+        The first claim withdraws the records of this stage and of all later ones: what they were made from is about to
+        change. Until then a mistake in the input leaves a finished run as it was.
+        """
+        if not self._written:
+            for stage in STAGE_NAMES[STAGE_NAMES.index(self.stage) :]:
+                self._record_path(stage).unlink(missing_ok=True)
+        self._written.add(self.path(name))
+        return self.path(name)
+
+    def save_json(self, name: str, content: Any) -> None:
         """Write JSON; NaN becomes null, because JSON has no NaN."""
-        write_text(self.path(name), json.dumps(_plain(content), indent=2, allow_nan=False))
-        return self._note(name)
+        write_text(self.claim(name), json.dumps(_plain(content), indent=2, allow_nan=False))
 
-    def save_frame(self, name: str, frame: pd.DataFrame) -> Path:
+    def save_frame(self, name: str, frame: pd.DataFrame) -> None:
         """Write a frame as Parquet."""
-        with atomic_path(self.path(name)) as temporary:
+        with atomic_path(self.claim(name)) as temporary:
             frame.to_parquet(temporary)
-        return self._note(name)
 
-    def save_array(self, name: str, array: np.ndarray) -> Path:
+    def save_array(self, name: str, array: np.ndarray) -> None:
         """Write an array as ``.npy``."""
-        with atomic_path(self.path(name)) as temporary, open(temporary, "wb") as file:
+        with atomic_path(self.claim(name)) as temporary, open(temporary, "wb") as file:
             np.save(file, array, allow_pickle=False)
-        return self._note(name)
 
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write named arrays as a compressed ``.npz``."""
-        with atomic_path(self.path(name)) as temporary, open(temporary, "wb") as file:
+        with atomic_path(self.claim(name)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
-        return self._note(name)
 
-    def save_figure(self, name: str, figure: Any) -> Path:
+    def save_figure(self, name: str, figure: Any) -> None:
         """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``."""
-        path = self.path(f"figures/{name}")
+        path = self.claim(f"figures/{name}")
         with atomic_path(path) as temporary:
             if path.suffix == ".html":
                 figure.write_html(temporary, include_plotlyjs="directory")  # one script for all figures
             else:
                 figure.savefig(temporary, dpi=150, bbox_inches="tight")
-        return self._note(f"figures/{name}")
-
-    def note(self, path: Path) -> Path:
-        """Count a file that something else wrote inside the run folder among this stage's artefacts."""
-        return self._note(str(path.relative_to(self.folder)))
-
-    def _note(self, name: str) -> Path:
-        self._written.add(self.path(name))
-        return self.path(name)
 
     def read_json(self, name: str) -> Any:
         """Read JSON of this run."""
@@ -284,6 +291,7 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
     given = _given_parameters(stage, variables)
     base, origin = _base_parameters(stage, given["run_dir"])
     config = validate(merge(base, given), f"parameters of {stage} over {origin}")
+    logging.getLogger("cmat_lib").setLevel(config.logging.level)
     return config, Run(config, stage).begin()
 
 
@@ -352,12 +360,16 @@ def hash_text(text: str) -> str:
 
 
 def input_identity(config: Config) -> list[list[str]]:
-    """Names and content hashes of the candle files; none for the synthetic market, which its parameters define."""
+    """Symbols and content hashes of the candle files; none for the synthetic market, which its parameters define.
+
+    Raises
+    ------
+    CmatError
+        If ``data.data_dir`` is no folder, or has no candle files.
+    """
     if config.data.data_dir is None:
         return []
-    folder = resolve_path(config.data.data_dir)
-    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    return [[path.name, _hash_file(path)] for path in files]
+    return [[symbol, _hash_file(path)] for symbol, path in market_files(config.data).items()]
 
 
 def _hash_file(path: Path) -> str:

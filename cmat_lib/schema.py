@@ -157,6 +157,8 @@ class TdaConfig(Section):
 
     @model_validator(mode="after")
     def _window_holds_the_embedding(self) -> TdaConfig:
+        if self.jobs == 0:
+            raise ValueError("jobs is 0: give the number of worker processes, or -1 for one per core")
         if self.points < 4:
             needed = (self.embedding_dim - 1) * self.time_delay + 4
             raise ValueError(
@@ -179,6 +181,14 @@ class ComplexityConfig(Section):
     sample_order: Positive = Field(2, description="m of sample entropy")
     sample_tolerance: Annotated[float, Field(gt=0)] = Field(0.2, description="r of sample entropy, in standard deviations")
     higuchi_kmax: Annotated[int, Field(ge=2)] = Field(10, description="kmax of the Higuchi dimension")
+
+    @model_validator(mode="after")
+    def _window_is_long_enough(self) -> ComplexityConfig:
+        span = (self.permutation_order - 1) * self.permutation_delay + 1
+        needed = 1 + max(span, self.sample_order + 2, 2 * self.higuchi_kmax)
+        if self.window_size < needed:
+            raise ValueError(f"window_size {self.window_size} is too short for these orders, delays and kmax (at least {needed})")
+        return self
 
 
 class FusionConfig(Section):
@@ -268,6 +278,8 @@ class TrainingConfig(Section):
     def _some_task_counts(self) -> TrainingConfig:
         if self.trigger_weight == 0 and self.max_pct_weight == 0:
             raise ValueError("trigger_weight and max_pct_weight are both 0: nothing would be learned")
+        if self.task_weighting == "learned" and 0 in (self.trigger_weight, self.max_pct_weight):
+            raise ValueError("task_weighting 'learned' starts at the two weights, and one of them is 0; use 'fixed'")
         if self.freeze_encoder_epochs >= self.epochs:
             raise ValueError(f"freeze_encoder_epochs {self.freeze_encoder_epochs} must be below epochs {self.epochs}")
         return self

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmat_lib import __version__
 from cmat_lib.config import Config
@@ -30,26 +31,28 @@ from cmat_lib.explain.attention import attention_maps, collect_maps, stack_atten
 from cmat_lib.models import build_model
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
-from cmat_lib.run import Run, resolve_path
-from cmat_lib.schema import DataConfig
+from cmat_lib.run import Run, environment, input_identity, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_names, feature_params, tda_features
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.trainer import Row, Training, pick_device, train
 
+ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 SCORES = ("probability", "volatility", "trees")  # the model, and what it must beat
 
 
-def check_names(config: Config) -> None:
-    """Check what the schema cannot know: names that stand in registries.
+def check_before_work(config: Config) -> None:
+    """Check what the schema cannot know: names that stand in registries, candle files, and the device.
 
     Raises
     ------
     CmatError
-        For an unknown channel or fusion, with the nearest valid name.
+        For an unknown channel or fusion (with the nearest valid name), missing candle files, or a missing GPU.
     """
     look_back(config.data.channel_names)
     fusion_class(config.fusion.fusion_type)
+    input_identity(config)
+    pick_device(config.training)
 
 
 # -- 01 ----------------------------------------------------------------------------------------------------------------
@@ -58,8 +61,8 @@ def check_names(config: Config) -> None:
 def load_candles(config: Config) -> Market:
     """Candles of every symbol, from the files of ``data.data_dir`` or from the synthetic market."""
     if config.data.data_dir is not None:
-        return load_market(_located(config.data))
-    return synthetic_market(
+        return load_market(config.data)
+    market = synthetic_market(
         symbols=config.data.synthetic_symbols,
         days=config.data.synthetic_days,
         timeframe=config.data.timeframe,
@@ -67,6 +70,15 @@ def load_candles(config: Config) -> Market:
         seed=config.data.synthetic_seed,
         plant=config.data.synthetic_plant,
     )
+    if _oracle_applies(config):
+        return market
+    return {symbol: candles.drop(columns="oracle_probability") for symbol, candles in market.items()}
+
+
+def _oracle_applies(config: Config) -> bool:
+    """The market's true probability is that of a squeeze, which is the one cause of triggers near +3 % only."""
+    low, high = ORACLE_THRESHOLDS_PCT
+    return config.labels.mode == "percent" and low <= config.labels.threshold_pct <= high
 
 
 def audit_candles(config: Config) -> pd.DataFrame:
@@ -77,13 +89,8 @@ def audit_candles(config: Config) -> pd.DataFrame:
     DataFrame
         One row per symbol, see `cmat_lib.data.candles.audit`.
     """
-    market = load_candles(config) if config.data.data_dir is None else read_market(_located(config.data))
+    market = load_candles(config) if config.data.data_dir is None else read_market(config.data)
     return audit(market, config.data.bar)
-
-
-def _located(data: DataConfig) -> DataConfig:
-    """The section with an absolute folder."""
-    return data.model_copy(update={"data_dir": str(resolve_path(data.data_dir))})
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     CmatError
         For candles that cannot be used, or too few of them.
     """
-    check_names(config)
+    check_before_work(config)
     market = load_candles(config)
     for symbol, candles in market.items():
         if not len(window_ends(candles.index, config.data.bar, needed_candles(config))):
@@ -198,14 +205,15 @@ def train_model(config: Config, run: Run, on_epoch: Callable[[Row], None] = lamb
     """
     panel = load_panel(config, run, pick_device(config.training))
     training = train(config, panel, on_epoch)
-    calibrate = panel.index("calibrate")
-    raw, _ = predict(training.model, panel, calibrate, config.evaluation.batch_size)
-    trigger = panel.samples["trigger"].to_numpy()[calibrate.cpu()]
-    calibration = fit_calibration(raw, trigger)
-    threshold = choose_threshold(apply_calibration(raw, calibration), trigger)
-    path = run.model_folder / "best_model.pt"
-    save_checkpoint(path, _checkpoint(training.model, panel, config, run, threshold, calibration))
-    run.note(path)
+    raw, trigger = {}, {}
+    for part in ("stop", "calibrate"):
+        index = panel.index(part)
+        raw[part], _ = predict(training.model, panel, index, config.evaluation.batch_size)
+        trigger[part] = panel.samples["trigger"].to_numpy()[index.cpu()]
+    calibration = fit_calibration(raw["calibrate"], trigger["calibrate"])
+    threshold = choose_threshold(apply_calibration(raw["calibrate"], calibration), trigger["calibrate"])
+    content = _checkpoint(training.model, panel, config, run, threshold, calibration)
+    save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), content)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
     results = {
         "best_epoch": training.best_epoch,
@@ -213,8 +221,9 @@ def train_model(config: Config, run: Run, on_epoch: Callable[[Row], None] = lamb
         "calibration": calibration,
         "base_rates": parts.mean().to_dict(),
         "samples": parts.size().to_dict(),
+        "scores": {part: ranking_scores(trigger[part], raw[part]) for part in raw},
         "history": training.history,
-        "environment": run.read_json("environment.json"),
+        "environment": environment(),
         "device": str(panel.device),
     }
     run.save_json(f"{config.logging.save_dir}/training_results.json", results)
@@ -296,6 +305,7 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> Path:
     Path
         ``best_model.pt``.
     """
+    check_before_work(config)
     steps = {
         "01_data_prep": lambda run: prepare_data(config, run),
         "02_tda_cache": lambda run: build_features(config, run),
@@ -307,6 +317,8 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> Path:
         if run.is_finished(stage):
             say(f"{stage} is up to date")
             continue
+        for name in run.damaged(stage):
+            say(f"{stage}: {name} is missing or cut short; it is made again")
         say(stage)
         work(run.begin())
         run.finish()
@@ -320,6 +332,11 @@ def epoch_line(row: Row) -> str:
         f"epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}  stop loss {row['stop_loss']:.4f}  "
         f"stop AUC {row['stop_roc_auc']:.3f}  {row['samples_per_second']:,.0f} samples/s"
     )
+
+
+def ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """ROC-AUC and PR-AUC of one part; the stop part chose the epoch, so its scores flatter."""
+    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------

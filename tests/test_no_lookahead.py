@@ -1,89 +1,129 @@
-"""Nothing at a candle knows what comes after it: not a channel, not a feature, not a window, not a prediction."""
+"""Nothing at a candle knows what comes after it: not a channel, not a feature, not a window, not a prediction.
+
+The inputs are those that the stages write, from candle files to arrays, so that the code which puts features beside samples is
+held to it as well.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from cmat_lib.config import load_config, project_root
-from cmat_lib.data.channels import compute_channels
+from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, build_samples, fit_scalers
+from cmat_lib.data.panel import Panel
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models import build_model
+from cmat_lib.run import Run
+from cmat_lib.stages import build_features, prepare_data
 from cmat_lib.tda.features import tda_features
 
-CONFIG = load_config(
-    project_root() / "params/smoke.yaml",
-    {"data": {"channels": load_config().data.channels, "synthetic_days": 60}, "tda": {"stride": 8}},
-)
+CHANGES = {
+    "data": {"channels": load_config().data.channels},
+    "tda": {"stride": 4, "jobs": 1},
+    "labels": {"threshold_pct": 1.0},
+}
+
+
+def stages(folder, market):
+    """Arrays of a run over these candles: channels, topology, complexity, samples, scalers."""
+    (folder / "candles").mkdir(parents=True)
+    for symbol, candles in market.items():
+        candles.to_parquet(folder / f"candles/{symbol}.parquet")
+    own = {"run_dir": str(folder / "run"), "data": {"data_dir": str(folder / "candles")}}
+    own["tda"] = {"cache_dir": str(folder / "cache")}
+    config = load_config(project_root() / "params/smoke.yaml", merge(CHANGES, {"run_dir": own["run_dir"]}))
+    config = load_config(changes={"data": own["data"], "tda": own["tda"]}, base=config.model_dump(mode="json"))
+    for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
+        run = Run(config, stage).begin()
+        work(config, run)
+        run.finish()
+    arrays = [np.array(run.read_array(f"data/{name}.npy")) for name in ("channels", "tda", "complexity")]
+    return config, *arrays, run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json")
 
 
 @pytest.fixture(scope="module")
 def market():
-    data = CONFIG.data
-    return synthetic_market(symbols=1, days=60, timeframe=data.timeframe, horizon=4, seed=1, plant=True)
-
-
-def inputs(market):
-    """Channels, topology, complexity, sample index of a market, as the stages compute them."""
-    labels = {s: compute_labels(c, CONFIG.labels, CONFIG.data.bar) for s, c in market.items()}
-    samples = build_samples(market, labels, CONFIG)
-    candles = next(iter(market.values()))
-    channels = compute_channels(candles, CONFIG.data.channel_names, CONFIG.data.bar)
-    log_close = np.log(candles["close"].to_numpy())
-    windows = np.lib.stride_tricks.sliding_window_view(log_close, CONFIG.tda.window_size)
-    windows = windows[samples["row"].to_numpy() - CONFIG.tda.window_size + 1]
-    return channels, tda_features(windows, CONFIG.tda), complexity_features(windows, CONFIG.complexity), samples
+    """Two symbols; the second has a gap, so that rows and windows are not the same count."""
+    made = synthetic_market(symbols=2, days=60, timeframe="1h", horizon=4, seed=1, plant=True)
+    made = {symbol: candles[["open", "high", "low", "close", "volume"]] for symbol, candles in made.items()}
+    made["SYNB"] = made["SYNB"].drop(made["SYNB"].index[720:723])
+    return made
 
 
 @pytest.fixture(scope="module")
-def whole(market):
-    return inputs(market)
+def whole(market, tmp_path_factory):
+    return stages(tmp_path_factory.mktemp("whole"), market)
 
 
-def altered(market, row, how):
-    symbol, candles = next(iter(market.items()))
+def moment(whole, share):
+    """A sample's candle open, late in the series."""
+    samples = whole[4]
+    return samples["timestamp"].sort_values().iloc[int(share * len(samples))]
+
+
+def altered(market, time, how):
+    """The market without what comes after a moment, or with another future."""
     if how == "cut":
-        return {symbol: candles.iloc[: row + 1]}
-    changed = candles.copy()
-    changed.loc[changed.index[row + 1] :, ["open", "high", "low", "close"]] *= 3.0
-    changed.loc[changed.index[row + 1] :, "volume"] *= 50.0
-    return {symbol: changed}
+        return {symbol: candles.loc[:time] for symbol, candles in market.items()}
+    future = {}
+    for symbol, candles in market.items():
+        changed = candles.copy()
+        later = changed.index > time
+        changed.loc[later, ["open", "high", "low", "close"]] *= 3.0
+        changed.loc[later, "volume"] *= 50.0
+        future[symbol] = changed
+    return future
 
 
-@pytest.mark.parametrize("how", ["cut", "changed"])
-@pytest.mark.parametrize("share", [0.97, 0.99])
-def test_the_future_changes_no_input(market, whole, how, share):
-    channels, tda, complexity, samples = whole
-    row = int(samples["row"].iloc[int(share * len(samples))])
-    known = (samples["row"] <= row).to_numpy()
-    other = inputs(altered(market, row, how))
-    keep = (other[3]["row"] <= row).to_numpy()
-    np.testing.assert_array_equal(other[3].loc[keep, "row"].to_numpy(), samples.loc[known, "row"].to_numpy())
-    np.testing.assert_array_equal(other[0][: row + 1], channels[: row + 1])
-    np.testing.assert_array_equal(other[1][keep], tda[known])
-    np.testing.assert_array_equal(other[2][keep], complexity[known])
+def test_features_stand_beside_their_samples(market, whole):
+    config, _, tda, complexity, samples, _ = whole
+    rng = np.random.default_rng(0)
+    for number in rng.choice(len(samples), 40, replace=False):
+        sample = samples.iloc[number]
+        closes = market[sample["symbol"]]["close"].loc[: sample["timestamp"]].to_numpy()
+        window = np.log(closes[-config.tda.window_size :])[None]
+        np.testing.assert_array_equal(tda[number], tda_features(window, config.tda)[0])
+        np.testing.assert_array_equal(complexity[number], complexity_features(window, config.complexity)[0])
 
 
-def test_the_future_changes_no_prediction(market, whole):
-    channels, tda, complexity, samples = whole
-    scalers = fit_scalers(channels, tda, complexity, samples, CONFIG)  # as a trained model carries them
+@pytest.mark.parametrize(("how", "share"), [("cut", 0.9), ("changed", 0.9), ("changed", 0.99)])
+def test_the_future_changes_no_input(market, whole, tmp_path, how, share):
+    time = moment(whole, share)
+    other = stages(tmp_path, altered(market, time, how))
+    known, keep = ((frame["timestamp"] <= time).to_numpy() for frame in (whole[4], other[4]))
+    keys = ["symbol", "timestamp"]
+    assert other[4].loc[keep, keys].to_numpy().tolist() == whole[4].loc[known, keys].to_numpy().tolist()
+    for name, place in (("topology", 2), ("complexity", 3)):
+        np.testing.assert_array_equal(other[place][keep], whole[place][known], err_msg=name)
+    # Rows of the channels are counted from the first candle of all symbols, so each symbol is cut out by itself.
+    start = other_start = 0
+    for candles in market.values():
+        rows = int((candles.index <= time).sum())
+        np.testing.assert_array_equal(other[1][other_start : other_start + rows], whole[1][start : start + rows])
+        start += len(candles)
+        other_start += rows if how == "cut" else len(candles)
+
+
+def test_the_future_changes_no_prediction(market, whole, tmp_path):
+    time = moment(whole, 0.97)
+    config, scalers = whole[0], whole[5]  # a trained model carries its scalers along
     torch.manual_seed(0)
-    model = build_model(CONFIG)
-    row = int(samples["row"].iloc[int(0.97 * len(samples))])
+    model = build_model(config)
     predictions = []
-    for view in (whole, inputs(altered(market, row, "changed"))):
-        panel = Panel(*view, scalers, CONFIG)
-        known = torch.from_numpy(np.flatnonzero(view[3]["row"] <= row))
+    for arrays in (whole, stages(tmp_path, altered(market, time, "changed"))):
+        panel = Panel(*arrays[1:5], scalers, config)
+        known = torch.from_numpy(np.flatnonzero(arrays[4]["timestamp"] <= time))
         predictions.append(torch.cat(model.predict(*panel.gather(known).inputs)))
     torch.testing.assert_close(*predictions, rtol=0, atol=0)
 
 
-def test_a_label_does_know_the_future(market):
-    """The test above can fail: what looks ahead is seen to change."""
-    symbol, candles = next(iter(market.items()))
-    row = len(candles) - 50
-    before = compute_labels(candles, CONFIG.labels, CONFIG.data.bar)["max_pct"].iloc[row]
-    after = compute_labels(altered(market, row, "changed")[symbol], CONFIG.labels, CONFIG.data.bar)["max_pct"].iloc[row]
-    assert before != after
+def test_a_label_does_know_the_future(market, whole):
+    """The tests above can fail: what looks ahead is seen to change."""
+    config, candles = whole[0], market["SYNA"]
+    time = candles.index[-50]
+    labels = [
+        compute_labels(frame, config.labels, config.data.bar)["max_pct"].loc[time]
+        for frame in (candles, altered(market, time, "changed")["SYNA"])
+    ]
+    assert labels[0] != labels[1]

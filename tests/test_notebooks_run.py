@@ -171,7 +171,7 @@ def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monke
     config = smoke_config(folder, run_dir=str(tmp_path / "run"), evaluation={"top_share": 0.2, "bootstrap_samples": 50})
     (tmp_path / "notebooks").mkdir()
     broken = json.loads((project_root() / "notebooks/05_evaluation.ipynb").read_text())
-    broken["cells"][3:3] = [papermill.iorw.nbformat.v4.new_code_cell("1 / 0", id="bang")]
+    broken["cells"][-3:-3] = [papermill.iorw.nbformat.v4.new_code_cell("1 / 0", id="bang")]
     (tmp_path / "notebooks/05_evaluation.ipynb").write_text(json.dumps(broken))
     monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
     with pytest.raises(CmatError, match=r"notebooks/05_evaluation\.ipynb failed in cell \d+: ZeroDivisionError"):
@@ -179,6 +179,36 @@ def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monke
     run = Run(config, "05_evaluation")
     assert run.record("05_evaluation") is None and run.path("notebooks/05_evaluation.ipynb").is_file()
     assert not run.path("report/05_evaluation.html").is_file(), "an old page must not pass for the failed one"
+
+
+def test_a_dead_kernel_is_named(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    cells = [papermill.iorw.nbformat.v4.new_code_cell("import os; os._exit(1)", id="exit")]
+    (tmp_path / "notebooks/01_data_prep.ipynb").write_text(papermill.iorw.nbformat.writes(page))
+    monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
+    with pytest.raises(CmatError, match=r"01_data_prep\.ipynb: the kernel died"):
+        run_notebooks(smoke_config(tmp_path), select_stages("01", "01"), lambda line: None)
+
+
+def test_a_damaged_model_is_named_and_made_again(smoke, tmp_path):
+    folder, _, _ = smoke
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config = smoke_config(folder, run_dir=str(tmp_path / "run"))
+    model = Run(config, "04_training").model_folder / "best_model.pt"
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(CmatError, match=r"best_model\.pt is missing or cut short"):
+        Run(config, "05_evaluation").begin()
+    lines = []
+    run_notebooks(config, select_stages("04", "04"), lines.append)
+    assert "best_model.pt is missing or cut short; it is made again" in lines[0]
+    assert Run(config, "05_evaluation").record("05_evaluation") is None, "it was made from the model that is gone"
+
+
+def test_an_unwritable_run_folder_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = smoke_config(tmp_path, run_dir=str(tmp_path / "file/run"))
+    with pytest.raises(CmatError, match="cannot be written to"):
+        run_notebooks(config, say=lambda line: None)
 
 
 def test_select_stages():

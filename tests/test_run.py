@@ -89,9 +89,11 @@ def test_candle_files_count_by_content(config, tmp_path):
         if action:
             action()
         prints.append(Run(changed(config, data={"data_dir": str(folder)}), STAGE_NAMES[0]).fingerprint())
+    (folder / "notes.txt").write_text("not a candle file")
+    prints.append(Run(changed(config, data={"data_dir": str(folder)}), STAGE_NAMES[0]).fingerprint())
     moved = folder.rename(tmp_path / "moved")
     prints.append(Run(changed(config, data={"data_dir": str(moved)}), STAGE_NAMES[0]).fingerprint())
-    assert prints[0] == prints[1] != prints[2] == prints[3]
+    assert prints[0] == prints[1] != prints[2] == prints[3] == prints[4]
 
 
 def test_truncated_artefact_is_noticed(config):
@@ -102,10 +104,23 @@ def test_truncated_artefact_is_noticed(config):
         Run(config, STAGE_NAMES[1]).begin()
 
 
-def test_beginning_again_withdraws_the_record(config):
-    finish(config, STAGE_NAMES[0])
-    run = Run(config, STAGE_NAMES[0]).begin()
-    assert run.record(STAGE_NAMES[0]) is None
+def test_the_first_write_withdraws_this_record_and_all_later_ones(config):
+    finish(config, *STAGE_NAMES[:4])
+    run = Run(config, STAGE_NAMES[1]).begin()
+    assert run.is_finished(STAGE_NAMES[1]) and run.is_finished(STAGE_NAMES[3]), "nothing has changed yet"
+    run.save_json("data/new.json", {})
+    assert [run.record(stage) is not None for stage in STAGE_NAMES[:4]] == [True, False, False, False]
+
+
+def test_a_mistake_in_the_input_leaves_a_finished_run_alone(config, tmp_path):
+    finish(config, *STAGE_NAMES)
+    wrong = changed(config, data={"data_dir": str(tmp_path / "nowhere")})
+    with pytest.raises(CmatError, match="no such folder"):
+        Run(wrong, STAGE_NAMES[0]).begin()
+    with pytest.raises(CmatError, match="no such folder"):
+        Run(wrong, STAGE_NAMES[0]).is_finished(STAGE_NAMES[0])  # the synthetic market is not what was asked for
+    assert load_config(Run(config, STAGE_NAMES[0]).path("params.yaml")) == config
+    assert all(Run(config, STAGE_NAMES[0]).is_finished(stage) for stage in STAGE_NAMES)
 
 
 def test_two_stages_cannot_own_one_file(config):
@@ -167,6 +182,8 @@ def page(tmp_path, **variables):
 def test_first_page_starts_from_the_defaults(tmp_path):
     config, run = open_stage("01_data_prep", page(tmp_path, labels={"horizon": 8}))
     assert config.labels.horizon == 8 and config.tda.window_size == 672
+    assert not run.folder.exists(), "nothing is written before there is something to keep"
+    run.finish()
     assert run.path("params.yaml").is_file() and run.path("environment.json").is_file()
 
 
@@ -186,8 +203,9 @@ def load_config_mapping(name):
 def test_later_pages_continue_the_run(tmp_path):
     _, run = open_stage("01_data_prep", page(tmp_path, labels={"horizon": 8}))
     run.finish()
-    later, _ = open_stage("02_tda_cache", page(tmp_path, training={"epochs": 3}))
+    later, run = open_stage("02_tda_cache", page(tmp_path, training={"epochs": 3}))
     assert later.labels.horizon == 8 and later.training.epochs == 3
+    run.finish()
     assert open_stage("02_tda_cache", page(tmp_path))[0].training.epochs == 3
 
 

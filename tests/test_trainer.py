@@ -153,6 +153,13 @@ def test_a_loss_that_is_not_finite_stops_and_is_named(term):
         train(config, panel)
 
 
+def test_answers_that_are_not_finite_stop_the_training():
+    """With one step an epoch the losses are still finite when the weights no longer are."""
+    config = slim(batch_size=10_000, learning_rate=1e30, transformer_learning_rate=1e30)
+    with pytest.raises(CmatError, match="answers on the stop part are not finite"):
+        train(config, panel_of(config))
+
+
 def test_parameter_groups():
     config = slim(learning_rate=0.001, transformer_learning_rate=0.0001, weight_decay=0.5, task_weighting="learned")
     model = build_model(config)

@@ -186,7 +186,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         return table if table.index.name is None else table.reset_index()
     except CmatError:
         raise
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise CmatError(f"{path}: cannot be read ({reason}); the file may be truncated, get it again") from None
 

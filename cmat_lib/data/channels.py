@@ -31,11 +31,8 @@ Z_SMALLEST_SIGMA = 1e-3  # of log volume; below it the volume is constant
 SMALLEST_RATIO = 1e-3  # floor of volume and trade size over their trailing means, before the logarithm
 SMALLEST_RANGE = 1e-6  # floor of ATR and of the Bollinger band, as a share of the close; below it the price is flat
 ROUNDING = 1e-12  # relative change of a sum of prices that is none
-FLAT_AFTER = (
-    64  # candles without a price change after which RSI, a ratio of two vanishing averages, is that of flat prices
-)
-
-OHLC = ("open", "high", "low", "close")
+# Candles without a price change after which RSI, a ratio of two vanishing averages, is that of flat prices.
+FLAT_AFTER = 64
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _open_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.memm
     if not trust:
         raise CmatError(
             f"{path}: this cache file has no record of the candles and parameters it was made from; move it away to "
-            "rebuild it, or read it as it is with --trust-cache (tda.trust_cache: true)"
+            "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
         )
     try:
         array = np.load(path, mmap_mode="r")
