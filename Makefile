@@ -14,10 +14,10 @@ demo: $(STAMP)  ## six executed notebooks and a report on the built-in synthetic
 	$(BIN)/cmat run params/demo.yaml
 
 test: $(STAMP)  ## unit tests, static tests of the notebooks, and the smoke run of all six
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
 test-long: $(STAMP)  ## what takes longer
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## style of code and notebooks, and that no notebook holds outputs
 	$(BIN)/ruff check .

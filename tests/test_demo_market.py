@@ -10,7 +10,7 @@ from cmat_lib.run import Run
 from cmat_lib.stages import build_features, load_panel, predict, prepare_data
 from cmat_lib.training.trainer import train
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.long
 VARIANTS = {
     "full": {},
     "nbeats": {"model": {"modalities": ["nbeats"]}},

@@ -1,7 +1,7 @@
 """Nothing at a candle knows what comes after it: not a channel, not a feature, not a window, not a prediction.
 
-The inputs are those that the stages write, from candle files to arrays, so that the code which puts features beside samples is
-held to it as well.
+The inputs are those that the stages write, from candle files to arrays, so that the code which puts features beside
+samples is held to it as well.
 """
 
 import numpy as np
