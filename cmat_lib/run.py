@@ -53,7 +53,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # These change where or how fast, never what; data_dir counts by the content of its files.
 OPERATIONAL = {
     "data": {"data_dir"},
-    "tda": {"jobs", "cache_dir"},
+    "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
     "logging": {"level"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},

@@ -136,7 +136,9 @@ class TdaConfig(Section):
     landscape_layers: Positive = Field(5, description="persistence landscape layers whose L2 norm is a feature")
     engine: Literal["planar", "giotto", "weak_alpha"] = Field("planar", description="planar: exact and fast; giotto: reference; weak_alpha: another filtration, other H1")
     stride: Positive = Field(1, description="compute every k-th candle only; samples are then every k-th candle too")
-    jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes; -1 is one per core")
+    jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes on this machine; -1 is one per core")
+    backend: Literal["loky", "dask"] = Field("loky", description="who runs them: joblib itself, or a Dask cluster")
+    dask_scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.")] | None = Field(None, description="dask: address of a running scheduler, tcp://host:port; null is a cluster of jobs workers here")
     cache_dir: str = Field("outputs/cache", description="folder of the feature cache, shared by all runs")
     trust_cache: bool = Field(False, description="read an (N, 214) cache file that has no record beside it")
 
@@ -168,6 +170,12 @@ class TdaConfig(Section):
             raise ValueError("homology_dimensions must be ascending and distinct")
         if len(self.betti_max) != len(self.homology_dimensions):
             raise ValueError("betti_max needs one value per homology dimension")
+        return self
+
+    @model_validator(mode="after")
+    def _scheduler_is_used(self) -> TdaConfig:
+        if self.dask_scheduler is not None and self.backend != "dask":
+            raise ValueError(f"dask_scheduler is {self.dask_scheduler}, but backend is {self.backend}; set backend: dask")
         return self
 
 

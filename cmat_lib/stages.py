@@ -34,6 +34,7 @@ from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_ta
 from cmat_lib.run import Run, environment, input_identity, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_names, feature_params, tda_features
+from cmat_lib.tda.workers import worker_pool
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.trainer import Row, Training, pick_device, train
 
@@ -151,14 +152,24 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
     labels = unstack(run.read_frame("data/labels.parquet"))
     samples = build_samples(market, labels, config)
     rows = {symbol: frame["local_row"].to_numpy() for symbol, frame in samples.groupby("symbol", sort=False)}
-    tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
-    complexity = np.concatenate([cached_complexity(s, market[s], rows[s], config, progress) for s in market])
+    with worker_pool(config.tda):
+        tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
+        complexity = np.concatenate([cached_complexity(s, market[s], rows[s], config, progress) for s in market])
     channels = run.read_array("data/channels.npy")
     run.save_array("data/tda.npy", tda)
     run.save_array("data/complexity.npy", complexity)
     run.save_frame("data/samples.parquet", samples)
     run.save_json("data/scalers.json", fit_scalers(channels, tda, complexity, samples, config))
     return samples
+
+
+def build_cache(config: Config, progress: bool | None = None) -> None:
+    """Features of every window of all symbols, computed into the cache where it lacks them; no run is touched."""
+    no_rows = np.empty(0, dtype=np.int64)
+    with worker_pool(config.tda):
+        for symbol, candles in load_candles(config).items():
+            cached_tda(symbol, candles, no_rows, config, progress)
+            cached_complexity(symbol, candles, no_rows, config, progress)
 
 
 def cached_tda(

@@ -246,6 +246,7 @@ def test_death_at_any_write_resumes_to_the_same_bytes(tmp_path, monkeypatch, cap
             except Crash:
                 died = True
         caplog.clear()
+        assert verify(folder) == []
         build(folder, close, compute=count)
         assert only(folder, "*.npy").read_bytes() == whole
         assert "damaged" not in caplog.text

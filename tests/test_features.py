@@ -161,9 +161,18 @@ def test_bad_windows_are_refused():
         tda_features(windows, SMALL)
 
 
+WORKERS_AND_PLACE = {
+    "jobs": 3,
+    "backend": "dask",
+    "dask_scheduler": "tcp://10.0.0.5:8786",
+    "cache_dir": "elsewhere",
+    "trust_cache": True,
+}
+
+
 def test_key_of_the_cache_ignores_workers_and_place_only():
     base = feature_params(SMALL)
-    same = SMALL.model_copy(update={"jobs": 3, "cache_dir": "elsewhere", "trust_cache": True})
+    same = SMALL.model_copy(update=WORKERS_AND_PLACE)
     assert feature_params(same) == base
     for change in ({"time_delay": 5}, {"engine": "planar"}, {"stride": 4}, {"betti_max": [0.6, 1.2]}):
         assert feature_params(SMALL.model_copy(update=change)) != base

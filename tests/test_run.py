@@ -63,6 +63,7 @@ def test_other_parameters_name_the_notebook(config):
         ("evaluation", "top_share", 0.05, 4),
         ("explain", "max_samples", 7, 5),
         ("tda", "jobs", 1, 6),
+        ("tda", "backend", "dask", 6),
         ("tda", "cache_dir", "elsewhere", 6),
         ("evaluation", "batch_size", 7, 6),
     ],

@@ -16,8 +16,8 @@ Two departures from a perfect exclusive-or are deliberate. Squeezes are more fre
 both are -1: each state alone then ranks slightly better than chance, without which gradient descent has no slope to
 start on. And a squeeze tends to flip S (the pattern is exhausted), so that counting recent squeezes says little; the
 price is a correlation of about -0.25 between S and R. What remains: whoever sees a past squeeze *and* S at that time
-can infer R from candles alone, as with any persistent state whose effects are seen; a learner of the OHLCV window
-alone therefore gets a little above chance.
+can infer R from candles alone, as with any persistent state whose effects are seen. A learner of the OHLCV window
+alone therefore gets part of the way; how far is measured in ``tests/test_demo_market.py``.
 
 Closes are swings plus mean-reverting noise with Student-t shocks, log-normal stochastic volatility (Taylor 1986,
 *Modelling Financial Time Series*, ch. 3) and an intraday season. Durations are in hours: they hold for any candle.

@@ -44,7 +44,7 @@ def cached_features(
     Only what is missing is computed: chunks whose candles changed and chunks that are damaged (both are named in a
     warning) and windows behind the end of the file. A build that is killed at any moment goes on from its finished
     chunks and ends with the same bytes. A second process that wants the same file waits for the first. The workers are
-    joblib's: its own processes here, or whatever `joblib.parallel_config` sets.
+    joblib's own processes, or what `cmat_lib.tda.workers.worker_pool` sets around the call.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def verify(cache_dir: str | Path) -> list[str]:
         if "kind" not in record:
             lines.append(f"{store.record.name}: the record is damaged")
         for index, chunk in enumerate(record["chunks"]):
-            if store.read_array(index, chunk) is None:
+            # What a killed build left among the parts is not lost: the next build takes it from there.
+            if store.read_array(index, chunk) is None and store.read_part(chunk["candles"][str(chunk["rows"])]) is None:
                 lines.append(f"{store.array.name}: chunk {index} ({chunk['first']} to {chunk['last']}) is damaged")
     return lines
 

@@ -151,7 +151,7 @@ def feature_names(config: TdaConfig) -> list[str]:
 
 def feature_params(config: TdaConfig) -> dict:
     """Parameters that the features depend on, for the key of the cache: all but place, workers and trust."""
-    return config.model_dump(exclude={"cache_dir", "jobs", "trust_cache"})
+    return config.model_dump(exclude={"cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
 
 
 def _betti_curves(bars: np.ndarray, owner: np.ndarray, grid: np.ndarray, count: int) -> np.ndarray:

@@ -14,7 +14,9 @@ cone of half-angle 30 degrees behind it, and a search around p drops boxes of po
 Geometry is used only where it holds with room for rounding (`SLACK`); all else is decided by one total order of edges
 (length, then indices), so ties and coincidences cannot contradict each other.
 
-Points on a smooth closed curve see each other in quadratic number; the time then approaches that of a general engine.
+Points on a smooth curve that turns by 150 degrees or more see each other in quadratic number, until noise of a few
+percent of its radius hides them. 660 points on a half circle take 0.73 s, where giotto-tda takes 0.03 s; on a whole
+circle it is 0.80 s against 2.8 s, on windows of prices 4 ms against 130 ms (``benchmarks/results/tda.md``).
 
 References: Koyama, Memoli, Robins, Turner, *Reduced Vietoris-Rips complexes*, arXiv 2307.16333 (lunes);
 Kirkpatrick and Radke, *A framework for computational morphology*, 1985 (beta-skeletons);

@@ -1,0 +1,85 @@
+"""``cmat cache``: build, look at, check and empty the feature cache."""
+
+from __future__ import annotations
+
+import logging
+from functools import reduce
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmat_lib.config import load_config, merge, parse_assignment, resolve_path
+from cmat_lib.errors import CmatError
+from cmat_lib.schema import TdaConfig
+
+cache_app = typer.Typer(no_args_is_help=True, help="Build, look at, check or empty the feature cache.")
+
+CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="tda.cache_dir; that of the defaults without it.")]
+
+
+@cache_app.command()
+def build(
+    params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; repeatable.")
+    ] = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Compute the features of every window that the cache does not have yet; no run is needed or made."""
+    changes = reduce(merge, map(parse_assignment, assignments or []), {})
+    if cache_dir is not None:
+        changes = merge(changes, {"tda": {"cache_dir": cache_dir}})
+    config = load_config(params, changes)
+    logging.basicConfig(level=config.logging.level, format="%(message)s")
+    from cmat_lib.stages import build_cache
+
+    build_cache(config)
+    info(config.tda.cache_dir)
+
+
+@cache_app.command()
+def info(cache_dir: CacheDir = None) -> None:
+    """Show what the cache holds."""
+    from cmat_lib.tda.cache import cache_info
+
+    table = cache_info(_folder(cache_dir))
+    print(f"{_folder(cache_dir)}: {len(table)} files, {table['megabytes'].sum():.1f} MB")
+    if len(table):
+        print(table.to_string(index=False, float_format="{:.1f}".format))
+
+
+@cache_app.command()
+def verify(cache_dir: CacheDir = None) -> None:
+    """Check every chunk against its checksum; exit code 1 if one is damaged. The next build repairs it."""
+    from cmat_lib.tda.cache import cache_info
+    from cmat_lib.tda.cache import verify as damaged_chunks
+
+    lines = damaged_chunks(_folder(cache_dir))
+    for line in lines:
+        print(line)
+    if lines:
+        raise typer.Exit(1)
+    table = cache_info(_folder(cache_dir))
+    print(f"{_folder(cache_dir)}: {len(table)} files, {table['windows'].sum()} windows, all as they were written")
+
+
+@cache_app.command()
+def clean(cache_dir: CacheDir = None) -> None:
+    """Delete all cached features, without asking; finished runs have their own copy."""
+    from cmat_lib.tda.cache import cache_info
+    from cmat_lib.tda.cache import clean as delete_features
+
+    folder = _folder(cache_dir)
+    files = cache_info(folder)["file"]
+    freed = delete_features(folder)
+    for name in files:
+        print(f"deleted {name}")
+    print(f"{folder}: {freed / 1e6:.1f} MB freed")
+
+
+def _folder(cache_dir: str | None) -> Path:
+    folder = resolve_path(cache_dir or TdaConfig().cache_dir)
+    if not folder.is_dir():
+        raise CmatError(f"{folder}: no such cache folder; 'cmat cache build' makes one")
+    return folder

@@ -1,0 +1,40 @@
+"""Who computes the chunks of a build: joblib's processes on this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cmat_lib.errors import CmatError
+from cmat_lib.schema import TdaConfig
+
+
+@contextmanager
+def worker_pool(config: TdaConfig) -> Iterator[None]:
+    """Let builds inside the block use the workers of ``tda.backend``.
+
+    ``loky`` changes nothing. ``dask`` connects to ``tda.dask_scheduler``, or starts a cluster of ``tda.jobs`` processes
+    on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers may come
+    and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with the task.
+
+    Parameters
+    ----------
+    config : TdaConfig
+        ``backend``, ``dask_scheduler`` and ``jobs``.
+
+    Raises
+    ------
+    CmatError
+        If Dask is not installed, the scheduler does not answer or is lost, it has no worker, or one chunk has brought
+        down several workers. Finished chunks stay.
+    """
+    if config.backend == "loky":
+        yield
+        return
+    try:
+        from cmat_lib.tda.dask_backend import dask_workers
+    except ImportError as error:
+        message = f"tda.backend 'dask' needs the package {error.name}, which is not installed; "
+        raise CmatError(message + 'pip install -c constraints.txt -e ".[dask]"') from None
+    with dask_workers(config.dask_scheduler, config.jobs):
+        yield
