@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two test processes share the cores; read when torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # two test processes share the cores; read when torch is imported
 
 import torch
 
