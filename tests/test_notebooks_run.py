@@ -183,7 +183,7 @@ def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monke
 def test_a_dead_kernel_is_named(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     cells = [papermill.iorw.nbformat.v4.new_code_cell("import os; os._exit(1)", id="exit")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     page = papermill.iorw.nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     (tmp_path / "notebooks/01_data_prep.ipynb").write_text(papermill.iorw.nbformat.writes(page))
     monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
