@@ -51,10 +51,10 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
 
 def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
     known = tuple(Config.model_fields)
-    for name in _injected_names(variables) + [n for n, value in variables.items() if isinstance(value, dict)]:
+    injected = _injected_names(variables)
+    for name in injected + [n for n, value in variables.items() if isinstance(value, dict)]:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        injected = name in _injected_names(variables)
-        if name in known or not (injected or close):
+        if name in known or not (name in injected or close):
             continue
         hint = f"did you mean '{close[0]}'?" if close else f"the sections are {', '.join(SECTIONS)}"
         raise CmatError(f"parameters of {stage}: unknown section '{name}'; {hint}")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -297,10 +297,13 @@ def input_identity(config: Config) -> list[list[str]]:
     """
     if config.data.data_dir is None:
         return []
-    return [[symbol, _hash_file(path)] for symbol, path in market_files(config.data).items()]
+    stats = {symbol: (path, path.stat()) for symbol, path in market_files(config.data).items()}
+    return [[symbol, _hash_file(path, stat.st_size, stat.st_mtime_ns)] for symbol, (path, stat) in stats.items()]
 
 
-def _hash_file(path: Path) -> str:
+@lru_cache(maxsize=1024)
+def _hash_file(path: Path, size: int, modified_ns: int) -> str:
+    """Every stage asks for the same files; `size` and `modified_ns` make a changed file another question."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,13 +15,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmat_lib import __version__
 from cmat_lib.config import Config
+from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers, needed_candles
+from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
@@ -31,7 +31,7 @@ from cmat_lib.explain.attention import attention_maps, collect_maps, stack_atten
 from cmat_lib.models import build_model
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
-from cmat_lib.run import Run, environment, input_identity, resolve_path
+from cmat_lib.run import Run, environment, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_names, feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
@@ -52,7 +52,8 @@ def check_before_work(config: Config) -> None:
     """
     look_back(config.data.channel_names)
     fusion_class(config.fusion.fusion_type)
-    input_identity(config)
+    if config.data.data_dir is not None:
+        market_files(config.data)
     pick_device(config.training)
 
 
@@ -111,10 +112,7 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     market = load_candles(config)
     for symbol, candles in market.items():
         if not len(window_ends(candles.index, config.data.bar, needed_candles(config))):
-            raise CmatError(
-                f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
-                f"{needed_candles(config)} without a gap. Use more candles, or smaller windows"
-            )
+            raise too_few_candles(symbol, candles, config)
     channels = {s: compute_channels(c, config.data.channel_names, config.data.bar) for s, c in market.items()}
     labels = {s: compute_labels(c, config.labels, config.data.bar) for s, c in market.items()}
     run.save_frame("data/candles.parquet", stack(market))

@@ -102,6 +102,14 @@ def needed_candles(config: Config) -> int:
     return max(ohlcv, config.tda.window_size, config.complexity.window_size) + config.labels.horizon
 
 
+def too_few_candles(symbol: str, candles: pd.DataFrame, config: Config) -> CmatError:
+    """Error for a symbol that has no complete sample; it says how many candles would give one."""
+    return CmatError(
+        f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
+        f"{needed_candles(config)} without a gap. Use more candles, or smaller windows"
+    )
+
+
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
     """Rows of one symbol at which every input is complete inside one gap-free run.
 
@@ -146,10 +154,7 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
     for symbol, candles in market.items():
         rows = sample_rows(candles, config)
         if not np.isfinite(labels[symbol]["trigger"].to_numpy()[rows]).any():
-            raise CmatError(
-                f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
-                f"{needed_candles(config)} without a gap. Use more candles, or smaller windows"
-            )
+            raise too_few_candles(symbol, candles, config)
         frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config.data))
         offset += len(candles)
     samples = pd.concat(frames, ignore_index=True)

@@ -161,12 +161,13 @@ def evaluate(model: nn.Module, loss: nn.Module, panel: Panel, index: torch.Tenso
             scores.append(logits[:, 0].float())
             triggers.append(batch.trigger)
     model.train(was_training)
-    if not (totals.isfinite().all() and torch.cat(scores).isfinite().all()):
+    score = torch.cat(scores)
+    if not (totals.isfinite().all() and score.isfinite().all()):
         raise CmatError(
             "training stopped: the model's answers on the stop part are not finite; lower training.learning_rate, or "
             "look for extreme values in the inputs (notebook 01)"
         )
-    auc = roc_auc_score(torch.cat(triggers).cpu().numpy(), torch.cat(scores).cpu().numpy())
+    auc = roc_auc_score(torch.cat(triggers).cpu().numpy(), score.cpu().numpy())
     total, trigger, max_pct = (totals / len(index)).tolist()
     return {"loss": total, "trigger_loss": trigger, "max_pct_loss": max_pct, "roc_auc": float(auc)}
 
