@@ -28,6 +28,25 @@ def slim(**changes) -> OHLCVNBEATSEncoder:
     return OHLCVNBEATSEncoder(**{**SLIM, **changes}).eval()
 
 
+def plain_block(block, residual):
+    """Features and backcast of one block, written out."""
+    hidden = block.layers(residual)
+    backcast = None if block.theta is None else block.expand(block.theta(hidden))
+    return block.feature_head(hidden), backcast
+
+
+def plain_tokens(encoder, ohlcv):
+    """Output of every stack by blocks that read the residual and write a backcast, one after the other."""
+    residual, tokens = encoder.flatten_window(ohlcv), []
+    for stack in encoder.stacks:
+        total = 0
+        for block in stack.blocks:
+            features, backcast = plain_block(block, residual)
+            total, residual = total + features, residual if backcast is None else residual - backcast
+        tokens.append(total)
+    return torch.stack(tokens, 1)
+
+
 @pytest.fixture(scope="module")
 def full() -> OHLCVNBEATSEncoder:
     return OHLCVNBEATSEncoder()
@@ -88,7 +107,7 @@ def test_seasonality_basis_is_orthogonal_and_below_half_the_sampling_rate(length
 def test_backcast_stays_in_its_basis_for_every_channel(stack_type):
     encoder = slim(stack_types=[stack_type] * 4)
     block = encoder.stacks[0].blocks[0]
-    _, backcast = block(torch.randn(7, 5 * 17))
+    _, backcast = plain_block(block, torch.randn(7, 5 * 17))
     rows = backcast.view(7, 5, 17)
     projector = torch.linalg.pinv(block.basis) @ block.basis  # (T, T)
     assert rows.std() > 1e-3
@@ -119,7 +138,7 @@ def test_stacks_are_doubly_residual():
         features = torch.zeros(3, 16)
         left = residual
         for block in stack.blocks:
-            feature, backcast = block(left)
+            feature, backcast = plain_block(block, left)
             features = features + feature
             if backcast is not None:
                 left, removed = left - backcast, removed + backcast
@@ -129,6 +148,30 @@ def test_stacks_are_doubly_residual():
     assert removed.abs().max() > 1e-2
     assert torch.allclose(residual, start - removed, atol=1e-5)
     assert torch.allclose(encoder.stack_tokens(ohlcv), torch.stack(tokens, 1), atol=1e-5)
+
+
+def test_shared_work_changes_nothing_at_full_size(full):
+    """Values and gradients of the stacks against blocks written out."""
+    torch.manual_seed(1)
+    ohlcv, seed = torch.randn(32, 96, 14), torch.randn(32, 4, 256)
+    encoder = full.eval()
+    results = []
+    for tokens in (encoder.stack_tokens(ohlcv), plain_tokens(encoder, ohlcv)):
+        encoder.zero_grad()
+        (tokens * seed).sum().backward()
+        results.append((tokens, {n: p.grad.clone() for n, p in encoder.stacks.named_parameters()}))
+    (got, grads), (expected, expected_grads) = results
+    assert expected.abs().mean() > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    for name, gradient in expected_grads.items():
+        scale = gradient.abs().max()
+        torch.testing.assert_close(grads[name] / scale, gradient / scale, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stack_types", [["seasonality"] * 4, ["generic", "generic", "seasonality", "trend"]])
+def test_shared_work_changes_nothing_in_other_orders(stack_types):
+    encoder, ohlcv = slim(stack_types=stack_types), torch.randn(3, 17, 5)
+    torch.testing.assert_close(encoder.stack_tokens(ohlcv), plain_tokens(encoder, ohlcv), rtol=1e-5, atol=1e-5)
 
 
 def test_window_is_normalised_per_channel_and_flattened_channel_by_channel():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
 from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 
@@ -48,9 +49,9 @@ class AttentionBlock(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(2 * width, width),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class TDAEncoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(input_dim, hidden_dim),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_dim, output_dim),
             nn.ReLU(),
         )

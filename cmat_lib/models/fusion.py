@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.errors import CmatError, nearest
+from cmat_lib.models.dropout import Dropout
 from cmat_lib.schema import MODALITIES
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class CrossModalAttentionFusion(nn.Module):
         self.pos_embedding = nn.Parameter(INIT_STD * torch.randn(1, len(self.token_names), hidden_dim))
         self.cls_token = nn.Parameter(INIT_STD * torch.randn(1, 1, hidden_dim)) if use_cls_token else None
         self.transformer = _transformer(hidden_dim, num_heads, num_layers, ffn_dim, dropout)
-        self.output_proj = nn.Sequential(_xavier(nn.Linear(hidden_dim, hidden_dim)), nn.ReLU(), nn.Dropout(dropout))
+        self.output_proj = nn.Sequential(_xavier(nn.Linear(hidden_dim, hidden_dim)), nn.ReLU(), Dropout(dropout))
 
     @classmethod
     def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig) -> Self:
@@ -209,10 +210,10 @@ class ConcatFusion(nn.Module):
         self.shared_fc = nn.Sequential(
             _xavier(nn.Linear(width, 2 * hidden_dim)),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             _xavier(nn.Linear(2 * hidden_dim, hidden_dim)),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     @classmethod
@@ -274,13 +275,16 @@ def _transformer(
     hidden_dim: int, num_heads: int, num_layers: int, ffn_dim: int, dropout: float
 ) -> nn.TransformerEncoder:
     """Pre-norm GELU encoder without a final norm."""
-    layers = [
-        nn.TransformerEncoderLayer(
-            hidden_dim, num_heads, ffn_dim, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        for _ in range(num_layers)
-    ]
+    layers = [_transformer_layer(hidden_dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)]
     encoder = nn.TransformerEncoder(layers[0], num_layers, norm=None, enable_nested_tensor=False)
     # nn.TransformerEncoder copies one layer, weights included; separately built layers start apart.
     encoder.layers = nn.ModuleList(layers)
     return encoder
+
+
+def _transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
+    layer = nn.TransformerEncoderLayer(
+        hidden_dim, num_heads, ffn_dim, dropout, activation="gelu", batch_first=True, norm_first=True
+    )
+    layer.dropout, layer.dropout1, layer.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
+    return layer

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cmat_lib.models.dropout import Dropout
 
 TREND_DEGREE = 3
 MAX_HARMONICS = 18
@@ -65,6 +68,8 @@ BASES = {"trend": trend_basis, "seasonality": seasonality_basis}
 class NBEATSBlock(nn.Module):
     """Fully connected block with a feature head and, unless it is the last of all blocks, a backcast.
 
+    It holds the layers; `NBEATSStack` runs them, because blocks of one stack share work.
+
     Parameters
     ----------
     channels, length : int
@@ -103,7 +108,7 @@ class NBEATSBlock(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels * length, *[width] * num_layers]
-        layers = [(nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)) for n_in, n_out in pairwise(widths)]
+        layers = [(nn.Linear(n_in, n_out), nn.ReLU(), Dropout(dropout)) for n_in, n_out in pairwise(widths)]
         self.layers = nn.Sequential(*(module for layer in layers for module in layer))
         self.feature_head = nn.Linear(width, feature_dim)
         basis = BASES[stack_type](length) if has_backcast and stack_type in BASES else None  # (K, T)
@@ -112,32 +117,37 @@ class NBEATSBlock(nn.Module):
         coefficients = length if basis is None else len(basis)  # per channel
         self.theta = nn.Linear(width, channels * coefficients) if has_backcast else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features and backcast of a residual.
+    def read(self, residual: Tensor) -> Tensor:
+        """First layer before its ReLU: (B, C * T) to (B, width)."""
+        return self.layers[0](residual)
 
-        Parameters
-        ----------
-        x : Tensor, shape (B, C * T)
-            Residual, channel by channel.
+    def think(self, first: Tensor) -> Tensor:
+        """All that follows the first layer, up to the heads: (B, width) to (B, width)."""
+        return self.layers[1:](first)
 
-        Returns
-        -------
-        features : Tensor, shape (B, feature_dim)
-        backcast : Tensor, shape (B, C * T), or None
-        """
-        hidden = self.layers(x)  # (B, width)
-        features = self.feature_head(hidden)  # (B, feature_dim)
-        if self.theta is None:
-            return features, None
-        backcast = self.theta(hidden)  # (B, C * K) or (B, C * T)
-        if self.basis is not None:
-            theta = backcast.unflatten(1, (-1, self.basis.shape[0]))  # (B, C, K)
-            backcast = (theta @ self.basis).flatten(1)  # (B, C * T)
-        return features, backcast
+    def expand(self, theta: Tensor) -> Tensor:
+        """Backcast of coefficients: (B, C * K) to (B, C * T)."""
+        if self.basis is None:
+            return theta
+        return (theta.unflatten(1, (-1, len(self.basis))) @ self.basis).flatten(1)  # (B, C * T)
+
+    def read_coefficients(self) -> Tensor:
+        """Weights by which the first layer reads an expanded backcast, from its coefficients: (width, C * K)."""
+        weight = self.layers[0].weight  # (width, C * T)
+        return (weight.unflatten(1, (-1, self.basis.shape[1])) @ self.basis.T).flatten(1)  # (width, C * K)
 
 
 class NBEATSStack(nn.Module):
-    """Blocks in doubly residual order: each subtracts its backcast from the input and adds to the features."""
+    """Blocks in doubly residual order: each subtracts its backcast from the input and adds to the features.
+
+    Written out, a block reads what the backcasts before it have left, and every block writes a backcast of C * T
+    numbers. Two identities save most of that traffic without changing the function:
+
+    - the features of a stack are a sum of linear heads, and so one product with all heads side by side;
+    - blocks of a basis write backcasts ``theta @ basis``, and reading them is linear too: ``W (x - theta @ basis)
+      = W x - (W @ basis.T) theta``. So all blocks read the stack's input in one product, hand on the K coefficients per
+      channel, and the sum of the backcasts is expanded once, at the end.
+    """
 
     def __init__(self, blocks: Sequence[NBEATSBlock]) -> None:
         super().__init__()
@@ -155,10 +165,30 @@ class NBEATSStack(nn.Module):
         features : Tensor, shape (B, feature_dim)
         residual : Tensor, shape (B, C * T)
         """
-        total = 0
+        with_basis = all(block.basis is not None for block in self.blocks)
+        hidden, residual = (self._run_in_basis if with_basis else self._run_generic)(residual)
+        weight = torch.cat([block.feature_head.weight for block in self.blocks], dim=1)  # (feature_dim, n * width)
+        bias = torch.stack([block.feature_head.bias for block in self.blocks]).sum(0)  # (feature_dim,)
+        return F.linear(torch.cat(hidden, dim=1), weight, bias), residual
+
+    def _run_generic(self, residual: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Last hidden layer of every block, (B, width) each, and the residual (B, C * T)."""
+        hidden = []
         for block in self.blocks:
-            features, backcast = block(residual)
-            total = total + features  # (B, feature_dim)
-            if backcast is not None:
-                residual = residual - backcast  # (B, C * T)
-        return total, residual
+            hidden.append(block.think(block.read(residual)))
+            if block.theta is not None:
+                residual = residual - block.expand(block.theta(hidden[-1]))  # (B, C * T)
+        return hidden, residual
+
+    def _run_in_basis(self, residual: Tensor) -> tuple[list[Tensor], Tensor]:
+        """As `_run_generic`, for blocks that all write in one basis."""
+        firsts = [block.layers[0] for block in self.blocks]
+        weight, bias = torch.cat([f.weight for f in firsts]), torch.cat([f.bias for f in firsts])
+        reads = F.linear(residual, weight, bias).chunk(len(firsts), dim=1)  # (B, width) each
+        hidden, theta = [], None  # (B, C * K), sum over the blocks so far
+        for block, read in zip(self.blocks, reads, strict=True):
+            first = read if theta is None else read - F.linear(theta, block.read_coefficients())  # (B, width)
+            hidden.append(block.think(first))
+            coefficients = block.theta(hidden[-1])  # (B, C * K)
+            theta = coefficients if theta is None else theta + coefficients
+        return hidden, residual - self.blocks[0].expand(theta)
