@@ -36,7 +36,8 @@ from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_names, feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
-from cmat_lib.training.trainer import Row, Training, pick_device, train
+from cmat_lib.training.devices import pick_device
+from cmat_lib.training.trainer import Row, Training, train
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 SCORES = ("probability", "volatility", "trees")  # the model, and what it must beat

@@ -13,7 +13,9 @@ from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss, build_model
 from cmat_lib.training import trainer
-from cmat_lib.training.trainer import parameter_groups, schedule, train
+from cmat_lib.training.devices import make_fabric, pick_device
+from cmat_lib.training.optimisation import build_loss, parameter_groups, schedule
+from cmat_lib.training.trainer import train
 
 SLIM = {
     "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
@@ -69,7 +71,7 @@ def test_training_learns_and_keeps_the_best_epoch(metric):
     best = min(range(len(result.history)), key=lambda i: sign * result.history[i][f"stop_{metric}"])
     assert result.best_epoch == best + 1
     assert result.history[best]["stop_roc_auc"] > 0.9
-    loss = trainer.build_loss(config.training, panel)
+    loss = build_loss(config.training, panel)
     again = trainer.evaluate(result.model, loss, panel, panel.index("stop"), 16)
     assert again["loss"] == pytest.approx(result.history[best]["stop_loss"], rel=1e-5), "not the weights of that epoch"
 
@@ -77,7 +79,7 @@ def test_training_learns_and_keeps_the_best_epoch(metric):
 def test_evaluation_does_not_depend_on_the_batch_size():
     config = slim()
     panel = panel_of(config)
-    model, loss = build_model(config), trainer.build_loss(config.training, panel)
+    model, loss = build_model(config), build_loss(config.training, panel)
     rows = [trainer.evaluate(model, loss, panel, panel.index("stop"), size) for size in (7, 40)]
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
@@ -100,8 +102,8 @@ def test_accumulation_equals_one_large_batch():
         config = slim(batch_size=size, gradient_accumulation_steps=group, **frozen)
         panel = panel_of(config, n=350)  # 210 training samples: the last step is cut short
         torch.manual_seed(config.seed)
-        fabric = trainer._fabric(config.training, panel.device)
-        raw, loss = build_model(config), trainer.build_loss(config.training, panel)
+        fabric = make_fabric(config.training, panel.device)
+        raw, loss = build_model(config), build_loss(config.training, panel)
         model, optimizer = fabric.setup(raw, torch.optim.AdamW(parameter_groups(raw, loss, config.training)))
         loop = trainer._Loop(fabric, raw, model, loss, optimizer, panel, config)
         loop._epoch(1)
@@ -197,15 +199,15 @@ def test_missing_gpu_is_a_clear_error():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(CmatError, match="torch sees no GPU"):
-        trainer.pick_device(slim(device="cuda").training)
+        pick_device(slim(device="cuda").training)
 
 
 def test_loss_scales_come_from_the_training_part():
     config = slim()
     panel = panel_of(config)
-    base = trainer.build_loss(config.training, panel)
+    base = build_loss(config.training, panel)
     panel.samples.loc[panel.samples["part"] != "train", ["trigger", "max_pct"]] = 1.0
-    after = trainer.build_loss(config.training, panel)
+    after = build_loss(config.training, panel)
     assert (base.positive_weight, base.max_pct_std) == (after.positive_weight, after.max_pct_std)
     train_part = panel.samples[panel.samples["part"] == "train"]["trigger"]
     assert base.positive_weight == pytest.approx((train_part == 0).sum() / (train_part == 1).sum())

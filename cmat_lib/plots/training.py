@@ -16,7 +16,7 @@ from cmat_lib.data.panel import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.plots.style import GREY, PALETTE, PART_COLORS
 from cmat_lib.schema import TrainingConfig
-from cmat_lib.training.trainer import schedule
+from cmat_lib.training.optimisation import schedule
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}

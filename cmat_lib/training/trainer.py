@@ -6,18 +6,18 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
-from cmat_lib.models import MultiTaskLoss, build_model
-from cmat_lib.schema import TrainingConfig
+from cmat_lib.models import build_model
+from cmat_lib.training.devices import is_on, make_fabric
+from cmat_lib.training.optimisation import build_loss, count_steps, parameter_groups, schedule
 
 ENCODERS = ("ohlcv_encoder", "tda_encoder", "complexity_encoder")
 TERMS = ("total", "trigger", "max_pct")
@@ -31,20 +31,6 @@ class Training(NamedTuple):
     model: nn.Module  # with the weights of the best epoch, in eval mode
     history: list[Row]  # one row per epoch
     best_epoch: int
-
-
-def pick_device(training: TrainingConfig) -> torch.device:
-    """Device that ``training.device`` asks for.
-
-    Raises
-    ------
-    CmatError
-        If a GPU is asked for and torch sees none.
-    """
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise CmatError("training.device is 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
-    use_gpu = training.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def train(config: Config, panel: Panel, on_epoch: Callable[[Row], None] = lambda row: None) -> Training:
@@ -68,84 +54,15 @@ def train(config: Config, panel: Panel, on_epoch: Callable[[Row], None] = lambda
         If a loss is not finite; the message names the term and the step.
     """
     torch.manual_seed(config.seed)
-    fabric = _fabric(config.training, panel.device)
+    fabric = make_fabric(config.training, panel.device)
     raw = build_model(config)
     loss = build_loss(config.training, panel).to(panel.device)
     raw.max_pct_scale.fill_(loss.max_pct_std)
     optimizer = torch.optim.AdamW(parameter_groups(raw, loss, config.training))
-    compiled = torch.compile(raw) if _is_on(config.training.compile, panel.device) else raw
+    compiled = torch.compile(raw) if is_on(config.training.compile, panel.device) else raw
     model, optimizer = fabric.setup(compiled, optimizer)
     loop = _Loop(fabric, raw, model, loss, optimizer, panel, config)
     return loop.run(on_epoch)
-
-
-def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
-    """Parameter groups of AdamW: transformer layers have their own rate; biases, norms and positions do not decay.
-
-    Parameters
-    ----------
-    model, loss : Module
-        Learned task weights belong to the loss.
-    training : TrainingConfig
-
-    Returns
-    -------
-    list of dict
-        Groups without parameters are left out.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        transformer = name.startswith("fusion.transformer.")
-        decays = parameter.ndim >= 2 and "pos_embedding" not in name and "cls_token" not in name
-        groups.setdefault((transformer, decays), []).append(parameter)
-    groups.setdefault((False, False), []).extend(loss.parameters())
-    rates = {False: training.learning_rate, True: training.transformer_learning_rate}
-    return [
-        {"params": parameters, "lr": rates[transformer], "weight_decay": training.weight_decay if decays else 0.0}
-        for (transformer, decays), parameters in groups.items()
-    ]
-
-
-def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
-    """Loss of both tasks, with the positive weight and the scale of ``max_pct`` from the training part.
-
-    Parameters
-    ----------
-    training : TrainingConfig
-    panel : Panel
-
-    Returns
-    -------
-    MultiTaskLoss
-        On the CPU.
-    """
-    rows = panel.samples[panel.samples["part"] == "train"]
-    base_rate = rows["trigger"].mean()
-    clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
-    weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
-    return MultiTaskLoss(
-        gamma=training.focal_gamma,
-        positive_weight=float(weight),
-        max_pct_std=float(rows["max_pct"].clip(upper=clip).std()),
-        max_pct_clip=float(clip),
-        task_weighting=training.task_weighting,
-        trigger_weight=training.trigger_weight,
-        max_pct_weight=training.max_pct_weight,
-    )
-
-
-def count_steps(samples: int, training: TrainingConfig) -> int:
-    """Optimiser steps of an epoch over `samples` samples; an accumulation that the epoch cuts short still steps."""
-    micro = math.ceil(samples / training.batch_size)
-    return math.ceil(micro / training.gradient_accumulation_steps)
-
-
-def schedule(step: int, total: int, warmup_share: float) -> float:
-    """Factor of the learning rate at an optimiser step: linear warm-up, then half a cosine down to 0."""
-    warmup = max(1, round(total * warmup_share))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def evaluate(model: nn.Module, loss: nn.Module, panel: Panel, index: torch.Tensor, size: int) -> Row:
@@ -275,19 +192,3 @@ class _Loop:
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _is_on(switch: str, device: torch.device) -> bool:
-    return switch == "on" or (switch == "auto" and device.type == "cuda")
-
-
-def _fabric(training: TrainingConfig, device: torch.device) -> Fabric:
-    """Fabric on one device, with the switches of the parameters applied."""
-    torch.backends.cudnn.benchmark = _is_on(training.cudnn_benchmark, device)
-    torch.set_float32_matmul_precision("high" if _is_on(training.tf32, device) else "highest")
-    torch.use_deterministic_algorithms(training.determinism == "strict")
-    precision = "32-true"
-    if _is_on(training.mixed_precision, device):
-        bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16-mixed" if bf16 else "16-mixed"
-    return Fabric(accelerator=device.type, devices=1, precision=precision)

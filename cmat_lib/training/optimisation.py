@@ -1,0 +1,81 @@
+"""What is minimised and how: loss of both tasks, parameter groups, steps of an epoch, learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from cmat_lib.data.panel import Panel
+from cmat_lib.models import MultiTaskLoss
+from cmat_lib.schema import TrainingConfig
+
+
+def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW: transformer layers have their own rate; biases, norms and positions do not decay.
+
+    Parameters
+    ----------
+    model, loss : Module
+        Learned task weights belong to the loss.
+    training : TrainingConfig
+
+    Returns
+    -------
+    list of dict
+        Groups without parameters are left out.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        transformer = name.startswith("fusion.transformer.")
+        decays = parameter.ndim >= 2 and "pos_embedding" not in name and "cls_token" not in name
+        groups.setdefault((transformer, decays), []).append(parameter)
+    groups.setdefault((False, False), []).extend(loss.parameters())
+    rates = {False: training.learning_rate, True: training.transformer_learning_rate}
+    return [
+        {"params": parameters, "lr": rates[transformer], "weight_decay": training.weight_decay if decays else 0.0}
+        for (transformer, decays), parameters in groups.items()
+    ]
+
+
+def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
+    """Loss of both tasks, with the positive weight and the scale of ``max_pct`` from the training part.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+    panel : Panel
+
+    Returns
+    -------
+    MultiTaskLoss
+        On the CPU.
+    """
+    rows = panel.samples[panel.samples["part"] == "train"]
+    base_rate = rows["trigger"].mean()
+    clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
+    weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
+    return MultiTaskLoss(
+        gamma=training.focal_gamma,
+        positive_weight=float(weight),
+        max_pct_std=float(rows["max_pct"].clip(upper=clip).std()),
+        max_pct_clip=float(clip),
+        task_weighting=training.task_weighting,
+        trigger_weight=training.trigger_weight,
+        max_pct_weight=training.max_pct_weight,
+    )
+
+
+def count_steps(samples: int, training: TrainingConfig) -> int:
+    """Optimiser steps of an epoch over `samples` samples; an accumulation that the epoch cuts short still steps."""
+    micro = math.ceil(samples / training.batch_size)
+    return math.ceil(micro / training.gradient_accumulation_steps)
+
+
+def schedule(step: int, total: int, warmup_share: float) -> float:
+    """Factor of the learning rate at an optimiser step: linear warm-up, then half a cosine down to 0."""
+    warmup = max(1, round(total * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
