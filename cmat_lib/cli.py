@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,15 +40,21 @@ def main() -> None:
     try:
         app()
     except CmatError as error:
-        print(f"cmat: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        print("cmat: interrupted", file=sys.stderr)
+        _complain("interrupted")
         sys.exit(130)
 
 
+def _complain(message: str) -> None:
+    """One message on stderr; of several training processes only the first one on a machine speaks."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"cmat: {message}", file=sys.stderr, flush=True)
+
+
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"cmat: warning: {message}", file=sys.stderr)
+    _complain(f"warning: {message}")
 
 
 def _version(asked: bool) -> None:
@@ -129,13 +136,21 @@ def train(
     fusion_num_layers: Annotated[int | None, typer.Option(help="fusion.num_layers")] = None,
     device: Annotated[str | None, typer.Option(help="training.device: auto, cpu or cuda")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything from training on.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training of the same parameters that was cut off.")
+    ] = False,
 ) -> None:
-    """Prepare data and features as needed, and train, without notebooks."""
+    """Prepare data and features as needed, and train, without notebooks.
+
+    With training.devices above 1 this starts one process per device. On several machines start the same command on
+    each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under torchrun or SLURM.
+    """
     flags = {
         "tda": {"cache_dir": cache_dir, "trust_cache": trust_cache or None},
         "data": {"data_dir": data_dir},
         "logging": {"level": log_level},
-        "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "device": device},
+        "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "device": device}
+        | {"resume": resume or None},
         "fusion": {
             "hidden_dim": fusion_hidden_dim,
             "output_dim": fusion_hidden_dim,
@@ -147,9 +162,9 @@ def train(
     changes = {section: keys for section, keys in changes.items() if keys} | ({} if seed is None else {"seed": seed})
     config = _run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
-    from cmat_lib.stages import run_until_training
+    from cmat_lib.stage_training import run_until_training
 
-    run_until_training(config, print)
+    run_until_training(config, partial(print, flush=True))
 
 
 @app.command()

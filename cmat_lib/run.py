@@ -51,6 +51,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 OPERATIONAL = {
     "data": {"data_dir"},
     "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
+    "training": {"resume"},
     "logging": {"level"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},

@@ -258,7 +258,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """Loss, optimiser and the training loop."""
 
-    batch_size: Positive = Field(2048, description="samples per forward pass")
+    batch_size: Positive = Field(2048, description="samples per forward pass, over all devices")
     gradient_accumulation_steps: Positive = Field(4, description="forward passes per optimiser step")
     epochs: Positive = Field(500, description="largest number of epochs")
     early_stopping_patience: Positive = Field(30, description="epochs without a better stop part before training ends")
@@ -281,6 +281,10 @@ class TrainingConfig(Section):
     cudnn_benchmark: Switch = Field("auto", description="cuDNN benchmark mode; auto is off on a CPU")
     tf32: Switch = Field("auto", description="TF32 matrix products; auto is off on a CPU")
     determinism: Literal["fast", "strict"] = Field("fast", description="strict asks torch for deterministic kernels")
+    devices: Positive = Field(1, description="GPUs (or processes on a CPU) per node; batch_size is shared among all of them")
+    num_nodes: Positive = Field(1, description="machines; the same command is started on each")
+    strategy: Literal["auto", "ddp"] = Field("auto", description="how several processes share the work; ddp makes a process group even for one")
+    resume: bool = Field(False, description="go on from last.pt if a training with the same parameters was killed or interrupted")
 
     @model_validator(mode="after")
     def _some_task_counts(self) -> TrainingConfig:

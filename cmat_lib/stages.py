@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cmat_lib import __version__
 from cmat_lib.config import Config
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
@@ -24,20 +19,18 @@ from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
-from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
-from cmat_lib.evaluation.metrics import SCOPES, choose_threshold, choose_thresholds, gap_table
+from cmat_lib.evaluation.calibration import apply_calibration
+from cmat_lib.evaluation.metrics import SCOPES, choose_thresholds, gap_table
 from cmat_lib.evaluation.uncertainty import Resampling, interval_table, paired_difference
 from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
-from cmat_lib.models import build_model
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
-from cmat_lib.run import Run, environment, resolve_path
+from cmat_lib.run import Run, resolve_path
 from cmat_lib.tda.cache import cached_features
-from cmat_lib.tda.features import feature_names, feature_params, tda_features
+from cmat_lib.tda.features import feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
-from cmat_lib.training.checkpoint import load_model, save_checkpoint
+from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
-from cmat_lib.training.trainer import Row, Training, train
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 SCORES = ("probability", "volatility", "trees")  # the model, and what it must beat
@@ -206,40 +199,6 @@ def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFram
     return table
 
 
-def train_model(config: Config, run: Run, on_epoch: Callable[[Row], None] = lambda row: None) -> Training:
-    """Stage 04: train, then fit threshold and calibration on the calibrate part, and store both with the weights.
-
-    Returns
-    -------
-    Training
-    """
-    panel = load_panel(config, run, pick_device(config.training))
-    training = train(config, panel, on_epoch)
-    raw, trigger = {}, {}
-    for part in ("stop", "calibrate"):
-        index = panel.index(part)
-        raw[part], _ = predict(training.model, panel, index, config.evaluation.batch_size)
-        trigger[part] = panel.samples["trigger"].to_numpy()[index.cpu()]
-    calibration = fit_calibration(raw["calibrate"], trigger["calibrate"])
-    threshold = choose_threshold(apply_calibration(raw["calibrate"], calibration), trigger["calibrate"])
-    content = _checkpoint(training.model, panel, config, run, threshold, calibration)
-    save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), content)
-    parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
-    results = {
-        "best_epoch": training.best_epoch,
-        "threshold": threshold,
-        "calibration": calibration,
-        "base_rates": parts.mean().to_dict(),
-        "samples": parts.size().to_dict(),
-        "scores": {part: ranking_scores(trigger[part], raw[part]) for part in raw},
-        "history": training.history,
-        "environment": environment(),
-        "device": str(panel.device),
-    }
-    run.save_json(f"{config.logging.save_dir}/training_results.json", results)
-    return training
-
-
 def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     """Stage 05: predictions of every labelled sample, and scores with intervals beside the baselines.
 
@@ -301,54 +260,6 @@ def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
     return arrays
 
 
-def run_until_training(config: Config, say: Callable[[str], None]) -> Path:
-    """Stages 01 to 04 without pages; finished ones are skipped.
-
-    Parameters
-    ----------
-    config : Config
-    say : callable
-        Takes lines of progress.
-
-    Returns
-    -------
-    Path
-        ``best_model.pt``.
-    """
-    check_before_work(config)
-    steps = {
-        "01_data_prep": lambda run: prepare_data(config, run),
-        "02_tda_cache": lambda run: build_features(config, run),
-        "03_model_build": lambda run: describe_model(build_model(config), run),
-        "04_training": lambda run: train_model(config, run, lambda row: say(epoch_line(row))),
-    }
-    for stage, work in steps.items():
-        run = Run(config, stage)
-        if run.is_finished(stage):
-            say(f"{stage} is up to date")
-            continue
-        for name in run.damaged(stage):
-            say(f"{stage}: {name} is missing or cut short; it is made again")
-        say(stage)
-        work(run.begin())
-        run.finish()
-    say(f"model: {run.model_folder / 'best_model.pt'}")
-    return run.model_folder / "best_model.pt"
-
-
-def epoch_line(row: Row) -> str:
-    """One line of text for one epoch of the history."""
-    return (
-        f"epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}  stop loss {row['stop_loss']:.4f}  "
-        f"stop AUC {row['stop_roc_auc']:.3f}  {row['samples_per_second']:,.0f} samples/s"
-    )
-
-
-def ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """ROC-AUC and PR-AUC of one part; the stop part chose the epoch, so its scores flatter."""
-    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
-
-
 # -- shared ------------------------------------------------------------------------------------------------------------
 
 
@@ -386,22 +297,6 @@ def _with_oracle(thresholds: dict[str, float], predictions: pd.DataFrame) -> dic
     if ORACLE not in predictions:
         return thresholds
     return thresholds | choose_thresholds(predictions, [ORACLE])
-
-
-def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float, calibration: dict) -> dict[str, Any]:
-    return {
-        "weights": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
-        "config": config.model_dump(mode="json"),
-        "channel_names": config.data.channel_names,
-        "feature_names": feature_names(config.tda),
-        "complexity_names": list(config.complexity.indicators),
-        "scalers": panel.scalers,
-        "threshold": threshold,
-        "calibration": calibration,
-        "labels": config.labels.model_dump(mode="json"),
-        "data_hash": run.read_json("data/data.json")["data_hash"],
-        "versions": {"cmat": __version__, "torch": metadata.version("torch")},
-    }
 
 
 def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:

@@ -17,7 +17,8 @@ def logit(p: float) -> float:
 def test_focal_loss_by_hand():
     # p = 0.2 on a trigger (w = 3) and p = 0.9 on none, gamma = 2
     expected = (3 * 0.8**2 * -math.log(0.2) + 0.9**2 * -math.log(0.1)) / 2
-    got = focal_loss(torch.tensor([logit(0.2), logit(0.9)]), torch.tensor([1.0, 0.0]), gamma=2.0, positive_weight=3.0)
+    logits, target = torch.tensor([logit(0.2), logit(0.9)]), torch.tensor([1.0, 0.0])
+    got = focal_loss(logits, target, gamma=2.0, positive_weight=3.0).mean()
     assert got.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -25,7 +26,8 @@ def test_focal_loss_without_focus_is_weighted_cross_entropy():
     torch.manual_seed(0)
     logits, target = 4 * torch.randn(101), (torch.rand(101) < 0.3).float()
     expected = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(5.0))
-    assert focal_loss(logits, target, gamma=0.0, positive_weight=5.0).item() == pytest.approx(expected.item(), rel=1e-5)
+    got = focal_loss(logits, target, gamma=0.0, positive_weight=5.0).mean()
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_focus_shrinks_easy_cases_most():
@@ -39,7 +41,7 @@ def test_focus_shrinks_easy_cases_most():
 def test_focal_loss_is_finite_for_huge_logits(dtype, gamma):
     logits = torch.tensor([-6e4, -100, 0, 100, 6e4], dtype=dtype).repeat(2).requires_grad_()
     target = torch.tensor([0.0] * 5 + [1.0] * 5)
-    loss = focal_loss(logits, target, gamma, positive_weight=2.0)
+    loss = focal_loss(logits, target, gamma, positive_weight=2.0).mean()
     loss.backward()
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)

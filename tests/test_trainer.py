@@ -3,63 +3,19 @@
 import itertools
 import math
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from slim import panel_of, slim
 
-from cmat_lib.config import load_config
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss, build_model
 from cmat_lib.training import trainer
 from cmat_lib.training.devices import make_fabric, pick_device
 from cmat_lib.training.optimisation import build_loss, parameter_groups, schedule
+from cmat_lib.training.steps import ENCODERS, Steps
 from cmat_lib.training.trainer import train
 
-SLIM = {
-    "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
-    "tda": {"betti_bins": 2, "landscape_layers": 1},
-    "fusion": {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16, "output_dim": 16, "dropout": 0.0},
-    "model": {
-        "nbeats_hidden_size": 32,
-        "nbeats_num_blocks": 1,
-        "nbeats_num_layers": 1,
-        "nbeats_block_width": 8,
-        "encoder_dropout": 0.0,
-    },
-    "training": {
-        "batch_size": 32,
-        "gradient_accumulation_steps": 1,
-        "epochs": 3,
-        "learning_rate": 0.003,
-        "transformer_learning_rate": 0.003,
-        "determinism": "strict",
-    },
-}
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
-
-
-def slim(**training):
-    changes = {"training": {**SLIM["training"], **training}}
-    return load_config(changes=changes, base={k: v for k, v in SLIM.items() if k != "training"})
-
-
-def panel_of(config, n=400, seed=0, labels=None):
-    """Samples whose trigger follows from the first topology feature."""
-    rng = np.random.default_rng(seed)
-    tda = rng.normal(size=(n, config.tda.feature_dim)).astype(np.float32)
-    complexity = rng.normal(size=(n, 6)).astype(np.float32)
-    channels = rng.normal(size=(n + 8, 2)).astype(np.float32)
-    trigger = (tda[:, 0] + 0.3 * rng.normal(size=n) > 0.8).astype(float) if labels is None else labels
-    part = np.repeat(["train", "stop", "calibrate", "test"], [n * 6 // 10, n // 10, n // 10, n - n * 8 // 10])
-    samples = pd.DataFrame(
-        {"row": np.arange(n) + 7, "trigger": trigger, "max_pct": 2 * trigger + rng.normal(size=n), "part": part}
-    )
-    plain = {"center": [0.0], "scale": [1.0]}
-    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * 6 for k, v in plain.items()}}
-    scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}
-    return Panel(channels, tda, complexity, samples, scalers, config)
 
 
 @pytest.mark.parametrize("metric", ["loss", "roc_auc"])
@@ -71,16 +27,15 @@ def test_training_learns_and_keeps_the_best_epoch(metric):
     best = min(range(len(result.history)), key=lambda i: sign * result.history[i][f"stop_{metric}"])
     assert result.best_epoch == best + 1
     assert result.history[best]["stop_roc_auc"] > 0.9
-    loss = build_loss(config.training, panel)
-    again = trainer.evaluate(result.model, loss, panel, panel.index("stop"), 16)
+    steps = Steps(make_fabric(config.training), panel, config)
+    steps.raw.load_state_dict(result.model.state_dict())
+    again = steps.evaluate()
     assert again["loss"] == pytest.approx(result.history[best]["stop_loss"], rel=1e-5), "not the weights of that epoch"
 
 
 def test_evaluation_does_not_depend_on_the_batch_size():
-    config = slim()
-    panel = panel_of(config)
-    model, loss = build_model(config), build_loss(config.training, panel)
-    rows = [trainer.evaluate(model, loss, panel, panel.index("stop"), size) for size in (7, 40)]
+    configs = [slim(batch_size=size) for size in (7, 40)]
+    rows = [Steps(make_fabric(config.training), panel_of(config), config).evaluate() for config in configs]
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
 
@@ -101,14 +56,13 @@ def test_accumulation_equals_one_large_batch():
     for size, group in ((40, 1), (10, 4)):
         config = slim(batch_size=size, gradient_accumulation_steps=group, **frozen)
         panel = panel_of(config, n=350)  # 210 training samples: the last step is cut short
-        torch.manual_seed(config.seed)
-        fabric = make_fabric(config.training, panel.device)
-        raw, loss = build_model(config), build_loss(config.training, panel)
-        model, optimizer = fabric.setup(raw, torch.optim.AdamW(parameter_groups(raw, loss, config.training)))
-        loop = trainer._Loop(fabric, raw, model, loss, optimizer, panel, config)
-        loop._epoch(1)
-        assert loop.steps_per_epoch == 6
-        weights.append(raw.trigger_head[0].weight.detach().clone())
+        steps = Steps(make_fabric(config.training), panel, config)
+        steps.freeze_encoders(True)
+        order = steps.new_order()
+        for number in range(steps.per_epoch):
+            steps.step(order, number)
+        assert steps.per_epoch == 6
+        weights.append(steps.raw.trigger_head[0].weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
@@ -120,9 +74,9 @@ def test_frozen_encoders_stand_still():
     states = []
     original = trainer._Loop._epoch
 
-    def spy(loop, epoch):
-        row = original(loop, epoch)
-        states.append({name: tensor.clone() for name, tensor in loop.raw.state_dict().items()})
+    def spy(loop):
+        row = original(loop)
+        states.append({name: tensor.clone() for name, tensor in loop.steps.raw.state_dict().items()})
         return row
 
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +84,7 @@ def test_frozen_encoders_stand_still():
         train(config, panel)
     for name, tensor in states[0].items():
         same = torch.equal(tensor, before[name])
-        if name.split(".")[0] in trainer.ENCODERS:
+        if name.split(".")[0] in ENCODERS:
             assert same, f"{name} moved while frozen (BatchNorm statistics count)"
     moved = [name for name, tensor in states[1].items() if not torch.equal(tensor, before[name])]
     assert any(name.startswith("ohlcv_encoder") for name in moved)

@@ -7,11 +7,13 @@ candles, not with candles times look-back.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from sklearn.preprocessing import RobustScaler
 
@@ -23,18 +25,20 @@ from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS, DataConfig
 
 PARTS = ("train", "stop", "calibrate", "test")
+LARGEST_SHARE = 0.5  # of a GPU's free memory that the panel may take; the rest is for training
 CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more
 Market = dict[str, pd.DataFrame]
 
 
 class Batch(NamedTuple):
-    """Samples as tensors on one device: inputs of the model, then the two targets (NaN where there is no label)."""
+    """Samples as tensors on one device: inputs of the model, the two targets (NaN without a label), the weight."""
 
     ohlcv: torch.Tensor  # (B, T, C)
     tda: torch.Tensor  # (B, F)
     complexity: torch.Tensor  # (B, K)
     trigger: torch.Tensor  # (B,)
     max_pct: torch.Tensor  # (B,)
+    weight: torch.Tensor  # (B,)
 
     @property
     def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -235,6 +239,8 @@ def _robust(values: np.ndarray) -> dict[str, list[float]]:
 class Panel:
     """All inputs and targets of a run on one device; a sample is a number from 0 to N − 1.
 
+    What does not fit into a GPU's memory stays in the machine's, with a warning; batches are cut there and sent over.
+
     Parameters
     ----------
     channels : ndarray, shape (ΣT, C)
@@ -247,6 +253,12 @@ class Panel:
         From `fit_scalers`.
     config : Config
     device : torch.device or str
+        Where batches shall be.
+
+    Attributes
+    ----------
+    weight : Tensor, shape (N,)
+        Weight of each sample in the loss: the samples' column ``weight``, else 1.
     """
 
     def __init__(
@@ -261,24 +273,27 @@ class Panel:
     ):
         self.samples, self.scalers, self.device = samples, scalers, torch.device(device)
         self.length = config.data.sequence_length
+        self._home = _home(self.device, 4 * (channels.size + tda.size + complexity.size))
         names = config.data.channel_names
-        price = torch.tensor([float(name in PRICE_CHANNELS) for name in names], device=device)
+        price = torch.tensor([float(name in PRICE_CHANNELS) for name in names], device=self._home)
         self._price = price[None, :, None]  # (1, C, 1)
         self._close = names.index("log_close") if "log_close" in names else None
-        self._channels = self._to_device(channels, scalers["ohlcv"], clip=False)  # (ΣT, C)
-        self._tda = self._to_device(tda, scalers["tda"])  # (N, F)
-        self._complexity = self._to_device(complexity, scalers["complexity"])  # (N, K)
-        self._start = torch.from_numpy(samples["row"].to_numpy() - self.length + 1).to(device)  # (N,)
-        self._trigger = torch.from_numpy(samples["trigger"].to_numpy(np.float32)).to(device)  # (N,)
-        self._max_pct = torch.from_numpy(samples["max_pct"].to_numpy(np.float32)).to(device)  # (N,)
+        self._channels = self._scaled(channels, scalers["ohlcv"], clip=False)  # (ΣT, C)
+        self._tda = self._scaled(tda, scalers["tda"])  # (N, F)
+        self._complexity = self._scaled(complexity, scalers["complexity"])  # (N, K)
+        self._start = torch.from_numpy(samples["row"].to_numpy() - self.length + 1).to(self._home)  # (N,)
+        self._trigger = torch.from_numpy(samples["trigger"].to_numpy(np.float32)).to(self.device)  # (N,)
+        self._max_pct = torch.from_numpy(samples["max_pct"].to_numpy(np.float32)).to(self.device)  # (N,)
+        weight = samples["weight"].to_numpy(np.float32) if "weight" in samples else np.ones(len(samples), np.float32)
+        self.weight = torch.from_numpy(weight).to(self.device)  # (N,)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def _to_device(self, values: np.ndarray, scaler: dict[str, list[float]], clip: bool = True) -> torch.Tensor:
-        tensor = torch.tensor(values, dtype=torch.float32, device=self.device)
-        tensor.sub_(torch.tensor(scaler["center"], dtype=torch.float32, device=self.device))
-        tensor.div_(torch.tensor(scaler["scale"], dtype=torch.float32, device=self.device))
+    def _scaled(self, values: np.ndarray, scaler: dict[str, list[float]], clip: bool = True) -> torch.Tensor:
+        tensor = torch.tensor(values, dtype=torch.float32, device=self._home)
+        tensor.sub_(torch.tensor(scaler["center"], dtype=torch.float32, device=self._home))
+        tensor.div_(torch.tensor(scaler["scale"], dtype=torch.float32, device=self._home))
         return tensor.clamp_(-CLIP, CLIP) if clip else tensor
 
     def index(self, part: str) -> torch.Tensor:
@@ -296,12 +311,18 @@ class Panel:
         -------
         Batch
         """
+        home = index.to(self._home)
         windows = self._channels.unfold(0, self.length, 1)  # (ΣT − T + 1, C, T), a view
-        ohlcv = windows.index_select(0, self._start[index])  # (B, C, T)
+        ohlcv = windows.index_select(0, self._start[home])  # (B, C, T)
         if self._close is not None:
             ohlcv -= ohlcv[:, self._close, -1, None, None] * self._price  # every price relative to the last close
         ohlcv = ohlcv.clamp_(-CLIP, CLIP).transpose(1, 2)  # (B, T, C)
-        return Batch(ohlcv, self._tda[index], self._complexity[index], self._trigger[index], self._max_pct[index])
+        inputs = (x.to(self.device) for x in (ohlcv, self._tda[home], self._complexity[home]))
+        return Batch(*inputs, *self.targets(index), self.weight[index])
+
+    def targets(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Trigger and largest rise in percent of the samples of `index`, (B,) each."""
+        return self._trigger[index], self._max_pct[index]
 
     def batches(self, index: torch.Tensor, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Batches over `index`, shuffled if a generator is given; the last one may be smaller and is never dropped."""
@@ -309,3 +330,21 @@ class Panel:
             index = index[torch.randperm(len(index), generator=generator, device=generator.device).to(self.device)]
         for part in index.split(size):
             yield self.gather(part)
+
+
+def _home(device: torch.device, size: int) -> torch.device:
+    """Where inputs of `size` bytes live: on the device unless they would take most of its free memory."""
+    free = free_memory(device)
+    if device.type == "cpu" or size < LARGEST_SHARE * free:
+        return device
+    warnings.warn(
+        f"the panel ({size / 1e9:.1f} GB) leaves too little of the {free / 1e9:.1f} GB that are free on {device}: it "
+        "stays in the machine's memory, and batches are sent over, which is slower",
+        stacklevel=3,
+    )
+    return torch.device("cpu")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, or in the machine."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

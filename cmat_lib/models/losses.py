@@ -28,8 +28,8 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: fl
 
     Returns
     -------
-    Tensor, shape ()
-        Mean over the batch, at least 0.
+    Tensor, shape (B,)
+        Loss of each sample, at least 0.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: fl
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)  # (B,)
     positive = positive_weight * target * torch.exp(gamma * log_q) * log_p  # (B,)
     negative = (1 - target) * torch.exp(gamma * log_p) * log_q  # (B,)
-    return -(positive + negative).mean()
+    return -(positive + negative)
 
 
 class MultiTaskLoss(nn.Module):
@@ -103,8 +103,10 @@ class MultiTaskLoss(nn.Module):
             )
         self.log_variance = nn.Parameter(-weights.log()) if learned else None  # (2,)
 
-    def forward(self, trigger_logits: Tensor, max_pct: Tensor, trigger: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch, computed in float32.
+    def forward(
+        self, trigger_logits: Tensor, max_pct: Tensor, trigger: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, computed in float32: weighted sums over the samples.
 
         Parameters
         ----------
@@ -115,11 +117,14 @@ class MultiTaskLoss(nn.Module):
             0 or 1.
         target : Tensor, shape (B,)
             Largest rise, in percent.
+        weight : Tensor, shape (B,), optional
+            Weight of each sample; ``1 / B`` each, and so means, by default. The losses of several batches whose weights
+            sum to 1 add up to the loss of one large batch.
 
         Returns
         -------
         dict of Tensor, shape ()
-            ``total``, and before weighting ``trigger`` and ``max_pct``.
+            ``total``, and before the weights of the tasks ``trigger`` and ``max_pct``.
 
         Raises
         ------
@@ -131,15 +136,15 @@ class MultiTaskLoss(nn.Module):
             shapes = [tuple(x.shape) for x in (trigger_logits, max_pct, trigger, target)]
             raise ValueError(f"expected shapes (B, 1), (B, 1), (B,), (B,), got {', '.join(map(str, shapes))}")
         error = (predicted - target.float().clamp(max=self.max_pct_clip)) / self.max_pct_std  # (B,)
-        losses = torch.stack(
-            [focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square().mean()]
-        )  # (2,)
-        return {"total": self._weigh(losses), "trigger": losses[0], "max_pct": losses[1]}
+        weight = torch.full_like(error, 1 / len(error)) if weight is None else weight  # (B,)
+        each = torch.stack([focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square()])  # (2, B)
+        losses = (each * weight).sum(1)  # (2,)
+        return {"total": self._weigh(losses, weight.sum()), "trigger": losses[0], "max_pct": losses[1]}
 
-    def _weigh(self, losses: Tensor) -> Tensor:
+    def _weigh(self, losses: Tensor, share: Tensor) -> Tensor:
         if self.log_variance is None:
             return (self.weights * losses).sum()
-        return (torch.exp(-self.log_variance) * losses + self.log_variance).sum()
+        return (torch.exp(-self.log_variance) * losses + share * self.log_variance).sum()
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
+from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
@@ -16,11 +18,50 @@ from cmat_lib.data.panel import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.plots.style import GREY, PALETTE, PART_COLORS
 from cmat_lib.schema import TrainingConfig
+from cmat_lib.training.logs import epoch_line
 from cmat_lib.training.optimisation import schedule
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
 TERMS = {"trigger": "trigger: focal loss", "max_pct": "max_pct: squared error, in training variances"}
+
+
+class LiveCurves:
+    """Training curves that are drawn anew after every epoch, in place; called with each row of the history."""
+
+    def __init__(self) -> None:
+        self._rows: list[Mapping[str, float]] = []
+        self._place: DisplayHandle | None = None
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Add one epoch."""
+        self._rows.append(row)
+        figure = training_curves(pd.DataFrame(self._rows), best_epoch=None)
+        figure.update_layout(title={"text": epoch_line(row), "font": {"size": 12}})
+        # As data, because a Plotly figure that displays itself cannot be replaced.
+        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": epoch_line(row)}
+        if self._place is None:
+            self._place = display(bundle, raw=True, display_id=True)
+        else:
+            self._place.update(bundle, raw=True)
+
+
+class EpochLines:
+    """One line of text per epoch, at most about fifty however long the training; called with each row of the history.
+
+    Parameters
+    ----------
+    epochs : int
+        Largest number of epochs.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._every = max(1, epochs // 50)
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Print the epoch, if it is its turn."""
+        if (row["epoch"] - 1) % self._every == 0:
+            print(epoch_line(row))
 
 
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:
@@ -107,15 +148,15 @@ def schedule_curve(steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
     return figure
 
 
-def training_curves(history: pd.DataFrame, best_epoch: int) -> go.Figure:
+def training_curves(history: pd.DataFrame, best_epoch: int | None) -> go.Figure:
     """Loss, AUC and learning rate over the epochs; the best epoch is marked.
 
     Parameters
     ----------
     history : DataFrame
         One row per epoch, see `cmat_lib.training.trainer.train`.
-    best_epoch : int
-        Epoch with the lowest stop loss, whose weights are kept.
+    best_epoch : int or None
+        Epoch whose weights are kept; None while nobody knows.
 
     Returns
     -------
@@ -141,12 +182,20 @@ def training_curves(history: pd.DataFrame, best_epoch: int) -> go.Figure:
                 col=1,
             )
         figure.update_yaxes(title=unit, row=row, col=1)
-    figure.add_vline(x=best_epoch, line={"color": GREY, "dash": "dash"})
     figure.add_hline(y=0.5, line={"color": GREY, "dash": "dot"}, row=2, col=1)
     auc = history["stop_roc_auc"]
     figure.update_yaxes(range=[min(0.48, auc.min() - 0.02), max(0.6, auc.max() + 0.02)], tickformat=".2f", row=2, col=1)
     figure.update_yaxes(exponentformat="e", nticks=4, row=3, col=1)
-    late = best_epoch > history["epoch"].median()
+    if best_epoch is not None:
+        _mark_best_epoch(figure, best_epoch, late=best_epoch > history["epoch"].median())
+    figure.update_xaxes(dtick=math.ceil(len(history) / 12))
+    figure.update_xaxes(title="epoch", row=3, col=1)
+    figure.update_layout(title="Training", height=640)
+    return figure
+
+
+def _mark_best_epoch(figure: go.Figure, best_epoch: int, late: bool) -> None:
+    figure.add_vline(x=best_epoch, line={"color": GREY, "dash": "dash"})
     figure.add_annotation(
         x=best_epoch,
         y=1,
@@ -156,10 +205,6 @@ def training_curves(history: pd.DataFrame, best_epoch: int) -> go.Figure:
         text=f" best epoch {best_epoch} ",
         showarrow=False,
     )
-    figure.update_xaxes(dtick=math.ceil(len(history) / 12))
-    figure.update_xaxes(title="epoch", row=3, col=1)
-    figure.update_layout(title="Training", height=640)
-    return figure
 
 
 def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:

@@ -73,14 +73,25 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CmatError(f"{path}: damaged or not a model of CMAT ({reason}); train again") from None
+    content = read_tensors(path, device)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
     return content
+
+
+def read_tensors(path: Path, device: torch.device | str) -> Any:
+    """Content of a file of tensors and plain types, on `device`; a file that holds anything else is refused.
+
+    Raises
+    ------
+    CmatError
+        If the file is damaged, or would run code.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CmatError(f"{path}: damaged or not a model of CMAT ({reason}); train again") from None
 
 
 def load_model(

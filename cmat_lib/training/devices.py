@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TrainingConfig
@@ -24,16 +29,65 @@ def pick_device(training: TrainingConfig) -> torch.device:
 
 
 def is_on(switch: str, device: torch.device) -> bool:
+    """Whether a switch is on; ``auto`` is on for a GPU only."""
     return switch == "on" or (switch == "auto" and device.type == "cuda")
 
 
-def make_fabric(training: TrainingConfig, device: torch.device) -> Fabric:
-    """Fabric on one device, with the switches of the parameters applied."""
+def processes(training: TrainingConfig) -> int:
+    """Processes of the training, over all nodes."""
+    return training.devices * training.num_nodes
+
+
+class UnroundedInputs(MixedPrecision):
+    """Mixed precision whose inputs stay as they are: targets and sample weights must not be rounded to 8 bits."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Inputs as they came; autocast converts what a kernel takes in half precision."""
+        return data
+
+
+def make_fabric(training: TrainingConfig) -> Fabric:
+    """Fabric for the processes of `training`, not launched, with the switches of the parameters applied.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+
+    Returns
+    -------
+    Fabric
+
+    Raises
+    ------
+    CmatError
+        If a GPU is asked for and torch sees none, or fewer than ``training.devices``.
+    """
+    device = pick_device(training)
+    if device.type == "cuda" and training.devices > torch.cuda.device_count():
+        raise CmatError(f"training.devices is {training.devices} but torch sees {torch.cuda.device_count()} GPUs")
+    if training.determinism == "strict":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
+    torch.use_deterministic_algorithms(training.determinism == "strict")
     torch.backends.cudnn.benchmark = is_on(training.cudnn_benchmark, device)
     torch.set_float32_matmul_precision("high" if is_on(training.tf32, device) else "highest")
-    torch.use_deterministic_algorithms(training.determinism == "strict")
-    precision = "32-true"
-    if is_on(training.mixed_precision, device):
-        bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16-mixed" if bf16 else "16-mixed"
-    return Fabric(accelerator=device.type, devices=1, precision=precision)
+    plugins = [UnroundedInputs(half_precision(device), device.type)] if is_on(training.mixed_precision, device) else []
+    return Fabric(
+        accelerator=device.type,
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+        strategy=_strategy(training),
+        plugins=plugins,
+    )
+
+
+def half_precision(device: torch.device) -> str:
+    """Kind of mixed precision: bf16 where the chip computes in it, else fp16, whose gradients need scaling."""
+    bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 else "16-mixed"
+
+
+def _strategy(training: TrainingConfig) -> DDPStrategy | str:
+    if training.strategy == "auto" and processes(training) == 1:
+        return "auto"
+    # Frozen encoders have no gradient in the first epochs, which the reducer must be told to expect.
+    return DDPStrategy(find_unused_parameters=training.freeze_encoder_epochs > 0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from cmat_lib.data.panel import Panel
+from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss
 from cmat_lib.schema import TrainingConfig
+from cmat_lib.training.devices import half_precision, is_on
 
 
 def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
@@ -67,10 +70,35 @@ def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
     )
 
 
-def count_steps(samples: int, training: TrainingConfig) -> int:
+def micro_batch(samples: int, training: TrainingConfig, processes: int = 1) -> int:
+    """Samples of one forward pass over all processes: ``training.batch_size``, or all samples where they are fewer.
+
+    Raises
+    ------
+    CmatError
+        If the batch cannot be shared equally among the processes.
+    """
+    if training.batch_size % processes:
+        raise CmatError(
+            f"training.batch_size {training.batch_size} is shared among {processes} processes (training.devices times "
+            f"training.num_nodes) and must be a multiple of them"
+        )
+    return min(training.batch_size, math.ceil(samples / processes) * processes)
+
+
+def count_steps(samples: int, training: TrainingConfig, processes: int = 1) -> int:
     """Optimiser steps of an epoch over `samples` samples; an accumulation that the epoch cuts short still steps."""
-    micro = math.ceil(samples / training.batch_size)
-    return math.ceil(micro / training.gradient_accumulation_steps)
+    forward_passes = math.ceil(samples / micro_batch(samples, training, processes))
+    return math.ceil(forward_passes / training.gradient_accumulation_steps)
+
+
+def adamw(model: nn.Module, loss: nn.Module, training: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`, as one kernel for all parameters.
+
+    With fp16 the fused kernel would unscale the gradients itself, which leaves no place to clip them before.
+    """
+    scales = is_on(training.mixed_precision, device) and half_precision(device) == "16-mixed"
+    return torch.optim.AdamW(parameter_groups(model, loss, training), fused=not scales)
 
 
 def schedule(step: int, total: int, warmup_share: float) -> float:

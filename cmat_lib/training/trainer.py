@@ -1,4 +1,4 @@
-"""The training loop: short, on Lightning Fabric, ignorant of files and of what the model is made of."""
+"""The training loop: epochs, early stopping, save points. It knows nothing of the model, the data or the device."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from sklearn.metrics import roc_auc_score
-from torch import nn
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
-from cmat_lib.models import build_model
-from cmat_lib.training.devices import is_on, make_fabric
-from cmat_lib.training.optimisation import build_loss, count_steps, parameter_groups, schedule
+from cmat_lib.schema import TrainingConfig
+from cmat_lib.training.devices import make_fabric
+from cmat_lib.training.memory import memory_in_use, out_of_memory
+from cmat_lib.training.objective import TERMS, compiled_graphs
+from cmat_lib.training.resume import SavePoint
+from cmat_lib.training.signals import StopRequest
+from cmat_lib.training.steps import Steps
 
-ENCODERS = ("ohlcv_encoder", "tda_encoder", "complexity_encoder")
-TERMS = ("total", "trigger", "max_pct")
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
+SAVE_SECONDS = 300  # an epoch that takes longer is saved on the way
 Row = dict[str, float]
 
 
@@ -31,9 +34,17 @@ class Training(NamedTuple):
     model: nn.Module  # with the weights of the best epoch, in eval mode
     history: list[Row]  # one row per epoch
     best_epoch: int
+    interrupted: bool  # whether somebody ended it before its time; a save point then holds where it was
 
 
-def train(config: Config, panel: Panel, on_epoch: Callable[[Row], None] = lambda row: None) -> Training:
+def train(
+    config: Config,
+    panel: Panel,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    *,
+    fabric: Fabric | None = None,
+    save_point: SavePoint | None = None,
+) -> Training:
     """Train the model of `config` on the train part; the stop part decides when to end and which epoch is best.
 
     Parameters
@@ -42,142 +53,102 @@ def train(config: Config, panel: Panel, on_epoch: Callable[[Row], None] = lambda
     panel : Panel
         On the device where training shall happen.
     on_epoch : callable
-        Called with each epoch's row of the history.
+        Called with each epoch's row of the history, in the first process only; a training that goes on hands in its
+        earlier rows first.
+    fabric : Fabric, optional
+        Launched, if it has several processes; made from `config` by default.
+    save_point : SavePoint, optional
+        Where the state is kept after every epoch, and whether to go on from there. Nothing is kept without it.
 
     Returns
     -------
     Training
+        Ctrl-C ends the epoch early, keeps the state and returns the best model so far (with one process; several are
+        killed, and leave the state of the last whole epoch).
 
     Raises
     ------
     CmatError
-        If a loss is not finite; the message names the term and the step.
+        If a loss is not finite (the message names the term and the step), if the memory does not hold a batch, or if
+        ``training.batch_size`` cannot be shared among the processes.
     """
-    torch.manual_seed(config.seed)
-    fabric = make_fabric(config.training, panel.device)
-    raw = build_model(config)
-    loss = build_loss(config.training, panel).to(panel.device)
-    raw.max_pct_scale.fill_(loss.max_pct_std)
-    optimizer = torch.optim.AdamW(parameter_groups(raw, loss, config.training))
-    compiled = torch.compile(raw) if is_on(config.training.compile, panel.device) else raw
-    model, optimizer = fabric.setup(compiled, optimizer)
-    loop = _Loop(fabric, raw, model, loss, optimizer, panel, config)
-    return loop.run(on_epoch)
-
-
-def evaluate(model: nn.Module, loss: nn.Module, panel: Panel, index: torch.Tensor, size: int) -> Row:
-    """Mean loss terms and ROC-AUC of the raw trigger score over the samples of `index`."""
-    was_training = model.training
-    model.eval()
-    totals, scores, triggers = torch.zeros(3, device=panel.device), [], []
-    with torch.no_grad():
-        for batch in panel.batches(index, size):
-            logits, max_pct = model(*batch.inputs)
-            terms = loss(logits.float(), max_pct.float(), batch.trigger, batch.max_pct)
-            totals += torch.stack([terms[name] for name in TERMS]) * len(batch.trigger)
-            scores.append(logits[:, 0].float())
-            triggers.append(batch.trigger)
-    model.train(was_training)
-    score = torch.cat(scores)
-    if not (totals.isfinite().all() and score.isfinite().all()):
-        raise CmatError(
-            "training stopped: the model's answers on the stop part are not finite; lower training.learning_rate, or "
-            "look for extreme values in the inputs (notebook 01)"
-        )
-    auc = roc_auc_score(torch.cat(triggers).cpu().numpy(), score.cpu().numpy())
-    total, trigger, max_pct = (totals / len(index)).tolist()
-    return {"loss": total, "trigger_loss": trigger, "max_pct_loss": max_pct, "roc_auc": float(auc)}
+    try:
+        steps = Steps(fabric or make_fabric(config.training), panel, config)
+        return _Loop(steps, config.training, save_point).run(on_epoch)
+    except torch.OutOfMemoryError:
+        raise out_of_memory(config.training) from None
 
 
 class _Loop:
-    """State of one training: kept together so that its steps stay short."""
+    """State of one training: kept together so that its parts stay short."""
 
-    def __init__(self, fabric, raw, model, loss, optimizer, panel: Panel, config: Config):
-        self.fabric, self.raw, self.model, self.loss, self.optimizer = fabric, raw, model, loss, optimizer
-        self.panel, self.training = panel, config.training
-        self.train_index, self.stop_index = panel.index("train"), panel.index("stop")
-        self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
-        self.steps_per_epoch = count_steps(len(self.train_index), self.training)
-        total = self.steps_per_epoch * self.training.epochs
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule(step, total, self.training.warmup_share)
-        )
+    def __init__(self, steps: Steps, training: TrainingConfig, save_point: SavePoint | None):
+        self.steps, self.training, self.save_point = steps, training, save_point
+        self.is_alone = steps.fabric.world_size == 1
+        self.stop = StopRequest(enabled=self.is_alone)
+        self.history: list[Row] = []
+        self.best, self.best_epoch, self.best_weights = math.inf, 0, {}
+        self.epoch, self.step, self.seen = 1, 0, []  # where the training is, and the losses of this epoch's steps
 
     def run(self, on_epoch: Callable[[Row], None]) -> Training:
-        """Epochs until patience or the last one."""
-        if self.steps_per_epoch < FEWEST_STEPS:
+        """Epochs until patience, the last one, or somebody's wish to stop."""
+        self._resume()
+        for row in self.history:
+            self._show(row, on_epoch)
+        if self.steps.per_epoch < FEWEST_STEPS:
             warnings.warn(
-                f"an epoch has {self.steps_per_epoch} optimiser steps (fewer than {FEWEST_STEPS}): lower "
+                f"an epoch has {self.steps.per_epoch} optimiser steps (fewer than {FEWEST_STEPS}): lower "
                 "training.batch_size or training.gradient_accumulation_steps",
                 stacklevel=3,
             )
-        history, best, best_weights = [], math.inf, None
-        for epoch in range(1, self.training.epochs + 1):
-            row = self._epoch(epoch)
-            history.append(row)
+        with self.stop:
+            while not self._is_done():
+                row = self._epoch()
+                if row is None:
+                    return self._interrupted()
+                self._show(row, on_epoch)
+        self.steps.raw.load_state_dict(self.best_weights)
+        return Training(self.steps.raw.eval(), self.history, self.best_epoch, interrupted=False)
+
+    def _show(self, row: Row, on_epoch: Callable[[Row], None]) -> None:
+        if self.steps.fabric.is_global_zero:
             on_epoch(row)
-            if (badness := self._badness(row)) < best:
-                best, best_epoch, best_weights = badness, epoch, _copy(self.raw)
-            if epoch - best_epoch >= self.training.early_stopping_patience:
-                break
-        self.raw.load_state_dict(best_weights)
-        return Training(self.raw.eval(), history, best_epoch)
 
-    def _badness(self, row: Row) -> float:
-        return row["stop_loss"] if self.training.early_stopping_metric == "loss" else -row["stop_roc_auc"]
+    def _is_done(self) -> bool:
+        without_better = self.epoch - 1 - self.best_epoch
+        return self.epoch > self.training.epochs or without_better >= self.training.early_stopping_patience
 
-    def _epoch(self, epoch: int) -> Row:
-        started = time.perf_counter()
-        self._freeze(epoch <= self.training.freeze_encoder_epochs)
-        terms = self._pass(epoch)
+    def _epoch(self) -> Row | None:
+        """One pass over the train part and a look at the stop part; None if it was ended on the way."""
+        graphs, started, first = compiled_graphs(), time.perf_counter(), self.step
+        self.steps.freeze_encoders(self.epoch <= self.training.freeze_encoder_epochs)
+        if not self._pass():
+            return None
+        terms = self._mean_losses()
         seconds = time.perf_counter() - started
-        size = self.training.batch_size
-        stop = evaluate(self.model, self.loss, self.panel, self.stop_index, size)
-        row = {"epoch": epoch, "train_loss": terms[0], "train_trigger_loss": terms[1], "train_max_pct_loss": terms[2]}
-        row |= {f"stop_{name}": value for name, value in stop.items()}
-        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": seconds}
-        row["samples_per_second"] = len(self.train_index) / seconds
+        row = self._row(terms) | self._speed(seconds, self.steps.per_epoch - first)
+        self._report_recompiles(compiled_graphs() - graphs)
+        self._keep(row)
         return row
 
-    def _freeze(self, frozen: bool) -> None:
-        """Frozen encoders get no gradient, and their BatchNorm and dropout stand still."""
-        self.model.train()
-        for name in ENCODERS:
-            encoder = getattr(self.raw, name)
-            if encoder is not None:
-                encoder.requires_grad_(not frozen).train(not frozen)
+    def _pass(self) -> bool:
+        """The steps of this epoch that are left; False if somebody asked to stop before the last one."""
+        before = self.steps.generator.get_state()  # the order of this epoch follows from it
+        order, saved = self.steps.new_order(), time.monotonic()
+        while self.step < self.steps.per_epoch:
+            late = self.is_alone and time.monotonic() - saved > SAVE_SECONDS
+            if self.stop.asked or late:
+                self._save(before)
+                saved = time.monotonic()
+            if self.stop.asked:
+                return False
+            self.seen.append(self.steps.step(order, self.step))
+            self.step += 1
+        return True
 
-    def _pass(self, epoch: int) -> list[float]:
-        """One pass over the training part; returns the mean of each loss term."""
-        size, group = self.training.batch_size, self.training.gradient_accumulation_steps
-        index = self.train_index
-        order = index[torch.randperm(len(index), generator=self.generator, device=self.panel.device)]
-        seen = []
-        for chunk in order.split(size * group):  # one optimiser step each; the last one is smaller, and still a step
-            seen.append(self._step(chunk, size))
-        # Looking at the numbers only here keeps a GPU from waiting at every step.
-        terms = torch.stack(seen)  # (steps, 3)
-        self._check_finite(terms, epoch)
-        return terms.mean(0).tolist()
-
-    def _step(self, chunk: torch.Tensor, size: int) -> torch.Tensor:
-        sums = torch.zeros(3, device=self.panel.device)
-        for index in chunk.split(size):
-            batch = self.panel.gather(index)
-            logits, max_pct = self.model(*batch.inputs)
-            terms = self.loss(logits.float(), max_pct.float(), batch.trigger, batch.max_pct)
-            share = len(index) / len(chunk)
-            self.fabric.backward(terms["total"] * share)
-            sums += torch.stack([terms[name].detach() for name in TERMS]) * share
-        self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=self.training.gradient_clip, error_if_nonfinite=False
-        )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.scheduler.step()
-        return sums
-
-    def _check_finite(self, terms: torch.Tensor, epoch: int) -> None:
+    def _mean_losses(self) -> list[float]:
+        """Mean of each term over the steps. Looking at the numbers only here keeps a GPU from waiting at every step."""
+        terms = self.steps.fabric.all_reduce(torch.stack(self.seen), reduce_op="sum")  # (steps, 3)
         bad = (~terms.isfinite()).nonzero()
         if len(bad):
             step = int(bad[0, 0])
@@ -185,10 +156,69 @@ class _Loop:
             names = [name for name, value in zip(TERMS, terms[step], strict=True) if not value.isfinite()]
             culprit = " and ".join(names[1:] or names)
             raise CmatError(
-                f"training stopped: the {culprit} loss is not finite at step {step + 1} of epoch {epoch}; "
+                f"training stopped: the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}; "
                 "lower training.learning_rate, or look for extreme values in the inputs (notebook 01)"
             )
+        return terms.mean(0).tolist()
+
+    def _row(self, terms: list[float]) -> Row:
+        total, trigger, max_pct = terms
+        row = {"epoch": self.epoch, "train_loss": total, "train_trigger_loss": trigger, "train_max_pct_loss": max_pct}
+        row |= {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
+        return row | {"learning_rate": self.steps.optimizer.param_groups[0]["lr"]}
+
+    def _speed(self, seconds: float, steps: int) -> Row:
+        """Speed of the epoch's `steps` (fewer after a resumption), time left without an early stop, and memory."""
+        whole = seconds * self.steps.per_epoch / max(1, steps)
+        return {
+            "seconds": seconds,
+            "samples_per_second": len(self.steps.train_index) / whole if steps else math.nan,
+            "seconds_left": (self.training.epochs - self.epoch) * whole,
+            "memory_gb": memory_in_use(self.steps.panel.device) / 1e9,
+        }
+
+    def _keep(self, row: Row) -> None:
+        """Take the epoch into the history, its weights if they are the best, and the whole state to disk."""
+        self.history.append(row)
+        badness = row["stop_loss"] if self.training.early_stopping_metric == "loss" else -row["stop_roc_auc"]
+        if badness < self.best:
+            self.best, self.best_epoch, self.best_weights = badness, self.epoch, _copy(self.steps.raw)
+        self.epoch, self.step, self.seen = self.epoch + 1, 0, []
+        self._save(self.steps.generator.get_state())
+
+    def _report_recompiles(self, graphs: int) -> None:
+        """Both graphs are made when they first run, and again when encoders thaw; more would be a fault."""
+        if graphs and self.history and self.epoch != self.training.freeze_encoder_epochs + 1:
+            warnings.warn(f"torch.compile made {graphs} more graphs in epoch {self.epoch}", stacklevel=2)
+
+    # -- stop and resume -------------------------------------------------------------------------------------------
+
+    def _interrupted(self) -> Training:
+        """The best model so far; before the end of the first epoch, the model as it stands."""
+        history, best_epoch = self.history, self.best_epoch
+        if self.best_weights:
+            self.steps.raw.load_state_dict(self.best_weights)
+        else:
+            terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(TERMS)
+            history, best_epoch = [self._row(terms) | self._speed(math.nan, 0)], self.epoch
+        return Training(self.steps.raw.eval(), history, best_epoch, interrupted=True)
+
+    def _save(self, order_state: Tensor) -> None:
+        if self.save_point is not None:
+            state = self.steps.state() | {"order_state": order_state, "loop": self._progress()}
+            if self.steps.fabric.is_global_zero:
+                self.save_point.save(state)
+
+    def _progress(self) -> dict[str, Any]:
+        names = ("epoch", "step", "seen", "history", "best", "best_epoch", "best_weights")
+        return {name: getattr(self, name) for name in names}
+
+    def _resume(self) -> None:
+        state = self.save_point.load(self.steps.panel.device) if self.save_point is not None else None
+        if state is not None:
+            self.steps.load_state(state)
+            self.__dict__.update(state["loop"])
 
 
-def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
+def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,71 @@
+"""``last.pt``: the whole state of a training in one file, so that a killed one goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path
+from cmat_lib.training.checkpoint import read_tensors
+
+
+class SavePoint(NamedTuple):
+    """Where the state of a training is kept.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced atomically at every save.
+    fingerprint : str
+        Of everything that the training depends on; a state with another fingerprint is not used.
+    resume : bool
+        Whether to go on from the state that is there.
+    """
+
+    path: Path
+    fingerprint: str
+    resume: bool = False
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state: tensors and plain types only."""
+        with atomic_path(self.path) as temporary:
+            torch.save({"fingerprint": self.fingerprint, **state}, temporary)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """State to go on from, on `device`; None, with a warning that says why, if there is none."""
+        if not self.resume:
+            return None
+        if not self.path.is_file():
+            return self._anew("there is no saved state yet")
+        try:
+            state = read_tensors(self.path, device)
+        except CmatError as error:
+            return self._anew(str(error))
+        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
+            return self._anew(f"{self.path} was made with other parameters, input files or code")
+        return state
+
+    def _anew(self, reason: str) -> None:
+        warnings.warn(f"training starts anew: {reason}", stacklevel=4)
+
+
+def random_states(fabric: Fabric) -> torch.Tensor:
+    """State of torch's random numbers on every process's device, shape (processes, bytes)."""
+    own = torch.cuda.get_rng_state(fabric.device) if fabric.device.type == "cuda" else torch.get_rng_state()
+    states = torch.zeros(fabric.world_size, len(own), dtype=torch.uint8, device=fabric.device)
+    states[fabric.global_rank] = own.to(fabric.device)
+    return fabric.all_reduce(states, reduce_op="sum")
+
+
+def restore_random_states(states: torch.Tensor, fabric: Fabric) -> None:
+    """Inverse of `random_states`."""
+    own = states[fabric.global_rank].cpu()
+    if fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(own, fabric.device)
+    else:
+        torch.set_rng_state(own)

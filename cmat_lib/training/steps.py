@@ -1,0 +1,195 @@
+"""One optimiser step and one look at the stop part: model, loss, optimiser and schedule on their device(s)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from cmat_lib.config import Config
+from cmat_lib.data.panel import Panel
+from cmat_lib.errors import CmatError
+from cmat_lib.models import build_model
+from cmat_lib.training.devices import is_on
+from cmat_lib.training.memory import check_memory
+from cmat_lib.training.objective import TERMS, Objective, compiled
+from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, schedule
+from cmat_lib.training.resume import random_states, restore_random_states
+
+ENCODERS = ("ohlcv_encoder", "tda_encoder", "complexity_encoder")
+
+
+class Steps:
+    """What one training computes with.
+
+    Every batch has the same shape, so that a compiled graph fits all: a short one is filled up with samples of
+    weight 0, which count in BatchNorm's statistics and nowhere else. A batch of ``training.batch_size`` samples is
+    shared among the processes, so their number does not change what is learned.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Launched, if it has several processes.
+    panel : Panel
+    config : Config
+
+    Attributes
+    ----------
+    raw : nn.Module
+        The model, without wrappers.
+    per_epoch : int
+        Optimiser steps of an epoch.
+
+    Raises
+    ------
+    CmatError
+        If the memory does not hold a batch, or ``training.batch_size`` cannot be shared among the processes.
+    """
+
+    def __init__(self, fabric: Fabric, panel: Panel, config: Config) -> None:
+        self.fabric, self.panel, self.training = fabric, panel, config.training
+        self.train_index, self.stop_index = panel.index("train"), panel.index("stop")
+        self.size = micro_batch(len(self.train_index), self.training, fabric.world_size)
+        self.per_epoch = count_steps(len(self.train_index), self.training, fabric.world_size)
+        check_memory(config, panel.device, self.size // fabric.world_size)
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
+        self.raw = build_model(config).to(panel.device)
+        self.loss = build_loss(self.training, panel).to(panel.device)
+        self.raw.max_pct_scale.fill_(self.loss.max_pct_std)
+        self._plain_optimizer = adamw(self.raw, self.loss, self.training, panel.device)
+        self.is_compiled = is_on(self.training.compile, panel.device)
+        objective = Objective(self.raw, self.loss)
+        objective = compiled(objective, panel.device) if self.is_compiled else objective
+        self.objective, self.optimizer = fabric.setup(objective, self._plain_optimizer)
+        total = self.per_epoch * self.training.epochs
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self._plain_optimizer, lambda step: schedule(step, total, self.training.warmup_share)
+        )
+
+    def freeze_encoders(self, frozen: bool) -> None:
+        """Frozen encoders get no gradient, and their BatchNorm and dropout stand still; all else is in train mode."""
+        self.objective.train()
+        for name in ENCODERS:
+            encoder = getattr(self.raw, name)
+            if encoder is not None:
+                encoder.requires_grad_(not frozen).train(not frozen)
+
+    def new_order(self) -> Tensor:
+        """Samples of the train part in a new random order, shape (n,)."""
+        order = torch.randperm(len(self.train_index), generator=self.generator, device=self.panel.device)
+        return self.train_index[order]
+
+    def step(self, order: Tensor, number: int) -> Tensor:
+        """One optimiser step; an accumulation that the epoch cuts short still steps.
+
+        Parameters
+        ----------
+        order : Tensor of int64, shape (n,)
+            From `new_order`.
+        number : int
+            Of the step in its epoch, from 0.
+
+        Returns
+        -------
+        Tensor, shape (3,)
+            This process's share of the losses, in the order of `TERMS`.
+        """
+        length = self.size * self.training.gradient_accumulation_steps
+        chunk = order[number * length : (number + 1) * length]
+        weights = self.panel.weight[chunk]
+        weights = weights / weights.sum()
+        sums = torch.zeros(len(TERMS), device=self.panel.device)
+        starts = range(0, len(chunk), self.size)
+        for start in starts:
+            with self.fabric.no_backward_sync(self.objective, enabled=start != starts[-1]):
+                sums += self._forward_backward(*self._own_share(chunk, weights, start, order))
+        clip = self.training.gradient_clip
+        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.scheduler.step()
+        return sums
+
+    def _own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples and weights of one batch for this process."""
+        index, weight = chunk[start : start + self.size], weights[start : start + self.size]
+        missing = self.size - len(index)
+        if missing:
+            index, weight = torch.cat([index, order[:missing]]), torch.cat([weight, weight.new_zeros(missing)])
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return index[rank::world], weight[rank::world]
+
+    def _forward_backward(self, index: Tensor, weight: Tensor) -> Tensor:
+        batch = self.panel.gather(index)
+        if self.is_compiled:
+            torch.compiler.cudagraph_mark_step_begin()
+        losses = self.objective(*batch.inputs, batch.trigger, batch.max_pct, weight).losses  # (3,)
+        self.fabric.backward(losses[0] * self.fabric.world_size)  # the reducer takes the mean over processes
+        return losses.detach()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss terms and ROC-AUC of the trigger score on the stop part.
+
+        Returns
+        -------
+        dict
+            ``loss``, ``trigger_loss``, ``max_pct_loss``, ``roc_auc``.
+
+        Raises
+        ------
+        CmatError
+            If the model's answers are not finite.
+        """
+        self.objective.eval()
+        logits, max_pct = self._answers(self.stop_index)
+        trigger, target = self.panel.targets(self.stop_index)
+        losses = self.loss(logits[:, None], max_pct[:, None], trigger, target)
+        terms = {name: float(losses[name]) for name in TERMS}
+        if not all(map(math.isfinite, terms.values())):
+            raise CmatError(
+                "training stopped: the model's answers on the stop part are not finite; lower training.learning_rate, "
+                "or look for extreme values in the inputs (notebook 01)"
+            )
+        auc = roc_auc_score(trigger.cpu().numpy(), logits.cpu().numpy())
+        names = {"total": "loss", "trigger": "trigger_loss", "max_pct": "max_pct_loss"}
+        return {names[term]: value for term, value in terms.items()} | {"roc_auc": float(auc)}
+
+    def _answers(self, index: Tensor) -> Tensor:
+        """Trigger logit and largest rise of the samples of `index`, (2, n); the processes share the work."""
+        world, padded = self.fabric.world_size, math.ceil(len(index) / self.size) * self.size
+        places = torch.arange(padded, device=index.device).view(-1, self.size // world, world)
+        answers = torch.zeros(2, padded, device=index.device)
+        for place in places[:, :, self.fabric.global_rank]:  # (size / world,)
+            batch = self.panel.gather(index[place % len(index)])
+            answer = self.objective(*batch.inputs, batch.trigger, batch.max_pct, batch.weight)
+            answers[:, place] = torch.stack([answer.trigger_logits, answer.max_pct])
+        return self.fabric.all_reduce(answers, reduce_op="sum")[:, : len(index)]
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but the order of samples; all processes must call it together."""
+        return {
+            "model": self.raw.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self._plain_optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16 gradients
+            "random_states": random_states(self.fabric),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`; ``order_state`` is that of `generator`."""
+        self.raw.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
+        self._plain_optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.generator.set_state(state["order_state"].cpu())
+        restore_random_states(state["random_states"], self.fabric)

@@ -1,0 +1,50 @@
+"""A slim model and a small panel that several tests of the training share."""
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.config import load_config
+from cmat_lib.data.panel import Panel
+
+SLIM = {
+    "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
+    "tda": {"betti_bins": 2, "landscape_layers": 1},
+    "fusion": {"hidden_dim": 16, "num_heads": 2, "num_layers": 1, "ffn_dim": 16, "output_dim": 16, "dropout": 0.0},
+    "model": {
+        "nbeats_hidden_size": 32,
+        "nbeats_num_blocks": 1,
+        "nbeats_num_layers": 1,
+        "nbeats_block_width": 8,
+        "encoder_dropout": 0.0,
+    },
+    "training": {
+        "batch_size": 32,
+        "gradient_accumulation_steps": 1,
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "transformer_learning_rate": 0.003,
+        "determinism": "strict",
+    },
+}
+
+
+def slim(**training):
+    changes = {"training": {**SLIM["training"], **training}}
+    return load_config(changes=changes, base={k: v for k, v in SLIM.items() if k != "training"})
+
+
+def panel_of(config, n=400, seed=0, labels=None):
+    """Samples whose trigger follows from the first topology feature."""
+    rng = np.random.default_rng(seed)
+    tda = rng.normal(size=(n, config.tda.feature_dim)).astype(np.float32)
+    complexity = rng.normal(size=(n, 6)).astype(np.float32)
+    channels = rng.normal(size=(n + 8, 2)).astype(np.float32)
+    trigger = (tda[:, 0] + 0.3 * rng.normal(size=n) > 0.8).astype(float) if labels is None else labels
+    part = np.repeat(["train", "stop", "calibrate", "test"], [n * 6 // 10, n // 10, n // 10, n - n * 8 // 10])
+    samples = pd.DataFrame(
+        {"row": np.arange(n) + 7, "trigger": trigger, "max_pct": 2 * trigger + rng.normal(size=n), "part": part}
+    )
+    plain = {"center": [0.0], "scale": [1.0]}
+    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * 6 for k, v in plain.items()}}
+    scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}
+    return Panel(channels, tda, complexity, samples, scalers, config)
