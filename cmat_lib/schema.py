@@ -10,6 +10,7 @@ import itertools
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -29,7 +30,9 @@ COMPLEXITY_INDICATORS = (
     "dfa_exponent",
     "higuchi_dimension",
 )
-MODALITIES = ("nbeats", "tda", "complexity")
+SOURCE_MODALITIES = ("nbeats", "tda", "complexity")
+MODALITIES = (*SOURCE_MODALITIES, "clock")
+AUXILIARY_TARGETS = ("log_volatility", "log_range", "log_rise", "log_fall")
 STACK_TYPES = ("trend", "seasonality", "generic")
 
 
@@ -65,6 +68,7 @@ class DataConfig(Section):
     timeframe: str = Field("15m", pattern=r"^[1-9]\d*[mhd]$", description="length of a candle: 1m to 1d")
     since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
     until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
+    clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality; America/New_York follows its daylight saving")
     gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
     sequence_length: Annotated[int, Field(ge=8)] = Field(96, description="candles in the OHLCV window (T)")
     channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C)")
@@ -87,6 +91,13 @@ class DataConfig(Section):
         """Length of one candle."""
         unit = {"m": "min", "h": "h", "d": "D"}[self.timeframe[-1]]
         return pd.Timedelta(int(self.timeframe[:-1]), unit=unit)
+
+    @field_validator("clock_zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError(f"no time zone '{zone}'; write it as America/New_York or UTC")
+        return zone
 
     @field_validator("split_shares")
     @classmethod
@@ -227,7 +238,7 @@ class ModelConfig(Section):
     """Encoders."""
 
     model_type: Literal["cross_modal_attention"] = Field("cross_modal_attention", description="the source's name of the model")
-    modalities: list[Literal[MODALITIES]] = Field(list(MODALITIES), min_length=1, description="modalities that the model sees; the others get a learned constant")
+    modalities: list[Literal[MODALITIES]] = Field(list(SOURCE_MODALITIES), min_length=1, description="modalities that the model sees; of the first three, one that is not listed gets a learned constant; clock is hour and weekday")
     nbeats_hidden_size: Positive = Field(1024, description="width of the N-BEATS encoder output")
     nbeats_num_stacks: Positive = Field(4, description="stacks; must match nbeats_stack_types")
     nbeats_stack_types: list[Literal[STACK_TYPES]] = Field(["trend", "seasonality", "generic", "generic"], description="basis of each stack")
@@ -237,7 +248,9 @@ class ModelConfig(Section):
     use_attention: bool = Field(True, description="self-attention over the stacks' outputs")
     tda_encoder_dim: Positive = Field(256, description="width of the TDA encoder output")
     complexity_encoder_dim: Positive = Field(64, description="width of the complexity encoder output")
+    clock_encoder_dim: Positive = Field(64, description="width of the clock encoder output")
     encoder_dropout: Rate = Field(0.1, description="dropout inside the encoders")
+    auxiliary_head: bool = Field(False, description="forecast volatility, range, rise and fall of the horizon too, and read trigger and max_pct off these forecasts")
 
     @model_validator(mode="after")
     def _stacks_fit(self) -> ModelConfig:
@@ -250,6 +263,8 @@ class ModelConfig(Section):
             raise ValueError(
                 f"nbeats_hidden_size {self.nbeats_hidden_size} must be a multiple of {parts} (stacks times attention heads)"
             )
+        if self.modalities == ["clock"]:
+            raise ValueError("modalities lists the clock alone, which says nothing of the market; add nbeats, tda or complexity")
         if sorted(set(self.modalities), key=MODALITIES.index) != self.modalities:
             raise ValueError(f"modalities must be distinct and in the order {', '.join(MODALITIES)}")
         return self
@@ -275,6 +290,8 @@ class TrainingConfig(Section):
     task_weighting: Literal["fixed", "learned"] = Field("fixed", description="learned: homoscedastic uncertainty weights")
     trigger_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="fixed weight of the trigger loss")
     max_pct_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="fixed weight of the max_pct loss")
+    auxiliary_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="weight of the loss of the auxiliary head, if the model has one")
+    ema_decay: Rate = Field(0.0, description="the model that is judged and kept is a moving average of the weights over the steps, with this decay; 0 is none")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the first GPU, else the CPU")
     mixed_precision: Switch = Field("auto", description="bf16 where the chip has it, else fp16 with loss scaling; auto is off on a CPU")
     compile: Switch = Field("auto", description="torch.compile; auto is off on a CPU")

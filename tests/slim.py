@@ -5,6 +5,7 @@ import pandas as pd
 
 from cmat_lib.config import load_config
 from cmat_lib.data.panel import Panel
+from cmat_lib.schema import AUXILIARY_TARGETS
 
 SLIM = {
     "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
@@ -44,6 +45,8 @@ def panel_of(config, n=400, seed=0, labels=None):
     samples = pd.DataFrame(
         {"row": np.arange(n) + 7, "trigger": trigger, "max_pct": 2 * trigger + rng.normal(size=n), "part": part}
     )
+    samples["close_time"] = pd.date_range("2025-01-01", periods=n, freq="1h", tz="UTC")
+    samples[list(AUXILIARY_TARGETS)] = trigger[:, None] + rng.normal(size=(n, 4))
     plain = {"center": [0.0], "scale": [1.0]}
     scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * 6 for k, v in plain.items()}}
     scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cmat_lib.models import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
-from cmat_lib.models.encoders import AttentionBlock
+from cmat_lib.models.encoders import AttentionBlock, ClockEncoder
 from cmat_lib.models.nbeats import seasonality_basis, trend_basis
 
 SLIM = {
@@ -227,3 +227,13 @@ def test_dropout_is_after_each_relu_and_in_the_attention_block():
 def test_impossible_architectures_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         slim(**changes)
+
+
+def test_clock_encoder_sees_midnight_and_sunday_as_neighbours():
+    torch.manual_seed(0)
+    encoder = ClockEncoder(output_dim=11).eval()
+    before, after = encoder(torch.tensor([[0.9999, 0.9999 / 7], [0.0001, 1.0001 / 7]]))
+    assert before.shape == (11,) and not torch.allclose(before, encoder(torch.tensor([[0.5, 0.5 / 7]])), atol=0.01)
+    sunday, monday = encoder(torch.tensor([[0.0, 1 - 1e-6], [0.0, 1e-6]]))
+    torch.testing.assert_close(sunday, monday, atol=1e-4, rtol=0)
+    torch.testing.assert_close(before, after, atol=5e-3, rtol=0)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cmat_lib.data.candles import load_market
-from cmat_lib.data.labels import compute_labels, label_agreement, trailing_volatility
+from cmat_lib.data.labels import auxiliary_targets, compute_labels, label_agreement, trailing_volatility
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig, LabelsConfig
 
@@ -232,3 +232,28 @@ def test_base_rates_of_2025():
     market = load_market(data)
     rates = {name: compute_labels(market[name], LabelsConfig(), data.bar)["trigger"].mean() for name in market}
     assert rates["BTCUSDT"] == pytest.approx(0.012, abs=0.001) and rates["SOLUSDT"] == pytest.approx(0.081, abs=0.001)
+
+
+def test_auxiliary_targets_by_hand():
+    """Closes 100, 101, 99, 102; highs and lows one above and below: H = 2 ahead of the first candle."""
+    close = np.array([100.0, 101.0, 99.0, 102.0])
+    index = pd.date_range("2025-01-01", periods=4, freq="15min", tz="UTC")
+    candles = pd.DataFrame({"close": close, "high": close + 1, "low": close - 1}, index=index)
+    found = auxiliary_targets(candles, 2, pd.Timedelta("15min"))
+    returns = 100 * np.log([101 / 100, 99 / 101])
+    volatility, rise, fall = np.sqrt((returns**2).mean()), 2.0, 2.0  # high 102 and low 98 around 100
+    expected = np.log([volatility + 0.01, rise + fall + 0.05, rise + 0.1, fall + 0.1])
+    np.testing.assert_allclose(found.iloc[0], expected, rtol=1e-6)
+    assert found.iloc[2:].isna().all(axis=None) and found.iloc[:2].notna().all(axis=None)
+    flat = candles.assign(close=100.0, high=100.0, low=100.0)
+    np.testing.assert_allclose(
+        auxiliary_targets(flat, 2, pd.Timedelta("15min")).iloc[0], np.log([0.01, 0.05, 0.1, 0.1]), rtol=1e-6
+    )
+
+
+def test_auxiliary_targets_do_not_cross_a_gap():
+    close = np.linspace(100, 110, 9)
+    index = pd.date_range("2025-01-01", periods=10, freq="15min", tz="UTC").delete(4)
+    candles = pd.DataFrame({"close": close, "high": close, "low": close}, index=index)
+    known = auxiliary_targets(candles, 2, pd.Timedelta("15min")).notna().all(axis=1)
+    assert known.tolist() == [True, True, False, False, True, True, True, False, False]

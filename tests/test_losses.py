@@ -134,3 +134,29 @@ def test_targets_of_another_shape_are_refused():
 def test_numbers_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         MultiTaskLoss(**changes)
+
+
+def test_auxiliary_loss_by_hand():
+    """Two samples, two targets in their own units; one error is small (squared) and one large (linear)."""
+    loss = MultiTaskLoss(gamma=0.0, auxiliary_scales=[(1.0, 2.0), (0.0, 0.5)], auxiliary_weight=3.0)
+    logits, predicted = torch.zeros(2, 1), torch.zeros(2, 1)
+    targets = torch.tensor([[2.0, 0.0], [1.0, 2.0]])  # in standard deviations: (0.5, 0), (0, 4)
+    forecast = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    weight = torch.tensor([0.25, 0.75])
+    got = loss(logits, predicted, torch.zeros(2), torch.zeros(2), weight, forecast, targets)
+    expected = 0.25 * 0.5 * 0.5**2 + 0.75 * (4 - 0.5)
+    assert loss.terms == ("total", "trigger", "max_pct", "auxiliary")
+    assert got["auxiliary"].item() == pytest.approx(expected, rel=1e-6)
+    assert got["total"].item() == pytest.approx(math.log(2) + 3 * expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "learned"])
+def test_losses_of_parts_add_up_to_the_loss_of_the_whole(weighting):
+    torch.manual_seed(0)
+    loss = MultiTaskLoss(task_weighting=weighting, trigger_weight=0.5)
+    logits, predicted, target = torch.randn(7, 1), torch.randn(7, 1), torch.randn(7)
+    trigger, weight = torch.tensor([1.0, 0, 0, 1, 0, 0, 1]), torch.full((7,), 1 / 7)
+    whole = loss(logits, predicted, trigger, target)
+    parts = [loss(logits[s], predicted[s], trigger[s], target[s], weight[s]) for s in (slice(0, 3), slice(3, 7))]
+    for name, value in whole.items():
+        assert sum(part[name] for part in parts).item() == pytest.approx(value.item(), rel=1e-5), name

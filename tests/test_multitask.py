@@ -187,3 +187,25 @@ def test_overfits_one_batch(fusion_type):
 def test_unknown_fusion_names_the_nearest():
     with pytest.raises(CmatError, match="did you mean 'cross_modal_attention'"):
         slim_model(fusion={"fusion_type": "cross_modal_atention"})
+
+
+def test_the_clock_is_a_fourth_token_and_costs_nothing_when_off():
+    plain = build_model(load_config())
+    seen = build_model(load_config(changes={"model": {"modalities": ["nbeats", "tda", "complexity", "clock"]}}))
+    assert plain.fusion.token_names == ("nbeats", "tda", "complexity") and plain.get_num_parameters()[1] == 15_782_142
+    assert seen.fusion.token_names == ("nbeats", "tda", "complexity", "clock")
+    encoder = 14 * 64 + 64 + 64 * 64 + 64
+    assert seen.get_num_parameters()[1] == 15_782_142 + encoder + (64 * 256 + 256) + 256
+    inputs = [torch.randn(3, *shape) for shape in ((96, 14), (214,), (6,))]
+    noon, midnight = torch.full((3, 2), 0.5), torch.zeros(3, 2)
+    assert not torch.allclose(seen.predict(*inputs, noon)[0], seen.predict(*inputs, midnight)[0])
+    assert torch.equal(plain.predict(*inputs, noon)[0], plain.predict(*inputs, midnight)[0])
+
+
+def test_answers_are_read_off_the_auxiliary_forecasts():
+    model = build_model(load_config(changes={"model": {"auxiliary_head": True}})).eval()
+    inputs = [torch.randn(3, *shape) for shape in ((96, 14), (214,), (6,), (2,))]
+    answers = model.answers(*inputs)
+    assert answers.auxiliary.shape == (3, 4)
+    torch.testing.assert_close(answers.trigger_logits, model.trigger_head(answers.auxiliary))
+    assert sum(p.numel() for p in model.trigger_head.parameters()) == 5

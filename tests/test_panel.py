@@ -7,7 +7,16 @@ import torch
 
 from cmat_lib.config import load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import PARTS, Panel, assign_parts, build_samples, fit_scalers, needed_candles, split_boundaries
+from cmat_lib.data.panel import (
+    PARTS,
+    Panel,
+    assign_parts,
+    build_samples,
+    clock_fractions,
+    fit_scalers,
+    needed_candles,
+    split_boundaries,
+)
 from cmat_lib.errors import CmatError
 
 SMALL = {
@@ -172,3 +181,12 @@ def test_split_dates_outside_the_candles_are_an_error(market):
     config = small_config(data={"split_dates": ["2025-01-05", "2025-01-06", "2026-01-01"]})
     with pytest.raises(CmatError, match="must lie inside the candles"):
         split_boundaries(market, config.data)
+
+
+def test_clock_is_the_fraction_of_day_and_week_in_its_zone():
+    """2025-01-06 is a Monday; New York is five hours behind UTC in winter and four in summer."""
+    times = pd.Series(pd.to_datetime(["2025-01-06 06:00", "2025-01-12 18:30", "2025-07-07 16:00"], utc=True))
+    expected = [[0.25, 0.25 / 7], [18.5 / 24, (6 + 18.5 / 24) / 7], [16 / 24, 16 / 168]]
+    np.testing.assert_allclose(clock_fractions(times, "UTC"), expected, rtol=1e-6)
+    new_york = clock_fractions(times, "America/New_York")
+    np.testing.assert_allclose(new_york[:, 0], [1 / 24, 13.5 / 24, 12 / 24], rtol=1e-6)

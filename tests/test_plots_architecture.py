@@ -16,7 +16,7 @@ def draw():
     def made(**changes):
         with torch.device("meta"):
             model = build_model(load_config(changes=changes))
-            inputs = [torch.zeros(5, *size) for size in ((96, 14), (214,), (6,), (), (), ())]
+            inputs = [torch.zeros(5, *size) for size in ((96, 14), (214,), (6,), (2,), (), (), (4,), ())]
         return architecture(model, Batch(*inputs)).axes[0]
 
     return made

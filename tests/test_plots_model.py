@@ -21,7 +21,16 @@ INDICATORS = ["permutation_entropy", "lempel_ziv"]
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
-    sizes = {"ohlcv": (3, 7, 2), "tda": (3, 5), "complexity": (3, 2), "trigger": (3,), "max_pct": (3,), "weight": (3,)}
+    sizes = {
+        "ohlcv": (3, 7, 2),
+        "tda": (3, 5),
+        "complexity": (3, 2),
+        "clock": (3, 2),
+        "trigger": (3,),
+        "max_pct": (3,),
+        "auxiliary": (3, 4),
+        "weight": (3,),
+    }
     return Batch(**{name: torch.randn(size, generator=generator) for name, size in sizes.items()})
 
 
@@ -33,7 +42,7 @@ def table(**changes):
 
 def test_batch_table_gives_shape_type_and_range(batch):
     found = plots.batch_table(batch)
-    assert list(found.index) == ["ohlcv", "tda", "complexity", "trigger", "max_pct", "weight"]
+    assert list(found.index) == ["ohlcv", "tda", "complexity", "clock", "trigger", "max_pct", "auxiliary", "weight"]
     assert found.loc["ohlcv", ["shape", "type"]].tolist() == ["(3, 7, 2)", "float32"]
     expected = np.array([batch.tda.min(), batch.tda.median(), batch.tda.max()])
     np.testing.assert_allclose(found.loc["tda", ["smallest", "median", "largest"]].astype(float), expected)

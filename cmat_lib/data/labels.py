@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import LabelsConfig
+from cmat_lib.schema import AUXILIARY_TARGETS, LabelsConfig
 
 # Candles whose log returns make the trailing volatility; one day of 15-minute candles.
 VOLATILITY_CANDLES = 96
@@ -39,9 +39,9 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
     Returns
     -------
-    DataFrame, shape (T, 3), index as `candles`
+    DataFrame, shape (T, 7), index as `candles`
         trigger (0.0 or 1.0), max_pct (percent), label_end (close of candle t+H, UTC); NaN, NaN, NaT where there is no
-        label, which includes the last H rows, also when the label comes from the file.
+        label, which includes the last H rows, also when the label comes from the file. Then the `auxiliary_targets`.
 
     Raises
     ------
@@ -58,7 +58,38 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
             "label_end": label_end.where(known),
         },
         index=candles.index,
-    )
+    ).join(auxiliary_targets(candles, labels.horizon, bar).where(pd.Series(known, index=candles.index)))
+
+
+def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) -> pd.DataFrame:
+    """What else the next H candles do, known for every candle and not only for the rare one before a rise.
+
+    Logarithms of: the realised volatility (root mean square of the H one-candle log returns), the range (largest rise
+    plus largest fall), the largest rise and the largest fall, in percent of the close; a little is added first, so that
+    a flat market has a logarithm too.
+
+    Parameters
+    ----------
+    candles : DataFrame, shape (T, ...)
+        Checked candles of one symbol.
+    horizon : int
+        H in candles.
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    DataFrame of float32, shape (T, 4), index as `candles`
+        The columns `AUXILIARY_TARGETS`; NaN where the next H candles are not all there, without a gap.
+    """
+    close = candles["close"].to_numpy()
+    returns = 100 * np.log(candles["close"]).diff()
+    rise = _percent(_ahead(candles["high"], horizon).max(axis=1), close).clip(min=0)
+    fall = -_percent(_ahead(candles["low"], horizon).min(axis=1), close).clip(max=0)
+    volatility = np.sqrt(np.square(_ahead(returns, horizon)).mean(axis=1))
+    values = np.log([volatility + 0.01, rise + fall + 0.05, rise + 0.1, fall + 0.1]).T  # (T, 4)
+    values[~_horizon_is_complete(candles.index, bar, horizon)] = np.nan
+    return pd.DataFrame(values.astype(np.float32), columns=list(AUXILIARY_TARGETS), index=candles.index)
 
 
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:

@@ -22,7 +22,7 @@ from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
 from cmat_lib.data.labels import trailing_volatility
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import PRICE_CHANNELS, DataConfig
+from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS, DataConfig
 
 PARTS = ("train", "stop", "calibrate", "test")
 LARGEST_SHARE = 0.5  # of a GPU's free memory that the panel may take; the rest is for training
@@ -31,19 +31,26 @@ Market = dict[str, pd.DataFrame]
 
 
 class Batch(NamedTuple):
-    """Samples as tensors on one device: inputs of the model, the two targets (NaN without a label), the weight."""
+    """Samples as tensors on one device: inputs of the model, targets (NaN where there is no label), weight."""
 
     ohlcv: torch.Tensor  # (B, T, C)
     tda: torch.Tensor  # (B, F)
     complexity: torch.Tensor  # (B, K)
+    clock: torch.Tensor  # (B, 2), fraction of the day and of the week at the close
     trigger: torch.Tensor  # (B,)
     max_pct: torch.Tensor  # (B,)
+    auxiliary: torch.Tensor  # (B, 4)
     weight: torch.Tensor  # (B,)
 
     @property
-    def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the model takes."""
-        return self.ohlcv, self.tda, self.complexity
+        return self.ohlcv, self.tda, self.complexity, self.clock
+
+    @property
+    def targets(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the loss takes."""
+        return self.trigger, self.max_pct, self.auxiliary
 
 
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
@@ -179,7 +186,7 @@ def _symbol_samples(
         "local_row": rows,
         "close": candles["close"].to_numpy()[rows],
         "volatility": trailing_volatility(candles, data.bar, data.sequence_length - 1)[rows],
-        **{name: labels[name].array[rows] for name in ("trigger", "max_pct", "label_end")},
+        **{name: labels[name].array[rows] for name in ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)},
     }
     if "oracle_probability" in candles:
         columns["oracle_probability"] = candles["oracle_probability"].to_numpy()[rows]
@@ -282,8 +289,9 @@ class Panel:
         self._tda = self._scaled(tda, scalers["tda"])  # (N, F)
         self._complexity = self._scaled(complexity, scalers["complexity"])  # (N, K)
         self._start = torch.from_numpy(samples["row"].to_numpy() - self.length + 1).to(self._home)  # (N,)
-        self._trigger = torch.from_numpy(samples["trigger"].to_numpy(np.float32)).to(self.device)  # (N,)
-        self._max_pct = torch.from_numpy(samples["max_pct"].to_numpy(np.float32)).to(self.device)  # (N,)
+        self._clock = torch.tensor(clock_fractions(samples["close_time"], config.data.clock_zone), device=self.device)
+        columns = ("trigger", "max_pct", list(AUXILIARY_TARGETS))  # (N,), (N,), (N, 4)
+        self._targets = tuple(torch.tensor(samples[c].to_numpy(np.float32), device=self.device) for c in columns)
         weight = samples["weight"].to_numpy(np.float32) if "weight" in samples else np.ones(len(samples), np.float32)
         self.weight = torch.from_numpy(weight).to(self.device)  # (N,)
 
@@ -318,11 +326,12 @@ class Panel:
             ohlcv -= ohlcv[:, self._close, -1, None, None] * self._price  # every price relative to the last close
         ohlcv = ohlcv.clamp_(-CLIP, CLIP).transpose(1, 2)  # (B, T, C)
         inputs = (x.to(self.device) for x in (ohlcv, self._tda[home], self._complexity[home]))
-        return Batch(*inputs, *self.targets(index), self.weight[index])
+        return Batch(*inputs, self._clock[index], *self.targets(index), self.weight[index])
 
-    def targets(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Trigger and largest rise in percent of the samples of `index`, (B,) each."""
-        return self._trigger[index], self._max_pct[index]
+    def targets(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Trigger (B,), largest rise in percent (B,) and auxiliary targets (B, 4) of the samples of `index`."""
+        trigger, max_pct, auxiliary = (target[index] for target in self._targets)
+        return trigger, max_pct, auxiliary
 
     def batches(self, index: torch.Tensor, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Batches over `index`, shuffled if a generator is given; the last one may be smaller and is never dropped."""
@@ -330,6 +339,25 @@ class Panel:
             index = index[torch.randperm(len(index), generator=generator, device=generator.device).to(self.device)]
         for part in index.split(size):
             yield self.gather(part)
+
+
+def clock_fractions(close_time: pd.Series, zone: str) -> np.ndarray:
+    """Fraction of the day and of the week (from Monday) that has passed at each moment, in a time zone.
+
+    Parameters
+    ----------
+    close_time : Series of Timestamp, length N
+    zone : str
+        Name of the IANA time zone.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 2)
+        In [0, 1).
+    """
+    local = close_time.dt.tz_convert(zone).dt
+    day = (local.hour + local.minute / 60) / 24
+    return np.stack([day, (local.dayofweek + day) / 7], axis=1).astype(np.float32)
 
 
 def _home(device: torch.device, size: int) -> torch.device:

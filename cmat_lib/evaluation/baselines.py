@@ -163,7 +163,7 @@ def summarise(batches: Iterable[Batch], config: Config) -> tuple[np.ndarray, np.
     """
     features, trigger = [], []
     for batch in batches:
-        features.append(window_summaries(*batch.inputs, config).cpu().numpy())
+        features.append(window_summaries(*batch.inputs[:3], config).cpu().numpy())
         trigger.append(batch.trigger.cpu().numpy())
     return np.concatenate(features), np.concatenate(trigger)
 

@@ -11,6 +11,8 @@ from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
 from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 
+DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
+
 
 class AttentionBlock(nn.Module):
     """Pre-norm self-attention over the stacks' outputs, then a pre-norm feed-forward part over their concatenation.
@@ -223,6 +225,39 @@ class TDAEncoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Encode topology features: (B, F) to (B, output_dim)."""
         return self.layers(features)  # (B, output_dim)
+
+
+class ClockEncoder(nn.Module):
+    """Hour and weekday as harmonics of the day and of the week, then two linear layers with ReLU after each.
+
+    Parameters
+    ----------
+    output_dim : int
+        Length of the output.
+    hidden_dim : int
+        Width between the two layers.
+    dropout : float
+        Dropout after the first ReLU.
+    """
+
+    def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
+        self.register_buffer("day", 2 * torch.pi * harmonics[0], persistent=False)
+        self.register_buffer("week", 2 * torch.pi * harmonics[1], persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * (DAY_HARMONICS + WEEK_HARMONICS), hidden_dim),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(hidden_dim, output_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, clock: Tensor) -> Tensor:
+        """Encode times: (B, 2), fractions of the day and of the week in [0, 1), to (B, output_dim)."""
+        angles = torch.cat([clock[:, :1] * self.day, clock[:, 1:] * self.week], dim=1)  # (B, harmonics)
+        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, output_dim)
 
 
 class ComplexityEncoder(nn.Module):

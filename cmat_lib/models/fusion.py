@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.dropout import Dropout
-from cmat_lib.schema import MODALITIES
+from cmat_lib.schema import SOURCE_MODALITIES
 
 if TYPE_CHECKING:
     from cmat_lib.schema import FusionConfig
@@ -40,8 +40,10 @@ class Fusion(Protocol):
     def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig) -> Self:
         """Build from the modalities' widths (None for one that is not seen) and the parameters."""
 
-    def forward(self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None) -> Tensor:
-        """Fuse (B, nbeats_dim), (B, tda_dim) and (B, complexity_dim) to (B, output_dim)."""
+    def forward(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
+        """Fuse (B, nbeats_dim), (B, tda_dim), (B, complexity_dim) and (B, clock_dim) to (B, output_dim)."""
 
 
 class CrossModalAttentionFusion(nn.Module):
@@ -49,7 +51,8 @@ class CrossModalAttentionFusion(nn.Module):
 
     ``tokens = projections + positions``; `num_layers` layers of self-attention and feed-forward (Vaswani et al., arXiv
     1706.03762; pre-norm: Xiong et al., arXiv 2002.04745) without a final norm; mean over the tokens or [CLS]; linear,
-    ReLU, dropout. The token of an unseen modality is its learned position alone.
+    ReLU, dropout. The token of an unseen modality is its learned position alone; there is a clock token only where the
+    model sees the clock.
 
     Parameters
     ----------
@@ -67,13 +70,15 @@ class CrossModalAttentionFusion(nn.Module):
         Dropout of layers and output projection.
     use_cls_token : bool
         Read a learned [CLS] token, put first, instead of the mean over all tokens.
+    clock_dim : int or None
+        Width of the encoded clock; None without one.
 
     Attributes
     ----------
     output_dim : int
         Equal to `hidden_dim`.
     token_names : tuple of str
-        ``("nbeats", "tda", "complexity")``, with ``"cls"`` first where it is used.
+        ``("nbeats", "tda", "complexity")``, with ``"cls"`` first and ``"clock"`` last where they are used.
     transformer : nn.TransformerEncoder
         Its ``layers`` can be walked to read attention maps.
 
@@ -94,16 +99,19 @@ class CrossModalAttentionFusion(nn.Module):
         ffn_dim: int = 1024,
         dropout: float = 0.3,
         use_cls_token: bool = False,
+        clock_dim: int | None = None,
     ) -> None:
         super().__init__()
         _check_widths(nbeats_dim, tda_dim, complexity_dim)
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {hidden_dim}")
         self.output_dim = hidden_dim
-        self.token_names = ("cls", *MODALITIES) if use_cls_token else MODALITIES
+        seen = (*SOURCE_MODALITIES, "clock") if clock_dim else SOURCE_MODALITIES
+        self.token_names = ("cls", *seen) if use_cls_token else seen
         self.proj_nbeats = _projection(nbeats_dim, hidden_dim)
         self.proj_tda = _projection(tda_dim, hidden_dim)
         self.proj_complexity = _projection(complexity_dim, hidden_dim)
+        self.proj_clock = _projection(clock_dim, hidden_dim)
         self.pos_embedding = nn.Parameter(INIT_STD * torch.randn(1, len(self.token_names), hidden_dim))
         self.cls_token = nn.Parameter(INIT_STD * torch.randn(1, 1, hidden_dim)) if use_cls_token else None
         self.transformer = _transformer(hidden_dim, num_heads, num_layers, ffn_dim, dropout)
@@ -122,14 +130,18 @@ class CrossModalAttentionFusion(nn.Module):
             ffn_dim=config.ffn_dim,
             dropout=config.dropout,
             use_cls_token=config.use_cls_token,
+            clock_dim=dims.get("clock"),
         )
 
-    def tokens(self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None) -> Tensor:
+    def tokens(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
         """Tokens with positions, as the first transformer layer reads them.
 
         Parameters
         ----------
-        nbeats, tda, complexity : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), or None
+        nbeats, tda, complexity, clock : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), \
+                (B, clock_dim), or None
             Encoded modalities; None for one that the model does not see.
 
         Returns
@@ -140,9 +152,11 @@ class CrossModalAttentionFusion(nn.Module):
         absent = seen.new_zeros(len(seen), self.output_dim)  # (B, D)
         parts = ((self.proj_nbeats, nbeats), (self.proj_tda, tda), (self.proj_complexity, complexity))
         projected = [absent if proj is None else proj(x) for proj, x in parts]
-        tokens = torch.stack(projected, dim=1)  # (B, 3, D)
+        if self.proj_clock is not None:
+            projected.append(self.proj_clock(clock))
+        tokens = torch.stack(projected, dim=1)  # (B, 3 or 4, D)
         if self.cls_token is not None:
-            tokens = torch.cat([self.cls_token.expand(len(seen), -1, -1), tokens], dim=1)  # (B, 4, D)
+            tokens = torch.cat([self.cls_token.expand(len(seen), -1, -1), tokens], dim=1)
         return tokens + self.pos_embedding  # (B, M, D)
 
     def pool(self, transformed: Tensor) -> Tensor:
@@ -150,19 +164,11 @@ class CrossModalAttentionFusion(nn.Module):
         pooled = transformed.mean(dim=1) if self.cls_token is None else transformed[:, 0]  # (B, D)
         return self.output_proj(pooled)  # (B, D)
 
-    def forward(self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None) -> Tensor:
-        """Fuse the modalities.
-
-        Parameters
-        ----------
-        nbeats, tda, complexity : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), or None
-            Encoded modalities; None for one that the model does not see.
-
-        Returns
-        -------
-        Tensor, shape (B, D)
-        """
-        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity)))  # (B, D)
+    def forward(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
+        """Fuse the modalities, as `tokens` takes them, to (B, D)."""
+        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity, clock)))  # (B, D)
 
 
 class ConcatFusion(nn.Module):
@@ -179,6 +185,8 @@ class ConcatFusion(nn.Module):
         Length D of the output.
     dropout : float
         Dropout after each ReLU.
+    clock_dim : int or None
+        Width of the encoded clock; None without one.
 
     Attributes
     ----------
@@ -202,11 +210,12 @@ class ConcatFusion(nn.Module):
         complexity_dim: int | None = 64,
         hidden_dim: int = 256,
         dropout: float = 0.3,
+        clock_dim: int | None = None,
     ) -> None:
         super().__init__()
         _check_widths(nbeats_dim, tda_dim, complexity_dim)
         self.output_dim = hidden_dim
-        width = sum(dim for dim in (nbeats_dim, tda_dim, complexity_dim) if dim is not None)
+        width = sum(dim for dim in (nbeats_dim, tda_dim, complexity_dim, clock_dim) if dim is not None)
         self.shared_fc = nn.Sequential(
             _xavier(nn.Linear(width, 2 * hidden_dim)),
             nn.ReLU(),
@@ -219,21 +228,25 @@ class ConcatFusion(nn.Module):
     @classmethod
     def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig) -> Self:
         """Build from the modalities' widths (None for one that is not seen) and the parameters."""
-        return cls(dims["nbeats"], dims["tda"], dims["complexity"], config.hidden_dim, config.dropout)
+        widths = (dims["nbeats"], dims["tda"], dims["complexity"])
+        return cls(*widths, config.hidden_dim, config.dropout, clock_dim=dims.get("clock"))
 
-    def forward(self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None) -> Tensor:
+    def forward(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
         """Fuse the modalities.
 
         Parameters
         ----------
-        nbeats, tda, complexity : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), or None
+        nbeats, tda, complexity, clock : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), \
+                (B, clock_dim), or None
             Encoded modalities; None for one that the model does not see.
 
         Returns
         -------
         Tensor, shape (B, D)
         """
-        seen = [x for x in (nbeats, tda, complexity) if x is not None]
+        seen = [x for x in (nbeats, tda, complexity, clock) if x is not None]
         return self.shared_fc(torch.cat(seen, dim=1))  # (B, D)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: fl
 
 
 class MultiTaskLoss(nn.Module):
-    """Weighted sum of the focal loss on the trigger and the scaled squared error on the largest rise.
+    """Weighted sum of a focal loss on the trigger, a squared error on the largest rise, and auxiliary losses.
 
     ``fixed``: ``total = w_1 L_1 + w_2 L_2``. ``learned``: ``total = sum_i exp(-s_i) L_i + s_i`` with the log variances
     ``s_i`` as parameters that start at ``-log w_i``, that is at the fixed weights (Kendall, Gal, Cipolla, *Multi-Task
@@ -64,9 +65,16 @@ class MultiTaskLoss(nn.Module):
         Whether the weights of the two tasks are parameters of the loss.
     trigger_weight, max_pct_weight : float
         Weights of the two tasks, for ``learned`` those at the start.
+    auxiliary_scales : sequence of (float, float)
+        Training mean and standard deviation of each auxiliary target, in its own unit; empty without such targets.
+        Their loss is the Huber loss in standard deviations, summed over the targets.
+    auxiliary_weight : float
+        Weight of that sum.
 
     Attributes
     ----------
+    terms : tuple of str
+        Names of the losses, in order, the total first.
     log_variance : nn.Parameter, shape (2,), or None
         Log variances of trigger and max_pct; None for ``fixed``.
 
@@ -85,6 +93,8 @@ class MultiTaskLoss(nn.Module):
         task_weighting: str = "fixed",
         trigger_weight: float = 1.0,
         max_pct_weight: float = 1.0,
+        auxiliary_scales: Sequence[tuple[float, float]] = (),
+        auxiliary_weight: float = 1.0,
     ) -> None:
         super().__init__()
         _require(gamma >= 0, "gamma", gamma, "at least 0")
@@ -94,6 +104,10 @@ class MultiTaskLoss(nn.Module):
         _require(task_weighting in ("fixed", "learned"), "task_weighting", task_weighting, "'fixed' or 'learned'")
         self.gamma, self.positive_weight = gamma, positive_weight
         self.max_pct_std, self.max_pct_clip = max_pct_std, max_pct_clip
+        self.auxiliary_weight = auxiliary_weight
+        self.terms = ("total", "trigger", "max_pct", *(["auxiliary"] if auxiliary_scales else []))
+        scales = torch.tensor(auxiliary_scales, dtype=torch.float32).reshape(-1, 2)  # (4 or 0, 2)
+        self.register_buffer("auxiliary_scales", scales, persistent=False)
         weights = torch.tensor([trigger_weight, max_pct_weight], dtype=torch.float32)  # (2,)
         learned = task_weighting == "learned"
         self.register_buffer("weights", None if learned else weights, persistent=False)
@@ -104,7 +118,14 @@ class MultiTaskLoss(nn.Module):
         self.log_variance = nn.Parameter(-weights.log()) if learned else None  # (2,)
 
     def forward(
-        self, trigger_logits: Tensor, max_pct: Tensor, trigger: Tensor, target: Tensor, weight: Tensor | None = None
+        self,
+        trigger_logits: Tensor,
+        max_pct: Tensor,
+        trigger: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        forecast: Tensor | None = None,
+        auxiliary: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses of a batch, computed in float32: weighted sums over the samples.
 
@@ -120,11 +141,15 @@ class MultiTaskLoss(nn.Module):
         weight : Tensor, shape (B,), optional
             Weight of each sample; ``1 / B`` each, and so means, by default. The losses of several batches whose weights
             sum to 1 add up to the loss of one large batch.
+        forecast : Tensor, shape (B, 4), optional
+            Of the auxiliary targets, in standard deviations around the mean.
+        auxiliary : Tensor, shape (B, 4), optional
+            The auxiliary targets themselves.
 
         Returns
         -------
         dict of Tensor, shape ()
-            ``total``, and before the weights of the tasks ``trigger`` and ``max_pct``.
+            ``total``, and before their weights ``trigger``, ``max_pct`` and, with auxiliary targets, ``auxiliary``.
 
         Raises
         ------
@@ -139,7 +164,13 @@ class MultiTaskLoss(nn.Module):
         weight = torch.full_like(error, 1 / len(error)) if weight is None else weight  # (B,)
         each = torch.stack([focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square()])  # (2, B)
         losses = (each * weight).sum(1)  # (2,)
-        return {"total": self._weigh(losses, weight.sum()), "trigger": losses[0], "max_pct": losses[1]}
+        found = {"total": self._weigh(losses, weight.sum()), "trigger": losses[0], "max_pct": losses[1]}
+        if "auxiliary" in self.terms:
+            center, scale = self.auxiliary_scales.unbind(1)
+            huber = F.huber_loss(forecast.float(), (auxiliary - center) / scale, reduction="none").sum(1)  # (B,)
+            found["auxiliary"] = (huber * weight).sum()
+            found["total"] = found["total"] + self.auxiliary_weight * found["auxiliary"]
+        return found
 
     def _weigh(self, losses: Tensor, share: Tensor) -> Tensor:
         if self.log_variance is None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.config import Config
-from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
+from cmat_lib.models.encoders import ClockEncoder, ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
 from cmat_lib.models.fusion import fusion_class
+from cmat_lib.schema import AUXILIARY_TARGETS, MODALITIES
 
 HEAD_WIDTH = 32
 
@@ -33,10 +34,21 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+class Answers(NamedTuple):
+    """What the model says of a batch."""
+
+    trigger_logits: Tensor  # (B, 1)
+    max_pct: Tensor  # (B, 1), percent
+    auxiliary: Tensor | None  # (B, 4), in training standard deviations around the training mean; None without the head
+
+
 class MultiTaskCrossModalAttention(nn.Module):
     """Probability of a trigger and size of the largest rise, from three views of the market.
 
-    A modality that ``model.modalities`` does not list has no encoder; its input is ignored.
+    A modality that ``model.modalities`` does not list has no encoder; its input is ignored. With
+    ``model.auxiliary_head`` the fused vector first becomes a forecast of `AUXILIARY_TARGETS`, and trigger and max_pct
+    are read off these four numbers: dense targets say more than a rare trigger, and so few numbers leave no room to
+    learn the training triggers by heart.
 
     Parameters
     ----------
@@ -45,10 +57,11 @@ class MultiTaskCrossModalAttention(nn.Module):
 
     Attributes
     ----------
-    ohlcv_encoder, tda_encoder, complexity_encoder : nn.Module or None
+    ohlcv_encoder, tda_encoder, complexity_encoder, clock_encoder : nn.Module or None
     fusion : nn.Module
         An entry of the fusion registry.
-    trigger_head, max_pct_head : nn.Sequential
+    auxiliary_head : nn.Sequential or None
+    trigger_head, max_pct_head : nn.Module
     max_pct_scale : Tensor, shape ()
         Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
         deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
@@ -72,16 +85,26 @@ class MultiTaskCrossModalAttention(nn.Module):
             if "complexity" in seen
             else None
         )
-        encoders = {"nbeats": self.ohlcv_encoder, "tda": self.tda_encoder, "complexity": self.complexity_encoder}
-        dims = {name: None if encoder is None else encoder.output_dim for name, encoder in encoders.items()}
+        self.clock_encoder = (
+            ClockEncoder(model.clock_encoder_dim, dropout=model.encoder_dropout) if "clock" in seen else None
+        )
+        dims = {name: None if encoder is None else encoder.output_dim for name, encoder in self.encoders.items()}
         self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion)
-        self.trigger_head = _head(self.fusion.output_dim)
-        self.max_pct_head = _head(self.fusion.output_dim)
+        width, targets = self.fusion.output_dim, len(AUXILIARY_TARGETS)
+        self.auxiliary_head = _head(width, targets) if model.auxiliary_head else None
+        self.trigger_head = nn.Linear(targets, 1) if model.auxiliary_head else _head(width)
+        self.max_pct_head = _head(targets if model.auxiliary_head else width)
         self.register_buffer("max_pct_scale", torch.tensor(1.0))
 
+    @property
+    def encoders(self) -> dict[str, nn.Module | None]:
+        """Encoder of each modality, in the order of `MODALITIES`; None for one that the model does not see."""
+        found = (self.ohlcv_encoder, self.tda_encoder, self.complexity_encoder, self.clock_encoder)
+        return dict(zip(MODALITIES, found, strict=True))
+
     def encode(
-        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, clock: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
         """Encoded modalities, as `fusion` takes them.
 
         Parameters
@@ -89,17 +112,27 @@ class MultiTaskCrossModalAttention(nn.Module):
         ohlcv : Tensor, shape (B, T, C)
         tda : Tensor, shape (B, F)
         complexity : Tensor, shape (B, K)
+        clock : Tensor, shape (B, 2), optional
+            Fraction of the day and of the week; needed by a model that sees the clock.
 
         Returns
         -------
-        tuple of Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), or None
+        tuple of Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), (B, clock_dim), or None
             None for a modality that the model does not see.
         """
-        parts = ((self.ohlcv_encoder, ohlcv), (self.tda_encoder, tda), (self.complexity_encoder, complexity))
-        nbeats, topology, indicators = (None if encoder is None else encoder(x) for encoder, x in parts)
-        return nbeats, topology, indicators
+        inputs = (ohlcv, tda, complexity, clock)
+        return tuple(None if e is None else e(x) for e, x in zip(self.encoders.values(), inputs, strict=True))
 
-    def forward(self, ohlcv: Tensor, tda: Tensor, complexity: Tensor) -> tuple[Tensor, Tensor]:
+    def answers(self, *inputs: Tensor) -> Answers:
+        """All that the model says: `forward`'s answers and the auxiliary forecasts; arguments as for `forward`."""
+        fused = self.fusion(*self.encode(*inputs))  # (B, D)
+        auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(fused)  # (B, 4)
+        read = fused if auxiliary is None else auxiliary
+        return Answers(self.trigger_head(read), self.max_pct_scale * self.max_pct_head(read), auxiliary)
+
+    def forward(
+        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, clock: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logit of the trigger and size of the largest rise.
 
         Parameters
@@ -107,6 +140,8 @@ class MultiTaskCrossModalAttention(nn.Module):
         ohlcv : Tensor, shape (B, T, C)
         tda : Tensor, shape (B, F)
         complexity : Tensor, shape (B, K)
+        clock : Tensor, shape (B, 2), optional
+            Fraction of the day and of the week; needed by a model that sees the clock.
 
         Returns
         -------
@@ -114,20 +149,21 @@ class MultiTaskCrossModalAttention(nn.Module):
         max_pct : Tensor, shape (B, 1)
             In percent.
         """
-        fused = self.fusion(*self.encode(ohlcv, tda, complexity))  # (B, D)
-        return self.trigger_head(fused), self.max_pct_scale * self.max_pct_head(fused)  # (B, 1), (B, 1)
+        trigger_logits, max_pct, _ = self.answers(ohlcv, tda, complexity, clock)
+        return trigger_logits, max_pct
 
     @torch.no_grad()
-    def predict(self, ohlcv: Tensor, tda: Tensor, complexity: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, clock: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Probability of the trigger and size of the largest rise, in evaluation mode and without gradients.
 
         Every module is left in the mode it was found in, also when the forward pass raises.
 
         Parameters
         ----------
-        ohlcv : Tensor, shape (B, T, C)
-        tda : Tensor, shape (B, F)
-        complexity : Tensor, shape (B, K)
+        ohlcv, tda, complexity, clock
+            As for `forward`.
 
         Returns
         -------
@@ -137,7 +173,7 @@ class MultiTaskCrossModalAttention(nn.Module):
             In percent.
         """
         with evaluation_mode(self):
-            trigger_logits, max_pct = self(ohlcv, tda, complexity)  # (B, 1), (B, 1)
+            trigger_logits, max_pct = self(ohlcv, tda, complexity, clock)  # (B, 1), (B, 1)
         return torch.sigmoid(trigger_logits), max_pct
 
     def get_num_parameters(self) -> tuple[int, int]:
@@ -197,9 +233,11 @@ def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str
     yield "N-BEATS encoder", "ohlcv_encoder.", "~13.7M"
     yield "TDA encoder", "tda_encoder.", "~61K"
     yield "Complexity encoder", "complexity_encoder.", "~5K"
+    yield "Clock encoder", "clock_encoder.", None
     yield "Fusion: projection of N-BEATS", "fusion.proj_nbeats.", "262,400"
     yield "Fusion: projection of TDA", "fusion.proj_tda.", "65,792"
     yield "Fusion: projection of complexity", "fusion.proj_complexity.", "16,640"
+    yield "Fusion: projection of the clock", "fusion.proj_clock.", None
     yield "Fusion: position embedding", "fusion.pos_embedding", "768"
     yield "Fusion: [CLS] token", "fusion.cls_token", None
     yield "Fusion: self-attention, per layer", f"{layer}self_attn.", "263,168"
@@ -208,6 +246,7 @@ def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str
     yield "Fusion: layer", layer, "789,504"
     yield "Fusion: output projection", "fusion.output_proj.", "65,792"
     yield "Fusion", "fusion.", fusion_total.get(model.config.fusion.fusion_type)
+    yield "Auxiliary head", "auxiliary_head.", None
     yield "Trigger head", "trigger_head.", None
     yield "Max-pct head", "max_pct_head.", None
     yield "Model", "", None
@@ -229,5 +268,5 @@ def _ohlcv_encoder(config: Config) -> OHLCVNBEATSEncoder:
     )
 
 
-def _head(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, 1))
+def _head(width: int, answers: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, answers))

@@ -14,9 +14,9 @@ from torch import nn
 from cmat_lib.data.panel import Batch
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.plots.style import GREY, PALETTE
-from cmat_lib.schema import MODALITIES
+from cmat_lib.schema import SOURCE_MODALITIES
 
-MODALITY_COLORS = dict(zip(MODALITIES, PALETTE, strict=False))
+MODALITY_COLORS = dict(zip(SOURCE_MODALITIES, PALETTE, strict=False))
 _TITLES = {"nbeats": "OHLCV window", "tda": "TDA features", "complexity": "Complexity"}
 _ENCODERS = {"nbeats": "ohlcv_encoder", "tda": "tda_encoder", "complexity": "complexity_encoder"}
 
@@ -59,7 +59,7 @@ def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
     ax.set_title(f"The model: {_count(model)}")
     fusion = _fusion_box(model)
     _draw_box(ax, fusion)
-    for name, x in zip(MODALITIES, batch.inputs, strict=True):
+    for name, x in zip(SOURCE_MODALITIES, batch.inputs, strict=False):
         boxes = _modality_boxes(model, name, tuple(x.shape[1:]))
         for box in boxes:
             _draw_box(ax, box)

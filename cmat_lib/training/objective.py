@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from cmat_lib.models import MultiTaskLoss
 
-TERMS = ("total", "trigger", "max_pct")
-
 
 class Answer(NamedTuple):
     """Losses of a batch and what the model said."""
 
-    losses: Tensor  # (3,), in the order of TERMS, sums over the samples by weight
-    trigger_logits: Tensor  # (B,)
-    max_pct: Tensor  # (B,), percent
+    losses: Tensor  # (terms,), in the order of the loss's `terms`, sums over the samples by weight
+    said: Tensor  # (B, 2 or 6): trigger logit, largest rise in percent, auxiliary forecasts
 
 
 class Objective(nn.Module):
@@ -27,7 +24,7 @@ class Objective(nn.Module):
     Parameters
     ----------
     model : nn.Module
-        Inputs (B, T, C), (B, F), (B, K) to logits (B, 1) and percent (B, 1).
+        See `cmat_lib.models.MultiTaskCrossModalAttention`.
     loss : MultiTaskLoss
     """
 
@@ -35,24 +32,29 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(
-        self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, trigger: Tensor, max_pct: Tensor, weight: Tensor
-    ) -> Answer:
+    def forward(self, inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...], weight: Tensor) -> Answer:
         """Losses and answers of a batch.
 
         Parameters
         ----------
-        ohlcv, tda, complexity : Tensor, shape (B, T, C), (B, F), (B, K)
-        trigger, max_pct, weight : Tensor, shape (B,)
+        inputs, targets : tuple of Tensor
+            See `cmat_lib.data.panel.Batch`.
+        weight : Tensor, shape (B,)
             See `cmat_lib.models.MultiTaskLoss`.
 
         Returns
         -------
         Answer
         """
-        logits, predicted = (x.float() for x in self.model(ohlcv, tda, complexity))  # (B, 1) each
-        losses = self.loss(logits, predicted, trigger, max_pct, weight)
-        return Answer(torch.stack([losses[name] for name in TERMS]), logits[:, 0], predicted[:, 0])
+        answers = [x.float() for x in self.model.answers(*inputs) if x is not None]
+        said = torch.cat(answers, dim=1)  # (B, 2 or 6)
+        losses = self.losses(said, targets, weight)
+        return Answer(torch.stack([losses[name] for name in self.loss.terms]), said)
+
+    def losses(self, said: Tensor, targets: tuple[Tensor, ...], weight: Tensor | None = None) -> dict[str, Tensor]:
+        """Losses of answers (B, 2 or 6)."""
+        trigger, max_pct, auxiliary = targets
+        return self.loss(said[:, :1], said[:, 1:2], trigger, max_pct, weight, said[:, 2:], auxiliary)
 
 
 def compiled(objective: Objective, device: torch.device) -> nn.Module:

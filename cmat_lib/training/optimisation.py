@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss
-from cmat_lib.schema import TrainingConfig
+from cmat_lib.schema import AUXILIARY_TARGETS, TrainingConfig
 from cmat_lib.training.devices import half_precision, is_on
 
 
@@ -42,12 +43,12 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
     ]
 
 
-def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
-    """Loss of both tasks, with the positive weight and the scale of ``max_pct`` from the training part.
+def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
+    """Loss of all tasks, with the positive weight and the scales of the targets from the training part.
 
     Parameters
     ----------
-    training : TrainingConfig
+    config : Config
     panel : Panel
 
     Returns
@@ -55,7 +56,9 @@ def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
     MultiTaskLoss
         On the CPU.
     """
+    training = config.training
     rows = panel.samples[panel.samples["part"] == "train"]
+    auxiliary = rows[list(AUXILIARY_TARGETS) if config.model.auxiliary_head else []]
     base_rate = rows["trigger"].mean()
     clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
     weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
@@ -67,6 +70,8 @@ def build_loss(training: TrainingConfig, panel: Panel) -> MultiTaskLoss:
         task_weighting=training.task_weighting,
         trigger_weight=training.trigger_weight,
         max_pct_weight=training.max_pct_weight,
+        auxiliary_scales=list(zip(auxiliary.mean(), auxiliary.std(), strict=True)),
+        auxiliary_weight=training.auxiliary_weight,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
@@ -16,11 +17,9 @@ from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training.devices import is_on
 from cmat_lib.training.memory import check_memory
-from cmat_lib.training.objective import TERMS, Objective, compiled
+from cmat_lib.training.objective import Objective, compiled
 from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, schedule
 from cmat_lib.training.resume import random_states, restore_random_states
-
-ENCODERS = ("ohlcv_encoder", "tda_encoder", "complexity_encoder")
 
 
 class Steps:
@@ -59,23 +58,31 @@ class Steps:
         torch.manual_seed(config.seed)
         self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
         self.raw = build_model(config).to(panel.device)
-        self.loss = build_loss(self.training, panel).to(panel.device)
+        self.loss = build_loss(config, panel).to(panel.device)
         self.raw.max_pct_scale.fill_(self.loss.max_pct_std)
+        self.average = _average(self.raw, self.training.ema_decay)
         self._plain_optimizer = adamw(self.raw, self.loss, self.training, panel.device)
         self.is_compiled = is_on(self.training.compile, panel.device)
-        objective = Objective(self.raw, self.loss)
-        objective = compiled(objective, panel.device) if self.is_compiled else objective
-        self.objective, self.optimizer = fabric.setup(objective, self._plain_optimizer)
+        self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
+        self._judge = self._objective(self.best_model)
         total = self.per_epoch * self.training.epochs
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self._plain_optimizer, lambda step: schedule(step, total, self.training.warmup_share)
         )
 
+    def _objective(self, model: torch.nn.Module) -> torch.nn.Module:
+        objective = Objective(model, self.loss)
+        return compiled(objective, self.panel.device) if self.is_compiled else objective
+
+    @property
+    def best_model(self) -> torch.nn.Module:
+        """The model that is judged and kept: the average over the steps where there is one, else the model itself."""
+        return self.raw if self.average is None else self.average.module
+
     def freeze_encoders(self, frozen: bool) -> None:
         """Frozen encoders get no gradient, and their BatchNorm and dropout stand still; all else is in train mode."""
         self.objective.train()
-        for name in ENCODERS:
-            encoder = getattr(self.raw, name)
+        for encoder in self.raw.encoders.values():
             if encoder is not None:
                 encoder.requires_grad_(not frozen).train(not frozen)
 
@@ -96,14 +103,14 @@ class Steps:
 
         Returns
         -------
-        Tensor, shape (3,)
-            This process's share of the losses, in the order of `TERMS`.
+        Tensor, shape (terms,)
+            This process's share of the losses, in the order of the loss's `terms`.
         """
         length = self.size * self.training.gradient_accumulation_steps
         chunk = order[number * length : (number + 1) * length]
         weights = self.panel.weight[chunk]
         weights = weights / weights.sum()
-        sums = torch.zeros(len(TERMS), device=self.panel.device)
+        sums = torch.zeros(len(self.loss.terms), device=self.panel.device)
         starts = range(0, len(chunk), self.size)
         for start in starts:
             with self.fabric.no_backward_sync(self.objective, enabled=start != starts[-1]):
@@ -113,6 +120,8 @@ class Steps:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.raw)
         return sums
 
     def _own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +137,7 @@ class Steps:
         batch = self.panel.gather(index)
         if self.is_compiled:
             torch.compiler.cudagraph_mark_step_begin()
-        losses = self.objective(*batch.inputs, batch.trigger, batch.max_pct, weight).losses  # (3,)
+        losses = self.objective(batch.inputs, batch.targets, weight).losses  # (terms,)
         self.fabric.backward(losses[0] * self.fabric.world_size)  # the reducer takes the mean over processes
         return losses.detach()
 
@@ -139,37 +148,34 @@ class Steps:
         Returns
         -------
         dict
-            ``loss``, ``trigger_loss``, ``max_pct_loss``, ``roc_auc``.
+            ``loss``, ``trigger_loss``, ``max_pct_loss``, with an auxiliary head ``auxiliary_loss``, and ``roc_auc``.
 
         Raises
         ------
         CmatError
             If the model's answers are not finite.
         """
-        self.objective.eval()
-        logits, max_pct = self._answers(self.stop_index)
-        trigger, target = self.panel.targets(self.stop_index)
-        losses = self.loss(logits[:, None], max_pct[:, None], trigger, target)
-        terms = {name: float(losses[name]) for name in TERMS}
+        self._judge.eval()
+        said, targets = self._answers(self.stop_index), self.panel.targets(self.stop_index)
+        terms = {name: float(loss) for name, loss in self._judge.losses(said, targets).items()}
         if not all(map(math.isfinite, terms.values())):
             raise CmatError(
                 "training stopped: the model's answers on the stop part are not finite; lower training.learning_rate, "
                 "or look for extreme values in the inputs (notebook 01)"
             )
-        auc = roc_auc_score(trigger.cpu().numpy(), logits.cpu().numpy())
-        names = {"total": "loss", "trigger": "trigger_loss", "max_pct": "max_pct_loss"}
-        return {names[term]: value for term, value in terms.items()} | {"roc_auc": float(auc)}
+        auc = roc_auc_score(targets[0].cpu().numpy(), said[:, 0].cpu().numpy())
+        return {loss_name(term): value for term, value in terms.items()} | {"roc_auc": float(auc)}
 
     def _answers(self, index: Tensor) -> Tensor:
-        """Trigger logit and largest rise of the samples of `index`, (2, n); the processes share the work."""
+        """Answers for the samples of `index`, (n, 2 or 6); the processes share the work."""
         world, padded = self.fabric.world_size, math.ceil(len(index) / self.size) * self.size
         places = torch.arange(padded, device=index.device).view(-1, self.size // world, world)
-        answers = torch.zeros(2, padded, device=index.device)
+        answers = torch.zeros(padded, 2 + len(self.loss.auxiliary_scales), device=index.device)
         for place in places[:, :, self.fabric.global_rank]:  # (size / world,)
             batch = self.panel.gather(index[place % len(index)])
-            answer = self.objective(*batch.inputs, batch.trigger, batch.max_pct, batch.weight)
-            answers[:, place] = torch.stack([answer.trigger_logits, answer.max_pct])
-        return self.fabric.all_reduce(answers, reduce_op="sum")[:, : len(index)]
+            with self.fabric.autocast():
+                answers[place] = self._judge(batch.inputs, batch.targets, batch.weight).said
+        return self.fabric.all_reduce(answers, reduce_op="sum")[: len(index)]
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -177,6 +183,7 @@ class Steps:
         """Everything that the next step depends on, but the order of samples; all processes must call it together."""
         return {
             "model": self.raw.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self._plain_optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -187,9 +194,23 @@ class Steps:
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `state`; ``order_state`` is that of `generator`."""
         self.raw.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.loss.load_state_dict(state["loss"])
         self._plain_optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.generator.set_state(state["order_state"].cpu())
         restore_random_states(state["random_states"], self.fabric)
+
+
+def loss_name(term: str) -> str:
+    """Name of a loss term in the history."""
+    return "loss" if term == "total" else f"{term}_loss"
+
+
+def _average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
+    """Moving average of weights and buffers over the steps (Polyak and Juditsky 1992), None without a decay."""
+    if decay == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -18,10 +18,10 @@ from cmat_lib.errors import CmatError
 from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_in_use, out_of_memory
-from cmat_lib.training.objective import TERMS, compiled_graphs
+from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.signals import StopRequest
-from cmat_lib.training.steps import Steps
+from cmat_lib.training.steps import Steps, loss_name
 
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
 SAVE_SECONDS = 300  # an epoch that takes longer is saved on the way
@@ -107,8 +107,11 @@ class _Loop:
                 if row is None:
                     return self._interrupted()
                 self._show(row, on_epoch)
+        return self._training(self.history, self.best_epoch, interrupted=False)
+
+    def _training(self, history: list[Row], best_epoch: int, interrupted: bool) -> Training:
         self.steps.raw.load_state_dict(self.best_weights)
-        return Training(self.steps.raw.eval(), self.history, self.best_epoch, interrupted=False)
+        return Training(self.steps.raw.eval(), history, best_epoch, interrupted)
 
     def _show(self, row: Row, on_epoch: Callable[[Row], None]) -> None:
         if self.steps.fabric.is_global_zero:
@@ -148,12 +151,14 @@ class _Loop:
 
     def _mean_losses(self) -> list[float]:
         """Mean of each term over the steps. Looking at the numbers only here keeps a GPU from waiting at every step."""
-        terms = self.steps.fabric.all_reduce(torch.stack(self.seen), reduce_op="sum")  # (steps, 3)
+        terms = self.steps.fabric.all_reduce(torch.stack(self.seen), reduce_op="sum")  # (steps, terms)
         bad = (~terms.isfinite()).nonzero()
         if len(bad):
             step = int(bad[0, 0])
             # The total is not finite whenever a term is; it is named only if it is the only one.
-            names = [name for name, value in zip(TERMS, terms[step], strict=True) if not value.isfinite()]
+            names = [
+                name for name, value in zip(self.steps.loss.terms, terms[step], strict=True) if not value.isfinite()
+            ]
             culprit = " and ".join(names[1:] or names)
             raise CmatError(
                 f"training stopped: the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}; "
@@ -162,8 +167,8 @@ class _Loop:
         return terms.mean(0).tolist()
 
     def _row(self, terms: list[float]) -> Row:
-        total, trigger, max_pct = terms
-        row = {"epoch": self.epoch, "train_loss": total, "train_trigger_loss": trigger, "train_max_pct_loss": max_pct}
+        names = [f"train_{loss_name(term)}" for term in self.steps.loss.terms]
+        row = {"epoch": self.epoch} | dict(zip(names, terms, strict=True))
         row |= {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
         return row | {"learning_rate": self.steps.optimizer.param_groups[0]["lr"]}
 
@@ -182,7 +187,7 @@ class _Loop:
         self.history.append(row)
         badness = row["stop_loss"] if self.training.early_stopping_metric == "loss" else -row["stop_roc_auc"]
         if badness < self.best:
-            self.best, self.best_epoch, self.best_weights = badness, self.epoch, _copy(self.steps.raw)
+            self.best, self.best_epoch, self.best_weights = badness, self.epoch, _copy(self.steps.best_model)
         self.epoch, self.step, self.seen = self.epoch + 1, 0, []
         self._save(self.steps.generator.get_state())
 
@@ -196,12 +201,11 @@ class _Loop:
     def _interrupted(self) -> Training:
         """The best model so far; before the end of the first epoch, the model as it stands."""
         history, best_epoch = self.history, self.best_epoch
-        if self.best_weights:
-            self.steps.raw.load_state_dict(self.best_weights)
-        else:
-            terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(TERMS)
+        if not self.best_weights:
+            terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
             history, best_epoch = [self._row(terms) | self._speed(math.nan, 0)], self.epoch
-        return Training(self.steps.raw.eval(), history, best_epoch, interrupted=True)
+            self.best_weights = _copy(self.steps.best_model)
+        return self._training(history, best_epoch, interrupted=True)
 
     def _save(self, order_state: Tensor) -> None:
         if self.save_point is not None:
