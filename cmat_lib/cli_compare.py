@@ -28,9 +28,8 @@ def compare(
     config = opened[runs[0]].config
     draws = draw_scores(frame, thresholds, Resampling.from_config(config), config.evaluation.top_shares)
     first, last = frame["timestamp"].min(), frame["timestamp"].max()
-    print(
-        f"{len(frame):,} test rows in common, {first:%Y-%m-%d} to {last:%Y-%m-%d}, of {frame['symbol'].nunique()} symbols"
-    )
+    symbols = frame["symbol"].nunique()
+    print(f"{len(frame):,} test rows in common, {symbols} symbols, {first:%Y-%m-%d} to {last:%Y-%m-%d}")
     print(f"base rate {frame['trigger'].mean():.2%}; block-bootstrap intervals of {draws.confidence:.0%}")
     for title, table, level in (
         ("scores", draws.table(), "score"),

@@ -77,9 +77,8 @@ def test_temperature_never_turns_the_ranking_round():
 
 
 def test_temperature_needs_scores_with_a_logit():
-    assert np.isfinite(
-        apply_calibration(np.array([0.0, 1.0]), fit_calibration([0, 0.5, 1], [0, 1, 1], "temperature"))
-    ).all()
+    found = fit_calibration([0, 0.4, 0.6, 1], [0, 1, 0, 1], "temperature")
+    assert np.isfinite(apply_calibration(np.array([0.0, 1.0]), found)).all()
     with pytest.raises(CmatError, match=r"evaluation\.calibration: isotonic"):
         fit_calibration(np.array([-0.1, 0.5, 0.6]), np.array([0, 1, 0]), "temperature")
 

@@ -17,6 +17,10 @@ from cmat_lib.evaluation.metrics import FrameScores, metric_names, scores
 from cmat_lib.evaluation.weighted import WeightedScores, equal_mass_bins
 
 
+def named(statistic, weights):
+    return dict(zip(metric_names([0.05]), statistic(weights), strict=True))
+
+
 @pytest.mark.parametrize("decimals", [1, 15], ids=["ties", "distinct"])
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_to_sklearn_under_weights(decimals, seed):
@@ -24,9 +28,7 @@ def test_equal_to_sklearn_under_weights(decimals, seed):
     trigger = (rng.random(601) < 0.2).astype(float)
     score = np.clip(rng.normal(0.4 + 0.2 * trigger, 0.2), 0, 1).round(decimals)
     weights = rng.integers(0, 4, 601).astype(float)
-    found = dict(
-        zip(metric_names(), WeightedScores(trigger, score, score, 0.5, (0.01, 0.02, 0.05))(weights), strict=True)
-    )
+    found = named(WeightedScores(trigger, score, score, 0.5, [0.05]), weights)
     alarms = score >= 0.5
     expected = {
         "roc_auc": roc_auc_score(trigger, score, sample_weight=weights),
@@ -57,12 +59,12 @@ def test_bins_have_equal_mass_and_keep_ties_together():
 
 
 def test_weights_equal_repeated_rows():
-    """An integer weight is the same as so many copies of the row; the bins of the calibration error stay those drawn."""
+    """An integer weight is the same as so many copies of the row; the bins of the calibration error do not move."""
     rng = np.random.default_rng(7)
     frame = pd.DataFrame({"symbol": "A", "trigger": rng.random(301) < 0.3, "probability": rng.random(301).round(1)})
     weights = rng.integers(0, 5, 301)
     arrays = (frame["trigger"].to_numpy(float), *[frame["probability"].to_numpy()] * 2)
-    found = dict(zip(metric_names([0.05]), WeightedScores(*arrays, 0.7, [0.05])(weights.astype(float)), strict=True))
+    found = named(WeightedScores(*arrays, 0.7, [0.05]), weights.astype(float))
     expected = scores(frame.loc[frame.index.repeat(weights)], 0.7, [0.05])
     del found["ece"], expected["ece"]
     assert found == pytest.approx(expected, abs=1e-12)
@@ -81,8 +83,6 @@ def test_frame_scores_are_those_of_the_symbols():
 
 def test_weights_that_leave_one_class_give_nan():
     trigger, score = np.array([1.0, 0, 0]), np.array([0.1, 0.2, 0.3])
-    found = dict(
-        zip(metric_names([0.5]), WeightedScores(trigger, score, score, 0.9, [0.5])(np.array([0.0, 2, 1])), strict=True)
-    )
+    found = named(WeightedScores(trigger, score, score, 0.9, [0.05]), np.array([0.0, 2, 1]))
     assert all(np.isnan(found[name]) for name in ("roc_auc", "pr_auc", "precision", "recall", "mcc", "brier_skill"))
     assert found["base_rate"] == 0
