@@ -152,7 +152,8 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     """Rows of the test part whose score lies among the highest, for each of the `shares`.
 
     The border is the quantile of the calibrate part: the test part's own would know at its first candle how high the
-    scores of later ones will be. So the share of the test part that gives a signal is near the named one, not equal.
+    scores of later ones will be. So the share of the test part that gives a signal is near the named one, not equal,
+    and a score with few values gives them in plateaus.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     """
     ranking = {p: score_arrays(predictions[predictions["part"] == p], score)[1] for p in ("calibrate", "test")}
     borders = np.quantile(ranking["calibrate"], 1 - np.array(shares))
-    return [np.flatnonzero(ranking["test"] > border) for border in borders]
+    return [np.flatnonzero(ranking["test"] >= border) for border in borders]
 
 
 def decide(

@@ -44,7 +44,7 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
         style = {"color": SCORE_COLORS.get(name, PALETTE[5])}
         top.vlines(shares, rows["low"], rows["high"], linewidth=2, alpha=0.6, **style)
         top.plot(shares, rows["net_pct"], "o-", linewidth=1, markersize=5, label=score_name(name), **style)
-        bottom.plot(shares, rows["trades"], "o-", linewidth=1, markersize=4, **style)
+        bottom.plot(shares, rows["trades"].where(rows["trades"] > 0), "o-", linewidth=1, markersize=4, **style)
     top.set(title=f"Net return per trade, costs of {cost_pct:g} % taken off", ylabel="percent per trade", xscale="log")
     top.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     bottom.set(ylabel="trades", yscale="log", xlabel="share of the highest scores acted on (calibrate part; log scale)")

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.evaluation.metrics import SCOPES
 from cmat_lib.plots.evaluation import SCORE_COLORS, metric_name, no_skill, score_name
@@ -73,6 +74,7 @@ def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confide
             table = differences.xs((scope, metric), level=("scope", "metric")).loc[names]
             _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
         axes.set_title(metric_name(metric), fontsize=11)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     _name_rows(panels[0], [f"model − {score_name(name)}" for name in names])
     _scope_legend(figure, "no difference")
     figure.suptitle(f"Paired differences, intervals of {confidence:.0%}", x=0.01, ha="left", weight="bold")
