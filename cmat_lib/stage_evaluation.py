@@ -20,9 +20,10 @@ from cmat_lib.evaluation.breakdown import (
     volatility_groups,
 )
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
-from cmat_lib.evaluation.decision import WIDER_SHARES, add_outcomes, daily_returns, decide, decision_table
+from cmat_lib.evaluation.decision import WIDER_SHARES, daily_returns, decide, decision_table
 from cmat_lib.evaluation.metrics import SCOPES, choose_thresholds, gap_table
 from cmat_lib.evaluation.rises import rise_table
+from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
 from cmat_lib.ledger import append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.run import Run

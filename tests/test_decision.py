@@ -6,17 +6,8 @@ import pytest
 
 from cmat_lib.data.labels import compute_labels, trailing_volatility
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.decision import (
-    add_outcomes,
-    daily_returns,
-    decide,
-    decision_table,
-    one_at_a_time,
-    random_trades,
-    signals,
-    trade_line,
-    trade_outcomes,
-)
+from cmat_lib.evaluation.decision import daily_returns, decide, decision_table, random_trades, signals
+from cmat_lib.evaluation.trades import add_outcomes, one_at_a_time, trade_line, trade_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.schema import LabelsConfig
 
