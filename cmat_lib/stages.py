@@ -216,7 +216,9 @@ def train_model(config: Config, run: Run, on_epoch: Callable[[Row], None] = lamb
         raw[part], _ = predict(training.model, panel, index, config.evaluation.batch_size)
         trigger[part] = panel.samples["trigger"].to_numpy()[index.cpu()]
     calibration = fit_calibration(raw["calibrate"], trigger["calibrate"], config.evaluation.calibration)
-    threshold = choose_threshold(apply_calibration(raw["calibrate"], calibration), trigger["calibrate"])
+    probability = apply_calibration(raw["calibrate"], calibration)
+    when = panel.samples["timestamp"].iloc[panel.index("calibrate").cpu().numpy()]
+    threshold = choose_threshold(probability, trigger["calibrate"], when)
     content = _checkpoint(training.model, panel, config, run, threshold, calibration)
     save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), content)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.metrics import choose_threshold, choose_thresholds, gap_table, metric_names, scores
 
 
@@ -115,37 +114,64 @@ def f1(trigger, alarms):
     return 2 * (alarms & (trigger == 1)).sum() / (alarms.sum() + trigger.sum())
 
 
+def hours(count):
+    return pd.Series(pd.date_range("2024-01-01", periods=count, freq="1h", tz="UTC"))  # a Monday
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_threshold_maximises_f1_of_isotonic_probabilities(seed):
+def test_threshold_maximises_the_mean_f1_of_the_weeks(seed):
     rng = np.random.default_rng(seed)
-    trigger = (rng.random(2000) < 0.1).astype(float)
-    raw = rng.normal(trigger, 0.8)
-    probability = apply_calibration(raw, fit_calibration(raw, trigger))
-    chosen = choose_threshold(probability, trigger)
-    best = max(f1(trigger, probability >= value) for value in np.unique(probability))
-    assert f1(trigger, probability >= chosen) == pytest.approx(best, abs=1e-12)
-    assert chosen == pytest.approx(best / 2)
+    trigger = (rng.random(5 * 168) < np.repeat([0.02, 0.3, 0.05, 0.0, 0.01], 168)).astype(float)
+    probability = np.clip(rng.normal(0.3 + 0.2 * trigger, 0.15), 0, 1).round(2)
+
+    def mean_f1(threshold):
+        weeks = [slice(168 * week, 168 * week + 168) for week in range(5)]
+        return np.mean([f1(trigger[w], probability[w] >= threshold) for w in weeks if trigger[w].any()])
+
+    chosen = choose_threshold(probability, trigger, hours(len(trigger)))
+    best = max(mean_f1(value) for value in np.unique(probability))
+    assert mean_f1(chosen) == pytest.approx(best, abs=1e-12)
+    values = np.unique(probability)
+    alarms_from = values[np.searchsorted(values, chosen)]
+    assert alarms_from == max(value for value in values if mean_f1(value) == pytest.approx(best, abs=1e-12))
 
 
-def test_threshold_lies_below_a_step_that_other_weeks_may_not_reach():
-    """Six rows make a step at 5/6; weeks whose scores end just below it still raise alarms."""
-    raw = np.concatenate([np.linspace(0, 0.5, 94), np.linspace(0.8, 0.9, 6)])
-    trigger = np.zeros(100)
-    trigger[[10, 50, 94, 95, 96, 98, 99]] = 1
-    calibration = fit_calibration(raw, trigger)
-    chosen = choose_threshold(apply_calibration(raw, calibration), trigger)
-    assert apply_calibration(np.array([0.79]), calibration)[0] > chosen
+def test_threshold_lies_between_two_steps():
+    probability, trigger = np.array([0.1, 0.1, 0.1, 0.5, 0.5]), np.array([0, 0, 0, 1, 1])
+    assert choose_threshold(probability, trigger, hours(5)) == pytest.approx(0.3)
+    assert choose_threshold(np.full(5, 0.2), trigger, hours(5)) == 0.2, "one step: everything is an alarm"
+
+
+def test_among_equal_f1_the_threshold_with_fewest_alarms_wins():
+    # F1 is 2/3 from 0.9 on and from 0.3 on
+    assert choose_threshold(np.array([0.9, 0.5, 0.4, 0.3]), np.array([1, 0, 0, 1]), hours(4)) == pytest.approx(0.7)
+
+
+def test_one_week_of_a_crash_does_not_decide_alone():
+    """Week 2 has most triggers, at scores that no other week reaches; weeks 1 and 3 have theirs around 0.3."""
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0, 0.2, 3 * 168)
+    trigger = np.zeros(3 * 168)
+    crash = slice(200, 260)
+    probability[crash], trigger[crash] = rng.uniform(0.8, 0.9, 60), 1
+    for week in (0, 2):
+        rows = 168 * week + np.arange(4)
+        probability[rows], trigger[rows] = 0.3, 1
+        probability[rows[:, None] + np.arange(10, 20, 5)] = 0.31  # twice as many false alarms
+    pooled = {value: f1(trigger, probability >= value) for value in (0.3, 0.5)}
+    assert pooled[0.5] > pooled[0.3], "all rows at once would never alarm in a quiet week"
+    assert choose_threshold(probability, trigger, hours(3 * 168)) < 0.3
 
 
 def test_thresholds_come_from_the_calibrate_part_alone():
-    frame = hand_frame().assign(part="calibrate")
-    other = hand_frame().assign(part="test", trigger=lambda f: 1 - f["trigger"])
+    frame = hand_frame().assign(part="calibrate", timestamp=hours(8))
+    other = frame.assign(part="test", trigger=lambda f: 1 - f["trigger"])
     assert choose_thresholds(pd.concat([frame, other]), ["probability"]) == choose_thresholds(frame, ["probability"])
 
 
 def test_threshold_without_triggers_is_an_error():
     with pytest.raises(CmatError, match=r"data\.split_shares"):
-        choose_threshold(np.array([0.1, 0.2]), np.array([0, 0]))
+        choose_threshold(np.array([0.1, 0.2]), np.array([0, 0]), hours(2))
 
 
 def test_gap_is_train_minus_test():
