@@ -122,9 +122,8 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
     Returns
     -------
     DataFrame
-        Index share. ``trials`` on the same candles (each whose days are the same counts for `overfitting`); ``sharpe``
-        per day, not annualised; ``deflated_sharpe``; ``overfitting``, the probability of backtest overfitting among
-        the trials.
+        Index share. ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``;
+        ``overfitting``, the probability of backtest overfitting among those that traded, over the same days.
     """
     own = ledger[ledger["fingerprint"] == fingerprint].iloc[0]
     trials = ledger[ledger["data_hash"] == own["data_hash"]]
@@ -132,14 +131,14 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
     for share in shares:
         name = f"top_{top_name(share)}"
         days = len(own[f"daily_{name}"])
-        same = trials[f"daily_{name}"].notna() & (trials["first_day"] == own["first_day"])
-        daily = [values for values in trials.loc[same, f"daily_{name}"] if len(values) == days]
+        traded = trials[trials[f"sharpe_{name}"].notna() & (trials["first_day"] == own["first_day"])]
+        daily = [values for values in traded[f"daily_{name}"] if len(values) == days]
         rows[share] = {
             "trials": len(trials),
             "sharpe": own[f"sharpe_{name}"],
             "deflated_sharpe": deflated_sharpe(
                 np.asarray(own[f"daily_{name}"]), trials[f"sharpe_{name}"].to_numpy(np.float64)
             ),
-            "overfitting": overfitting_probability(pd.DataFrame(np.column_stack(daily))),
+            "overfitting": overfitting_probability(pd.DataFrame(dict(enumerate(daily)))),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("share")

@@ -48,6 +48,14 @@ def test_triple_barrier_sells_at_the_first_and_the_lower_wins_a_tie():
         assert (row["gross_pct"], row["exit"]) == (gross, leave)
 
 
+def test_a_stop_loss_that_the_market_jumps_over_fills_at_the_open():
+    labels = LabelsConfig(mode="triple_barrier", horizon=2, upper_pct=3.0, lower_pct=2.0)
+    market = candles([100, 95, 95], low=[100, 94, 95])
+    assert trade_outcomes(market, labels, BAR)["gross_pct"].iloc[0] == pytest.approx(-5.0), "opens at 95"
+    slow = market.assign(open=[100, 99, 95])
+    assert trade_outcomes(slow, labels, BAR)["gross_pct"].iloc[0] == -2.0
+
+
 def test_sigma_barrier_is_the_labels():
     rng = np.random.default_rng(0)
     market = candles(100 * np.exp(np.cumsum(rng.normal(0, 0.01, 300))))

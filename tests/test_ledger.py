@@ -103,6 +103,14 @@ def test_days_that_differ_are_not_laid_side_by_side(tmp_path):
     assert found["trials"] == 3 and np.isnan(found["overfitting"])
 
 
+def test_trials_that_never_trade_are_not_ranked(tmp_path):
+    path = tmp_path / "ledger.parquet"
+    for number in (1, 2):
+        ledger = append_trial(path, trial(number, np.zeros(64)))
+    found = trial_table(ledger, "f2", [0.02]).loc[0.02]
+    assert found["trials"] == 2 and found[["sharpe", "deflated_sharpe", "overfitting"]].isna().all()
+
+
 def test_row_of_a_run(tmp_path):
     config = load_config(changes={"run_dir": str(tmp_path / "mine")})
     run = Run(config, "05_evaluation")

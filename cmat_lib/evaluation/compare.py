@@ -50,5 +50,6 @@ def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _extent(test: pd.DataFrame) -> str:
-    symbols = ", ".join(sorted(test["symbol"].unique()))
-    return f"{symbols} from {test['timestamp'].min():%Y-%m-%d} to {test['timestamp'].max():%Y-%m-%d}"
+    symbols = sorted(test["symbol"].unique())
+    listed = ", ".join(symbols[:4]) + (f" and {len(symbols) - 4} more" if len(symbols) > 4 else "")
+    return f"{listed} from {test['timestamp'].min():%Y-%m-%d} to {test['timestamp'].max():%Y-%m-%d}"

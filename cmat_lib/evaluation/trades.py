@@ -3,7 +3,8 @@
 One trade: buy at the close of candle t, for which the score was computed. Sell at the take-profit barrier, the rise
 that the label calls a trigger, if a high of the next H candles reaches it; otherwise at the close of candle t+H. With
 ``triple_barrier`` labels a low at the lower barrier sells there, and a candle that touches both counts as the lower. An
-order at a barrier fills at the barrier, never better. Costs are one number per round trip. There is one position per
+order at the upper barrier fills there, never better; one at the lower barrier fills at the open where that is worse
+already. Costs are one number per round trip. There is one position per
 symbol at a time: a signal while one is open is skipped. Size, funding, and whether the close can be bought at all are
 not in these numbers.
 """
@@ -19,6 +20,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from cmat_lib.data.labels import trailing_volatility
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import LabelsConfig
+
+PRICES = ("open", "high", "low", "close")
 
 
 def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
@@ -41,13 +44,15 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         their horizon have no label and are never acted on.
     """
     close, rows = candles["close"].to_numpy(), np.arange(len(candles))
-    highs, lows, closes = (_ahead(candles[name], labels.horizon) for name in ("high", "low", "close"))  # (T, H)
+    opens, highs, lows, closes = (_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
     upper, lower = _barriers(candles, labels, bar)
     touched_upper = _first(100 * (highs / close[:, None] - 1) >= upper[:, None])
     touched_lower = _first(100 * (lows / close[:, None] - 1) <= lower[:, None])
     gross = 100 * (closes[:, -1] / close - 1)
     gross = np.where(touched_upper < labels.horizon, upper, gross)
-    gross = np.where((touched_lower < labels.horizon) & (touched_lower <= touched_upper), lower, gross)
+    stopped = (touched_lower < labels.horizon) & (touched_lower <= touched_upper)
+    gap = 100 * (opens[rows, np.minimum(touched_lower, labels.horizon - 1)] / close - 1)
+    gross = np.where(stopped, np.minimum(lower, gap), gross)
     gross[np.isnan(closes[:, -1]) | np.isnan(upper)] = np.nan
     held = np.minimum(np.minimum(touched_upper, touched_lower) + 1, labels.horizon)
     return pd.DataFrame({"gross_pct": gross, "exit": rows + held}, index=candles.index)
