@@ -124,14 +124,25 @@ def test_one_position_per_symbol_at_a_time():
     assert one_at_a_time(*line, np.array([], int)).tolist() == []
 
 
-def test_the_border_is_known_before_the_test():
-    traded = frame()
-    calibrate, test = (traded[traded["part"] == part] for part in ("calibrate", "test"))
+def test_the_border_is_the_quantile_of_the_month_before():
+    traded = frame(days=80)
+    test = traded[traded["part"] == "test"].reset_index(drop=True)
     (rows,) = signals(traded, "score", [0.05])
-    border = np.quantile(calibrate["score"], 0.95)
-    assert set(rows) == set(np.flatnonzero(test["score"] >= border))
-    higher = traded.assign(score=traded["score"] + 10 * (traded["part"] == "test"))
-    assert len(signals(higher, "score", [0.05])[0]) == len(test), "a drift of the scores shows as more signals"
+    for row in (0, 500, len(test) - 1):
+        moment = test["timestamp"][row]
+        before = traded[(traded["timestamp"] < moment) & (traded["timestamp"] >= moment - pd.Timedelta(days=30))]
+        assert (row in rows) == (test["score"][row] >= np.quantile(before["score"], 0.95))
+    assert len(rows) / len(test) == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_signal_knows_nothing_of_later_rows():
+    traded = frame(days=80)
+    later = traded["timestamp"] > pd.Timestamp("2024-02-15", tz="UTC")
+    changed = traded.assign(score=np.where(later, traded["score"] + 99, traded["score"]))
+    test = traded[traded["part"] == "test"]
+    early = np.flatnonzero(~later[test.index])
+    (a,), (b,) = (signals(frame_, "score", [0.1]) for frame_ in (traded, changed))
+    assert set(a) & set(early) == set(b) & set(early) and len(b) > len(a)
 
 
 def test_skill_earns_and_noise_does_not():
@@ -154,7 +165,8 @@ def test_table_holds_the_means_of_the_trades():
 
 def test_no_trades_give_nan():
     traded = frame()
-    traded.loc[traded["part"] == "test", "score"] = -99
+    traded["score"] = -np.arange(len(traded), dtype=float)  # ever lower
+    traded = traded[traded["symbol"] == "A"]
     row = decision_table(traded, ["score"], [0.1], RESAMPLING).loc[("score", 0.1)]
     assert row["trades"] == 0 and row.drop(["trades", "signal_share"]).isna().all()
 

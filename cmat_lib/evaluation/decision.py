@@ -16,14 +16,16 @@ from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interva
 
 WIDER_SHARES = (0.1, 0.2, 0.5)  # beyond the named ones, to see where an edge ends
 RANDOM_DRAWS = 500
+TRAILING = pd.Timedelta(days=30)
 
 
 def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> list[np.ndarray]:
-    """Rows of the test part whose score lies among the highest, for each of the `shares`.
+    """Rows of the test part whose score lies among the highest of the month before it, for each of the `shares`.
 
-    The border is the quantile of the calibrate part: the test part's own would know at its first candle how high the
-    scores of later ones will be. So the share of the test part that gives a signal is near the named one, not equal,
-    and a score with few values gives them in plateaus.
+    The border moves along: at every moment it is the quantile of all symbols' scores in the `TRAILING` time before,
+    which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
+    at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
+    reached again. The share of rows with a signal is near the named one, not equal to it.
 
     Parameters
     ----------
@@ -38,9 +40,16 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     list of int arrays
         Ascending numbers among the test rows.
     """
-    ranking = {p: score_arrays(predictions[predictions["part"] == p], score)[1] for p in ("calibrate", "test")}
-    borders = np.quantile(ranking["calibrate"], 1 - np.array(shares))
-    return [np.flatnonzero(ranking["test"] >= border) for border in borders]
+    rows = predictions[predictions["part"].isin(["calibrate", "test"])]
+    _, ranking, _ = score_arrays(rows, score)
+    order = np.argsort(rows["timestamp"].to_numpy(), kind="stable")
+    before = pd.Series(ranking[order], rows["timestamp"].to_numpy()[order]).rolling(TRAILING, closed="left")
+    is_test, found = (rows["part"] == "test").to_numpy(), []
+    for share in shares:
+        border = np.empty(len(rows))
+        border[order] = before.quantile(1 - share)  # NaN, and no signal, where nothing lies before
+        found.append(np.flatnonzero((ranking >= border)[is_test]))
+    return found
 
 
 def decide(

@@ -47,7 +47,11 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
         bottom.plot(shares, rows["trades"].where(rows["trades"] > 0), "o-", linewidth=1, markersize=4, **style)
     top.set(title=f"Net return per trade, costs of {cost_pct:g} % taken off", ylabel="percent per trade", xscale="log")
     top.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    bottom.set(ylabel="trades", yscale="log", xlabel="share of the highest scores acted on (calibrate part; log scale)")
+    bottom.set(
+        ylabel="trades",
+        yscale="log",
+        xlabel="share of the highest scores acted on, border from the month before (log scale)",
+    )
     bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     bottom.set_xticks(model.index)
     bottom.xaxis.set_major_formatter(PercentFormatter(1))
