@@ -67,6 +67,19 @@ def test_scores_stand_beside_base_rate_and_baselines(smoke):
     assert predictions["probability"].between(0, 1).all() and predictions["predicted_max_pct"].notna().all()
 
 
+def test_the_trial_stands_in_the_ledger_beside_the_run(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), "05_evaluation")
+    stored = run.read_json("metrics.json")
+    ledger = pd.read_parquet(folder / "ledger.parquet")
+    assert ledger["fingerprint"].tolist() == [run.fingerprint("04_training")]
+    auc = next(r["value"] for r in stored["scores"] if (r["score"], r["metric"]) == ("probability", "roc_auc"))
+    assert ledger["pooled_roc_auc"].item() == pytest.approx(auc)
+    decided = {row["share"]: row for row in stored["decision"] if row["score"] == "probability"}
+    assert ledger["trades_top_5"].item() == decided[0.05]["trades"]
+    assert len(ledger["daily_top_5"].item()) == 18 and {row["trials"] for row in stored["trials"]} == {1}
+
+
 def test_attention_is_kept(smoke):
     folder, _, _ = smoke
     run = Run(smoke_config(folder), STAGE_NAMES[0])
