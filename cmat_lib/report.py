@@ -11,7 +11,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from cmat_lib.files import write_text
-from cmat_lib.plots.evaluation import SCORE_NAMES
+from cmat_lib.plots.evaluation import score_name
 from cmat_lib.run import STAGE_NAMES, Run
 
 # nbconvert and Plotly's renderer link to require.js, MathJax and mermaid; no page needs them.
@@ -98,7 +98,7 @@ def _scores(run: Run) -> str:
     names = list(dict.fromkeys(row["score"] for row in rows))
     cells = {(row["score"], row["scope"]): _with_interval(row) for row in rows}
     lines = [
-        f'<tr><td>{html.escape(SCORE_NAMES.get(name, name))}</td><td class="number">{cells[name, "pooled"]}</td>'
+        f'<tr><td>{html.escape(score_name(name))}</td><td class="number">{cells[name, "pooled"]}</td>'
         f'<td class="number">{cells[name, "within"]}</td></tr>'
         for name in names
     ]

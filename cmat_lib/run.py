@@ -31,7 +31,7 @@ from cmat_lib.schema import SECTIONS
 
 
 class Stage(NamedTuple):
-    """One notebook: its name, and the sections (or top-level keys) of the parameters that change its results."""
+    """One notebook: its name, and the sections, top-level keys or ``section.key`` that change its results."""
 
     name: str
     sections: tuple[str, ...]
@@ -41,7 +41,7 @@ STAGES = (
     Stage("01_data_prep", ("data", "labels")),
     Stage("02_tda_cache", ("tda", "complexity")),
     Stage("03_model_build", ("fusion", "model")),
-    Stage("04_training", ("training", "logging", "seed")),
+    Stage("04_training", ("training", "logging", "seed", "evaluation.calibration")),
     Stage("05_evaluation", ("evaluation",)),
     Stage("06_attention_visualization", ("explain",)),
 )
@@ -105,6 +105,9 @@ class Run:
         return prints
 
     def _section(self, name: str) -> Any:
+        section, _, key = name.partition(".")
+        if key:
+            return getattr(getattr(self.config, section), key)
         if name not in SECTIONS:
             return getattr(self.config, name)
         return getattr(self.config, name).model_dump(mode="json", exclude=OPERATIONAL.get(name))

@@ -317,11 +317,20 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Scores and their intervals."""
 
-    top_share: Share = Field(0.02, description="precision is also given among this share of the highest probabilities")
+    calibration: Literal["isotonic", "temperature"] = Field("isotonic", description="from raw score to probability; temperature: slope and bias on the logit")
+    top_shares: list[Share] = Field([0.01, 0.02, 0.05], min_length=1, description="precision, recall and lift are also given among these shares of the highest scores; what acting on them would have returned, too")
+    cost_pct: Annotated[float, Field(ge=0)] = Field(0.2, description="fees and spread of one round trip (buy and sell), in percent")
     bootstrap_samples: Annotated[int, Field(ge=50)] = Field(500, description="resamples of the block bootstrap")
     block_horizons: Annotated[int, Field(ge=7)] = Field(7, description="bootstrap block length, in horizons")
     confidence: Share = Field(0.95, description="coverage of the intervals")
     batch_size: Positive = Field(4096, description="samples per forward pass")
+
+    @field_validator("top_shares")
+    @classmethod
+    def _shares_ascend(cls, shares: list[float]) -> list[float]:
+        if sorted(set(shares)) != shares:
+            raise ValueError("top_shares must be ascending and distinct")
+        return shares
 
 
 class ExplainConfig(Section):

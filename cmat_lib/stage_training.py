@@ -81,8 +81,10 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
         index = panel.index(part)
         raw[part], _ = predict(training.model, panel, index, config.evaluation.batch_size)
         trigger[part] = panel.samples["trigger"].to_numpy()[index.cpu()]
-    calibration = fit_calibration(raw["calibrate"], trigger["calibrate"])
-    threshold = choose_threshold(apply_calibration(raw["calibrate"], calibration), trigger["calibrate"])
+    calibration = fit_calibration(raw["calibrate"], trigger["calibrate"], config.evaluation.calibration)
+    probability = apply_calibration(raw["calibrate"], calibration)
+    when = panel.samples["timestamp"].iloc[panel.index("calibrate").cpu().numpy()]
+    threshold = choose_threshold(probability, trigger["calibrate"], when)
     content = _checkpoint(training.model, panel, config, run, threshold, calibration)
     save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), content)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]

@@ -1,4 +1,4 @@
-"""What each notebook computes, one function a stage; ``cmat train`` makes the same calls without pages."""
+"""What each notebook computes, one function a stage (04 in `stage_training`, 05 in `stage_evaluation`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ from cmat_lib.data.candles import audit, data_hash, load_market, read_market, wi
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.panel import Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.evaluation.baselines import tree_scores
-from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
-from cmat_lib.evaluation.calibration import apply_calibration
-from cmat_lib.evaluation.metrics import SCOPES, choose_thresholds, gap_table
-from cmat_lib.evaluation.uncertainty import Resampling, interval_table, paired_difference
 from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
@@ -33,7 +28,6 @@ from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
-SCORES = ("probability", "volatility", "trees")  # the model, and what it must beat
 
 
 def check_before_work(config: Config) -> None:
@@ -199,40 +193,6 @@ def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFram
     return table
 
 
-def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 05: predictions of every labelled sample, and scores with intervals beside the baselines.
-
-    Returns
-    -------
-    dict of DataFrame
-        ``predictions``, ``scores`` (test part), ``differences`` (model minus each baseline), ``gap`` (the model in
-        every part) and, on the synthetic market, ``oracle_share``; all also in the run folder.
-    """
-    device = pick_device(config.training)
-    model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)
-    panel = load_panel(config, run, device)
-    predictions = _predictions(model, panel, config, checkpoint)
-    thresholds = choose_thresholds(predictions, SCORES) | {"probability": checkpoint["threshold"]}
-    test = predictions[predictions["part"] == "test"]
-    resampling = Resampling.from_config(config)
-    top = config.evaluation.top_share
-    scores = interval_table(test, _with_oracle(thresholds, predictions), top, resampling)
-    differences = pd.concat(
-        {name: paired_difference(test, "probability", name, "roc_auc", resampling) for name in SCORES[1:]},
-        names=["baseline", "scope"],
-    )
-    gap = pd.concat(
-        {scope: gap_table(predictions, thresholds["probability"], top, scope=scope) for scope in SCOPES},
-        names=["scope", "metric"],
-    )
-    tables = {"scores": scores, "differences": differences, "gap": gap}
-    if ORACLE in predictions:
-        tables["oracle_share"] = oracle_share(test, SCORES, resampling)
-    run.save_frame("predictions.parquet", predictions)
-    run.save_json("metrics.json", {"thresholds": thresholds} | {name: records(t) for name, t in tables.items()})
-    return {"predictions": predictions, **tables}
-
-
 def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
     """Stage 06: attention maps of test samples, evenly spaced in time.
 
@@ -271,32 +231,6 @@ def predict(
     return tuple(
         torch.cat(column)[:, 0].float().cpu().numpy().astype(np.float64) for column in zip(*pairs, strict=True)
     )
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as mappings, index included, for JSON."""
-    return table.reset_index().to_dict("records")
-
-
-def _predictions(model, panel: Panel, config: Config, checkpoint: dict[str, Any]) -> pd.DataFrame:
-    """Frame of all samples of the four parts with the scores of the model and of the trees."""
-    size = config.evaluation.batch_size
-    indices = {part: panel.index(part) for part in PARTS}
-    trees = tree_scores({part: panel.batches(index, size) for part, index in indices.items()}, config)
-    every = torch.cat(list(indices.values()))
-    raw, max_pct = predict(model, panel, every, size)
-    frame = panel.samples.iloc[every.cpu().numpy()].drop(columns=["row", "local_row"]).reset_index(drop=True)
-    frame["raw_probability"] = raw
-    frame["probability"] = apply_calibration(raw, checkpoint["calibration"])
-    frame["predicted_max_pct"] = max_pct
-    frame["trees"] = np.concatenate(list(trees.values()))
-    return frame
-
-
-def _with_oracle(thresholds: dict[str, float], predictions: pd.DataFrame) -> dict[str, float]:
-    if ORACLE not in predictions:
-        return thresholds
-    return thresholds | choose_thresholds(predictions, [ORACLE])
 
 
 def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import log_loss
 
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
@@ -34,13 +35,52 @@ def test_equal_to_sklearn_also_outside_the_knots():
     np.testing.assert_allclose(apply_calibration(grid, fit_calibration(score, trigger)), expected, atol=1e-12)
 
 
-def test_knots_travel_in_a_weights_only_checkpoint():
+@pytest.mark.parametrize("method", ["isotonic", "temperature"])
+def test_calibration_travels_in_a_weights_only_checkpoint(method):
     _, trigger, score = distorted(500, 3)
-    knots = fit_calibration(score.astype(np.float32), trigger)
+    knots = fit_calibration(score.astype(np.float32), trigger, method)
     file = io.BytesIO()
     torch.save({"calibration": knots}, file)
     file.seek(0)
     assert torch.load(file, weights_only=True)["calibration"] == knots
+
+
+def platt(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores that are twice as sure as they may be and shifted by the weight of a balanced loss."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-3, 1, count)
+    truth = 1 / (1 + np.exp(-logits))
+    return truth, (rng.random(count) < truth).astype(float), 1 / (1 + np.exp(-(2 * logits + 5)))
+
+
+def test_temperature_finds_slope_and_bias():
+    _, trigger, score = platt(50_000, 0)
+    found = fit_calibration(score, trigger, "temperature")
+    assert found["slope"] == pytest.approx(0.5, abs=0.03) and found["bias"] == pytest.approx(-2.5, abs=0.1)
+    truth, _, fresh = platt(5000, 1)
+    np.testing.assert_allclose(apply_calibration(fresh, found), truth, atol=0.02)
+
+
+def test_temperature_minimises_log_loss():
+    _, trigger, score = distorted(3000, 5)
+    found = fit_calibration(score, trigger, "temperature")
+    best = log_loss(trigger, apply_calibration(score, found))
+    for change in ({"slope": 0.05}, {"slope": -0.05}, {"bias": 0.05}, {"bias": -0.05}):
+        moved = found | {name: found[name] + step for name, step in change.items()}
+        assert log_loss(trigger, apply_calibration(score, moved)) > best
+
+
+def test_temperature_never_turns_the_ranking_round():
+    _, trigger, score = distorted(2000, 6)
+    found = fit_calibration(1 - score, trigger, "temperature")
+    np.testing.assert_allclose(apply_calibration(np.array([0.1, 0.9]), found), trigger.mean())
+
+
+def test_temperature_needs_scores_with_a_logit():
+    found = fit_calibration([0, 0.4, 0.6, 1], [0, 1, 0, 1], "temperature")
+    assert np.isfinite(apply_calibration(np.array([0.0, 1.0]), found)).all()
+    with pytest.raises(CmatError, match=r"evaluation\.calibration: isotonic"):
+        fit_calibration(np.array([-0.1, 0.5, 0.6]), np.array([0, 1, 0]), "temperature")
 
 
 def test_one_class_is_an_error():

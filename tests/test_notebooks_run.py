@@ -67,6 +67,19 @@ def test_scores_stand_beside_base_rate_and_baselines(smoke):
     assert predictions["probability"].between(0, 1).all() and predictions["predicted_max_pct"].notna().all()
 
 
+def test_the_trial_stands_in_the_ledger_beside_the_run(smoke):
+    folder, _, _ = smoke
+    run = Run(smoke_config(folder), "05_evaluation")
+    stored = run.read_json("metrics.json")
+    ledger = pd.read_parquet(folder / "ledger.parquet")
+    assert ledger["fingerprint"].tolist() == [run.fingerprint("04_training")]
+    auc = next(r["value"] for r in stored["scores"] if (r["score"], r["metric"]) == ("probability", "roc_auc"))
+    assert ledger["pooled_roc_auc"].item() == pytest.approx(auc)
+    decided = {row["share"]: row for row in stored["decision"] if row["score"] == "probability"}
+    assert ledger["trades_top_5"].item() == decided[0.05]["trades"]
+    assert len(ledger["daily_top_5"].item()) == 18 and {row["trials"] for row in stored["trials"]} == {1}
+
+
 def test_attention_is_kept(smoke):
     folder, _, _ = smoke
     run = Run(smoke_config(folder), STAGE_NAMES[0])
@@ -138,11 +151,11 @@ def test_change_in_a_later_stage_keeps_the_earlier_ones(smoke):
     folder, _, _ = smoke
     copy = folder / "copy"
     shutil.copytree(folder / "run", copy)
-    config = smoke_config(folder, run_dir=str(copy), evaluation={"top_share": 0.1, "bootstrap_samples": 50})
+    config = smoke_config(folder, run_dir=str(copy), evaluation={"cost_pct": 0.1, "bootstrap_samples": 50})
     lines = []
     run_notebooks(config, select_stages("01", "05"), lines.append)
     assert [line.endswith("up to date") for line in lines] == [True, True, True, True, False]
-    assert load_config(copy / "params.yaml").evaluation.top_share == 0.1
+    assert load_config(copy / "params.yaml").evaluation.cost_pct == 0.1
 
 
 def test_stock_papermill_runs_a_page(smoke, tmp_path):
@@ -167,7 +180,7 @@ def test_misspelt_section_stops_stock_papermill(tmp_path):
 def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monkeypatch):
     folder, _, _ = smoke
     shutil.copytree(folder / "run", tmp_path / "run")
-    config = smoke_config(folder, run_dir=str(tmp_path / "run"), evaluation={"top_share": 0.2, "bootstrap_samples": 50})
+    config = smoke_config(folder, run_dir=str(tmp_path / "run"), evaluation={"cost_pct": 0.3, "bootstrap_samples": 50})
     (tmp_path / "notebooks").mkdir()
     broken = json.loads((project_root() / "notebooks/05_evaluation.ipynb").read_text())
     broken["cells"][-3:-3] = [papermill.iorw.nbformat.v4.new_code_cell("1 / 0", id="bang")]

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cmat_lib.evaluation.breakdown import precision_by_share, reliability_table
-from cmat_lib.evaluation.metrics import METRICS, SCOPES
+from cmat_lib.evaluation.breakdown import auc_by_group, precision_by_share, reliability_table, time_groups
+from cmat_lib.evaluation.metrics import SCOPES, metric_names
+from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.plots import evaluation as plots
 from cmat_lib.plots import intervals
+
+RESAMPLING = Resampling(pd.Timedelta("20h"), samples=50)
 
 
 def title(axes):
@@ -33,7 +36,7 @@ def part():
 @pytest.fixture
 def scores():
     names = ("probability", "volatility")
-    index = pd.MultiIndex.from_product([names, SCOPES, METRICS], names=["score", "scope", "metric"])
+    index = pd.MultiIndex.from_product([names, SCOPES, metric_names()], names=["score", "scope", "metric"])
     value = np.linspace(0.1, 0.6, len(index))
     table = pd.DataFrame({"value": value, "low": value - 0.05, "high": value + 0.05}, index=index)
     table.loc[("volatility", slice(None), "brier"), :] = np.nan
@@ -56,16 +59,43 @@ def test_score_forest_draws_values_intervals_and_no_skill(scores):
     assert [text.get_text() for text in panels[0].get_yticklabels()] == ["model", "volatility alone"]
 
 
+def test_every_metric_has_a_name_and_its_no_skill():
+    named = {metric: plots.metric_name(metric) for metric in metric_names()}
+    assert len(set(named.values())) == len(named)
+    assert named["precision_top_2"] == "precision, top 2 %" and named["recall"] == "recall, at threshold"
+    skill = {metric: plots.no_skill(metric, 0.2) for metric in metric_names()}
+    assert skill["roc_auc"] == 0.5 and skill["precision_top_5"] == skill["pr_auc"] == 0.2
+    assert skill["recall_top_5"] == 0.05 and skill["lift_top_1"] == 1 and skill["brier_skill"] == skill["mcc"] == 0
+    assert skill["brier"] == pytest.approx(0.16) and np.isnan(skill["recall"])
+    assert plots.score_name("raw_trees") == plots.score_name("trees") == "boosted trees"
+
+
 def test_difference_forest_has_its_sign():
-    index = pd.MultiIndex.from_product([["volatility", "trees"], SCOPES], names=["baseline", "scope"])
-    table = pd.DataFrame({"difference": [0.1, 0.2, -0.1, -0.2]}, index=index)
-    table["low"], table["high"] = table["difference"] - 0.05, table["difference"] + 0.05
-    figure = intervals.difference_forest(table, 0.9)
+    metrics = ["roc_auc", "brier"]
+    index = pd.MultiIndex.from_product(
+        [["volatility", "trees"], SCOPES, metrics], names=["baseline", "scope", "metric"]
+    )
+    table = pd.DataFrame({"value": [0.1, -9, 0.2, -9, -0.1, -9, -0.2, -9]}, index=index)
+    table["low"], table["high"] = table["value"] - 0.05, table["value"] + 0.05
+    figure = intervals.difference_forest(table, metrics, 0.9)
     axes = figure.axes[0]
     points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
     assert points == [0.1, -0.1, 0.2, -0.2], "pooled first, then within"
     assert [t.get_text() for t in axes.get_yticklabels()] == ["model − volatility alone", "model − boosted trees"]
-    assert axes.lines[0].get_xdata()[0] == 0 and "90%" in title(axes)
+    assert axes.lines[0].get_xdata()[0] == 0 and "90%" in figure.get_suptitle()
+    assert [title(axes) for axes in figure.axes] == ["ROC-AUC", "Brier score (lower is better)"]
+
+
+def test_ablation_forest_keeps_the_order_of_rows():
+    index = pd.MultiIndex.from_product(
+        [["whole", "concat", "trees"], SCOPES, ["roc_auc"]], names=["row", "scope", "metric"]
+    )
+    table = pd.DataFrame({"value": np.linspace(0.5, 0.8, 6), "low": 0.4, "high": 0.9}, index=index)
+    axes = intervals.ablation_forest(table, "roc_auc", 0.95).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["whole", "concat", "trees"]
+    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points, table["value"].to_numpy()[[0, 2, 4, 1, 3, 5]])
+    assert axes.lines[-1].get_xdata()[0] == 0.5
 
 
 def test_gap_chart_shows_every_part_over_its_own_base_rate():
@@ -89,31 +119,49 @@ def test_curves_rank_by_the_raw_score(part):
 
 
 def test_reliability_before_and_after(part):
-    panels = plots.reliability(part).axes
-    for axes, column in zip(panels, ("raw_probability", "probability"), strict=True):
-        table = reliability_table(part[column].to_numpy(), part["trigger"].to_numpy())
-        np.testing.assert_allclose(axes.collections[0].get_offsets(), table[["predicted", "observed"]])
-        brier = np.mean((part[column] - part["trigger"]) ** 2)
-        assert f"{brier:.4f}" in title(axes)
-        assert axes.get_xlim()[1] > table["predicted"].max() and axes.get_ylim()[1] > table["observed"].max()
+    columns = {"Before": "raw_probability", "After": "probability"}
+    tables = {name: reliability_table(part, column, RESAMPLING) for name, column in columns.items()}
+    for axes, (name, table) in zip(plots.reliability(tables, 0.95).axes, tables.items(), strict=True):
+        bars, points = axes.collections
+        np.testing.assert_allclose(points.get_offsets(), table[["predicted", "observed"]])
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends, table[["low", "high"]])
+        error = np.mean(np.abs(table["predicted"] - table["observed"]))  # ten groups of forty
+        assert title(axes) == f"{name}: calibration error {error:.4f}"
+        assert axes.get_ylim()[1] > table["high"].max() and "95%" in axes.get_ylabel()
 
 
-def test_score_over_time_draws_periods_and_base_rates():
-    index = pd.to_datetime(["2024-01-01", "2024-01-08", "2024-01-15"]).rename("period")
-    table = pd.DataFrame({"probability": [0.6, np.nan, 0.7], "base_rate": [0.1, 0.0, 0.2], "n": 10}, index=index)
-    table.attrs["period"] = "week"
-    top, bottom = plots.score_over_time(table, ["probability"]).axes
-    np.testing.assert_allclose(lines(top)["model"].get_ydata(), table["probability"])
-    assert [bar.get_height() for bar in bottom.patches] == [0.1, 0.0, 0.2]
-    assert "per week" in title(top) and bottom.get_xlabel() == "start of the week (UTC)"
+def test_auc_by_group_draws_groups_band_and_base_rates(part):
+    table = auc_by_group(part, time_groups(part), ["probability", "volatility"], RESAMPLING)
+    top, bottom = plots.auc_by_group(table, 0.95).axes
+    model = table.xs("probability", level="score")
+    np.testing.assert_allclose(lines(top)["model"].get_ydata(), model["value"])
+    np.testing.assert_allclose(lines(top)["volatility alone"].get_ydata(), table.xs("volatility", level=1)["value"])
+    band = top.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(model["low"].min()) and band[:, 1].max() == pytest.approx(
+        model["high"].max()
+    )
+    np.testing.assert_allclose([bar.get_height() for bar in bottom.patches], model["base_rate"])
+    assert "by week" in title(top) and bottom.get_xlabel() == "start of the week (UTC)"
     assert bottom.patches[0].get_width() == pytest.approx(0.8 * 7), "days"
+
+
+def test_auc_by_hour_has_bars_of_hours(part):
+    groups = part["timestamp"].dt.hour.rename("hour of day") // 6 * 6
+    table = auc_by_group(part, groups, ["probability"], RESAMPLING)
+    _, bottom = plots.auc_by_group(table, 0.95).axes
+    assert [bar.get_width() for bar in bottom.patches] == [pytest.approx(4.8)] * 4
+    assert bottom.get_xlabel() == "hour of day (UTC)"
 
 
 def test_precision_curve_stands_over_the_base_rate(part):
     table = precision_by_share(part, ["probability", "volatility"], [0.05, 0.2, 0.8])
-    axes = plots.precision_curve(table, base_rate=0.25, top_share=0.02).axes[0]
+    axes = plots.precision_curve(table, base_rate=0.25, top_shares=[0.02, 0.1]).axes[0]
     np.testing.assert_allclose(lines(axes)["model"].get_ydata(), table["probability"])
-    assert lines(axes)["base rate 25.0%"].get_ydata()[0] == 0.25 and lines(axes)["top 2.0%"].get_xdata()[0] == 0.02
+    assert (
+        lines(axes)["base rate 25.0%"].get_ydata()[0] == 0.25
+        and lines(axes)["shares of the score table"].get_xdata()[0] == 0.02
+    )
     assert axes.get_xscale() == "log"
 
 

@@ -61,7 +61,8 @@ def test_other_parameters_name_the_notebook(config):
         ("complexity", "higuchi_kmax", 8, 1),
         ("fusion", "num_layers", 1, 2),
         ("training", "epochs", 3, 3),
-        ("evaluation", "top_share", 0.05, 4),
+        ("evaluation", "calibration", "temperature", 3),  # fitted and stored with the model
+        ("evaluation", "cost_pct", 0.05, 4),
         ("explain", "max_samples", 7, 5),
         ("tda", "jobs", 1, 6),
         ("tda", "backend", "dask", 6),

@@ -6,14 +6,8 @@ import pytest
 
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.metrics import scores, scores_within
-from cmat_lib.evaluation.uncertainty import (
-    Resampling,
-    block_bootstrap,
-    interval,
-    interval_table,
-    paired_difference,
-)
+from cmat_lib.evaluation.metrics import scores
+from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, draw_scores, interval, paired_difference
 
 HOUR = pd.Timedelta("1h")
 
@@ -95,21 +89,32 @@ def test_coverage_on_an_autoregressive_process():
     assert hits[1] / trials < 0.6
 
 
-def test_interval_table_brackets_the_tables_scores():
+def test_intervals_bracket_the_scores_of_the_rows():
     frame = overlapping_frame()
-    table = interval_table(frame, {"probability": 0.5, "trees": 0.5}, 0.02, Resampling(168 * HOUR, samples=60))
-    pooled, within = scores(frame, 0.5, 0.02), scores_within(frame, 0.5, 0.02)
+    table = draw_scores(frame, {"probability": 0.5, "trees": 0.5}, Resampling(168 * HOUR, samples=60)).table()
+    pooled, within = (scores(frame, 0.5, scope=scope) for scope in ("pooled", "within"))
     assert table.loc[("probability", "pooled", "pr_auc"), "value"] == pytest.approx(pooled["pr_auc"], abs=1e-12)
     assert table.loc[("probability", "within", "brier"), "value"] == pytest.approx(within["brier"], abs=1e-12)
     assert (table["low"] < table["high"]).all()
-    assert table["value"].between(table["low"], table["high"]).mean() > 0.9
+    inside = table["value"].between(table["low"], table["high"])
+    assert inside.drop("ece", level="metric").mean() > 0.9
+
+
+def test_differences_are_those_of_the_resamples():
+    frame = overlapping_frame(count=1300)
+    draws = draw_scores(frame, {"probability": 0.5, "trees": 0.5}, Resampling(168 * HOUR, samples=50))
+    table, metric = draws.differences("probability"), draws.metrics.index("precision_top_2")
+    row = table.loc[("trees", "within", "precision_top_2")]
+    assert row["value"] == pytest.approx(draws.value[0, 1, metric] - draws.value[1, 1, metric])
+    low, high = interval(draws.samples[:, 0, 1, metric] - draws.samples[:, 1, 1, metric], 0.95)
+    assert (row["low"], row["high"]) == (low, high)
+    assert table.index.unique("baseline").tolist() == ["trees"]
 
 
 def test_difference_of_identical_columns_is_exactly_zero():
     frame = overlapping_frame(count=1000).assign(copy=lambda f: f["probability"])
-    for other in ("copy", "probability"):
-        table = paired_difference(frame, "probability", other, "pr_auc", Resampling(168 * HOUR, samples=50))
-        assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    table = paired_difference(frame, "probability", "copy", "pr_auc", Resampling(168 * HOUR, samples=50))
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
 
 
 def test_paired_interval_is_narrower_than_the_two_scores_apart():
@@ -118,7 +123,7 @@ def test_paired_interval_is_narrower_than_the_two_scores_apart():
     frame["near"] = frame["probability"] + 0.05 * rng.normal(size=len(frame))
     resampling = Resampling(168 * HOUR, samples=100)
     paired = paired_difference(frame, "probability", "near", "roc_auc", resampling).loc["pooled"]
-    alone = interval_table(frame, {"probability": np.nan}, 0.02, resampling).loc[("probability", "pooled", "roc_auc")]
+    alone = draw_scores(frame, {"probability": np.nan}, resampling).table().loc[("probability", "pooled", "roc_auc")]
     assert paired["high"] - paired["low"] < 0.5 * (alone["high"] - alone["low"])
     assert paired["difference"] == pytest.approx(paired["a"] - paired["b"])
 

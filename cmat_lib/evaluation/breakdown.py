@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.metrics import METRICS, SCOPES, precision_top, score_arrays, scores
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
-from cmat_lib.evaluation.weighted import FrameScores
+from cmat_lib.evaluation.metrics import SCOPES, score_arrays
+from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, block_bootstrap, intervals
+from cmat_lib.evaluation.weighted import BINS, Ranking, equal_mass_bins, hits_at_top, roc_auc
 
 OUTCOMES = ("hit", "false alarm", "miss", "quiet")
 ORACLE = "oracle_probability"
@@ -37,23 +37,8 @@ def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> 
     return np.select([alarm & rose, alarm, rose], OUTCOMES[:3], OUTCOMES[3])
 
 
-def scores_by_period(frame: pd.DataFrame, columns: Sequence[str], metric: str = "roc_auc") -> pd.DataFrame:
-    """One score per calendar week, or per month when `frame` is long, all symbols together.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Predictions of one part.
-    columns : sequence of str
-        Score columns.
-    metric : str
-        An entry of `METRICS` that needs no threshold.
-
-    Returns
-    -------
-    DataFrame
-        Index: start of the period (UTC, without zone); columns `columns` (NaN where the period has one class only),
-        ``base_rate``, ``n``. Its ``attrs["period"]`` is ``"week"`` or ``"month"``.
+def time_groups(frame: pd.DataFrame) -> pd.Series:
+    """Start of each row's calendar month (UTC), or of its week when `frame` is short; its name says which.
 
     Raises
     ------
@@ -62,15 +47,65 @@ def scores_by_period(frame: pd.DataFrame, columns: Sequence[str], metric: str = 
     """
     if frame.empty:
         raise CmatError("scores by period: there are no rows; check the shares of data.split_shares")
-    time = pd.DatetimeIndex(frame["timestamp"]).tz_convert(None)
+    time = frame["timestamp"].dt.tz_convert(None)
     name, code = ("month", "M") if time.max() - time.min() >= MONTHLY_FROM else ("week", "W")
-    rows = {}
-    for period, part in frame.groupby(time.to_period(code).start_time):
-        found = {column: scores(part, np.nan, 0.5, column) for column in columns}
-        first = found[columns[0]]
-        rows[period] = {column: found[column][metric] for column in columns} | {k: first[k] for k in ("base_rate", "n")}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("period")
-    table.attrs["period"] = name
+    return time.dt.to_period(code).dt.start_time.rename(name)
+
+
+def hour_groups(frame: pd.DataFrame) -> pd.Series:
+    """Hour of day (UTC) of each row, 0 to 23."""
+    return frame["timestamp"].dt.hour.rename("hour of day")
+
+
+def volatility_groups(frame: pd.DataFrame, volatility: str = "raw_volatility") -> pd.Series:
+    """Tenth of trailing volatility of each row, 1 to 10, each symbol by its own: a wild symbol is no wild moment."""
+    rank = frame.groupby("symbol", observed=True)[volatility].rank(method="average")
+    size = frame.groupby("symbol", observed=True)[volatility].transform("size")
+    return (((rank - 0.5) * 10 / size).astype(int) + 1).rename("volatility decile")
+
+
+def auc_by_group(
+    frame: pd.DataFrame, groups: pd.Series, columns: Sequence[str], resampling: Resampling
+) -> pd.DataFrame:
+    """ROC-AUC inside each group of rows, all symbols together, with intervals from resamples of the whole frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Predictions of one part.
+    groups : Series
+        Group of each row of `frame`.
+    columns : sequence of str
+        Score columns.
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame
+        Index (group, score); columns ``value``, ``low``, ``high`` (NaN where a group has one class only),
+        ``base_rate``, ``n``. The group level has the name of `groups`.
+
+    Raises
+    ------
+    CmatError
+        If there are no rows, or a column is missing or has a missing value.
+    """
+    members = frame.groupby(groups.to_numpy()).indices
+    arrays = {name: score_arrays(frame, name)[:2] for name in columns}
+    rankings = [[Ranking(*(v[rows] for v in pair)) for pair in arrays.values()] for rows in members.values()]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        parts = [weights[rows] for rows in members.values()]
+        return np.array([[roc_auc(*r.counts(w)) for r in row] for row, w in zip(rankings, parts, strict=True)])
+
+    limits = intervals(block_bootstrap(frame["timestamp"], statistic, resampling), resampling.confidence)
+    index = pd.MultiIndex.from_product([list(members), columns], names=[groups.name, "score"])
+    values = statistic(np.ones(len(frame)))
+    table = pd.DataFrame({"value": values.ravel()}, index=index)
+    table["low"], table["high"] = limits.reshape(-1, 2).T
+    sizes = frame.groupby(groups.to_numpy())["trigger"].agg(["mean", "size"]).loc[list(members)]
+    table["base_rate"] = np.repeat(sizes["mean"].to_numpy(), len(columns))
+    table["n"] = np.repeat(sizes["size"].to_numpy(), len(columns))
     return table
 
 
@@ -91,35 +126,54 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
     DataFrame
         Index `shares`, columns `columns`.
     """
-    arrays = {column: score_arrays(frame, column)[:2] for column in columns}
-    table = {column: [precision_top(*pair, share) for share in shares] for column, pair in arrays.items()}
+    table = {}
+    for column in columns:
+        counts = Ranking(*score_arrays(frame, column)[:2]).counts(np.ones(len(frame)))
+        table[column] = [np.divide(*hits_at_top(*counts, share)) for share in shares]
     return pd.DataFrame(table, index=pd.Index(shares, name="share"))
 
 
-def reliability_table(probability: np.ndarray, trigger: np.ndarray, bins: int = 10) -> pd.DataFrame:
+def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = BINS) -> pd.DataFrame:
     """Mean probability beside the observed share of triggers, in groups of about equal size.
 
     Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups.
 
     Parameters
     ----------
-    probability, trigger : (N,) arrays
+    frame : DataFrame
+        Predictions of one part.
+    column : str
+        Probabilities.
+    resampling : Resampling
     bins : int
         Largest number of groups.
 
     Returns
     -------
     DataFrame
-        One row per group, ascending: ``predicted``, ``observed``, ``n``.
+        One row per group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
     """
-    frame = pd.DataFrame({"predicted": np.asarray(probability, np.float64), "observed": np.asarray(trigger)})
-    rank = frame["predicted"].rank(method="average") - 0.5  # 0.5 to N - 0.5
-    group = (rank * bins / len(frame)).astype(int).to_numpy()
-    table = frame.groupby(group).mean()
-    return table.assign(n=np.bincount(group)[table.index]).reset_index(drop=True)
+    trigger, _, probability = score_arrays(frame, column)
+    group = np.unique(equal_mass_bins(probability, bins), return_inverse=True)[1]
+
+    def observed(weights: np.ndarray) -> np.ndarray:
+        rows = np.bincount(group, weights)
+        return np.divide(np.bincount(group, weights * trigger), rows, out=np.full(len(rows), np.nan), where=rows > 0)
+
+    limits = intervals(block_bootstrap(frame["timestamp"], observed, resampling), resampling.confidence)
+    size = np.bincount(group)
+    return pd.DataFrame(
+        {
+            "predicted": np.bincount(group, probability) / size,
+            "observed": observed(np.ones(len(group))),
+            "low": limits[:, 0],
+            "high": limits[:, 1],
+            "n": size,
+        }
+    )
 
 
-def oracle_share(frame: pd.DataFrame, columns: Sequence[str], resampling: Resampling) -> pd.DataFrame:
+def oracle_share(draws: ScoreDraws) -> pd.DataFrame:
     """Share of the oracle's lift: ``(AUC - 0.5) / (AUC of the oracle - 0.5)``, on the same resamples.
 
     The oracle knows the true probability of every row and still errs, as the future has chance in it. Its ROC-AUC,
@@ -127,30 +181,26 @@ def oracle_share(frame: pd.DataFrame, columns: Sequence[str], resampling: Resamp
 
     Parameters
     ----------
-    frame : DataFrame
-        Predictions of one part, with the column ``oracle_probability``.
-    columns : sequence of str
-        Score columns to compare.
-    resampling : Resampling
+    draws : ScoreDraws
+        Of the columns to compare and of ``oracle_probability``.
 
     Returns
     -------
     DataFrame
         Index (score, scope), columns ``value``, ``low``, ``high``; NaN where the oracle itself has no lift.
     """
-    names = [name for name in columns if name != ORACLE]
-    statistic = FrameScores(frame, dict.fromkeys([*names, ORACLE], np.nan), top_share=0.5)
+    place, metric = draws.names.index(ORACLE), draws.metrics.index("roc_auc")
+    names = [name for name in draws.names if name != ORACLE]
 
-    def share(weights: np.ndarray) -> np.ndarray:
-        lift = statistic(weights)[..., METRICS.index("roc_auc")] - 0.5  # (columns + 1, scopes)
-        nothing = np.full_like(lift[:-1], np.nan)
-        return np.divide(lift[:-1], lift[-1], out=nothing, where=lift[-1] > MIN_ORACLE_LIFT).ravel()
+    def share(scores: np.ndarray) -> np.ndarray:
+        lift = scores[..., metric] - 0.5  # (..., columns, scopes)
+        oracle = lift[..., [place], :]
+        nothing = np.full_like(lift, np.nan)
+        return np.delete(np.divide(lift, oracle, out=nothing, where=oracle > MIN_ORACLE_LIFT), place, axis=-2)
 
-    samples = block_bootstrap(frame["timestamp"], share, resampling)
-    limits = np.array([interval(column, resampling.confidence) for column in samples.T])
+    limits = intervals(share(draws.samples), draws.confidence).reshape(-1, 2)
     index = pd.MultiIndex.from_product([names, SCOPES], names=["score", "scope"])
-    values = share(np.ones(len(frame)))
-    return pd.DataFrame({"value": values, "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+    return pd.DataFrame({"value": share(draws.value).ravel(), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
 
 
 def with_intervals(table: pd.DataFrame, digits: int = 3) -> pd.Series:

@@ -1,42 +1,52 @@
 """Scores of a predictions frame: pooled and within symbols, for any score column.
 
-A predictions frame has one row per symbol and candle with the columns ``symbol``, ``timestamp``, ``part``,
-``trigger`` (0/1) and one or more score columns (``probability``, ``volatility``, ``trees``,
-``oracle_probability``). A score that the rows cannot define (one class only, no alarm) is NaN, never an exception, so
-that a table over many symbols survives a quiet one.
+A predictions frame has one row per symbol and candle with the columns ``symbol``, ``timestamp``, ``part``, ``trigger``
+(0/1) and one or more score columns (``probability`` of the model, ``volatility``, ``trees``, ``oracle_probability``),
+each a calibrated probability, most with an uncalibrated twin (``raw_probability``) that ranks. A score that the rows
+cannot define (one class only, no alarm) is NaN, never an exception, so that a table over many symbols survives a quiet
+one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from cmat_lib.data.panel import PARTS
 from cmat_lib.errors import CmatError
+from cmat_lib.evaluation.weighted import WeightedScores
 
-METRICS = (
-    "roc_auc",
-    "pr_auc",
-    "precision_at_threshold",
-    "recall_at_threshold",
-    "precision_top",
-    "brier",
-    "base_rate",
-)
 SCOPES = ("pooled", "within")
-NOT_PROBABILITIES = ("volatility",)
+TOP_SHARES = (0.01, 0.02, 0.05)
+
+
+def metric_names(top_shares: Sequence[float] = TOP_SHARES) -> list[str]:
+    """Names of all scores, in order.
+
+    ``roc_auc``, ``pr_auc`` (average precision); at the threshold ``precision``, ``recall``, ``lift`` (precision over
+    base rate), ``mcc`` (Matthews' correlation) and ``alarm_share``; precision, recall and lift among the highest
+    ``top_shares`` of the rows (``precision_top_2`` for 0.02: percent); ``brier``, ``brier_skill`` (1 minus Brier over
+    that of the base rate, which the rows themselves reveal: a hard opponent), ``ece`` (expected calibration error over
+    ten bins of equal size; Naeini, Cooper & Hauskrecht 2015), ``base_rate``.
+    """
+    tops = [f"{name}_top_{top_name(share)}" for share in top_shares for name in ("precision", "recall", "lift")]
+    at_threshold = ["precision", "recall", "lift", "mcc", "alarm_share"]
+    return ["roc_auc", "pr_auc", *at_threshold, *tops, "brier", "brier_skill", "ece", "base_rate"]
+
+
+def top_name(share: float) -> str:
+    """Share as percent without superfluous digits: ``2`` for 0.02, ``0.5`` for 0.005."""
+    return f"{100 * share:.6g}"
 
 
 def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of `frame` that a score needs, checked.
 
-    Calibration by isotonic regression maps whole ranges to one value, and ties cost ranking scores. So a column is
-    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one (``raw_probability``), and by itself
-    otherwise; threshold and Brier score always use the column itself.
+    Isotonic calibration maps whole ranges to one value, and ties cost ranking scores. So a column is ranked by its
+    uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier score and
+    calibration error always use the column itself.
 
     Parameters
     ----------
@@ -69,126 +79,115 @@ def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.nd
     return arrays["trigger"], arrays[ranking], arrays[score]
 
 
-def scores(frame: pd.DataFrame, threshold: float, top_share: float, score: str = "probability") -> dict[str, float]:
-    """All scores of one column over the rows of `frame`, symbols pooled.
+class FrameScores:
+    """All scores of several columns over one frame, pooled and within symbols, as one weighted statistic.
+
+    Pooling flatters: symbols with more triggers tend to get higher scores, which ranks symbols and not moments. Within
+    a symbol nothing of that is left: the mean over symbols of each symbol's own scores, symbols that show one class
+    only left out, each score over the symbols that define it.
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        Predictions, N rows.
+    thresholds : mapping
+        Score column -> threshold; a row is an alarm when its score is at least this, NaN is no threshold.
+    top_shares : sequence of float
+
+    Raises
+    ------
+    CmatError
+        If a column is missing or has a missing value.
+    """
+
+    def __init__(self, frame: pd.DataFrame, thresholds: Mapping[str, float], top_shares: Sequence[float] = TOP_SHARES):
+        self.members = list(frame.groupby("symbol", observed=True).indices.values())
+        self.columns = []
+        for name, threshold in thresholds.items():
+            arrays = score_arrays(frame, name)
+            within = [WeightedScores(*(v[rows] for v in arrays), threshold, top_shares) for rows in self.members]
+            self.columns.append((WeightedScores(*arrays, threshold, top_shares), within))
+        self.size = len(metric_names(top_shares))
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """(columns, scopes, metrics) scores for weights (N,)."""
+        parts = [weights[rows] for rows in self.members]
+        return np.array(
+            [
+                [pooled(weights), self._mean([score(part) for score, part in zip(within, parts, strict=True)])]
+                for pooled, within in self.columns
+            ]
+        )
+
+    def _mean(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Mean over the symbols that show both classes, (metrics,)."""
+        table = np.array([row for row in rows if not np.isnan(row[0])]).reshape(-1, self.size)
+        defined = ~np.isnan(table)
+        count = defined.sum(axis=0)
+        total = np.where(defined, table, 0.0).sum(axis=0)
+        return np.divide(total, count, out=np.full(self.size, np.nan), where=count > 0)
+
+
+def scores(
+    frame: pd.DataFrame,
+    threshold: float,
+    top_shares: Sequence[float] = TOP_SHARES,
+    score: str = "probability",
+    scope: str = "pooled",
+) -> dict[str, float]:
+    """All scores of one column over the rows of `frame`.
 
     Parameters
     ----------
     frame : pd.DataFrame
         Predictions, N rows.
     threshold : float
-        A row is an alarm when its score is at least this; NaN leaves precision and recall at the threshold undefined.
-    top_share : float
-        Share of the highest scores for ``precision_top``, in (0, 1).
+        A row is an alarm when its score is at least this; NaN leaves the scores at the threshold undefined.
+    top_shares : sequence of float
+        Shares of the highest scores, each in (0, 1).
     score : str
         Score column; see `score_arrays` for what ranks it.
+    scope : {"pooled", "within"}
+        See `FrameScores`.
 
     Returns
     -------
     dict
-        The entries of `METRICS` (each in [0, 1] or NaN), ``n`` rows and ``triggers`` among them. ``brier`` is NaN for
-        the columns in `NOT_PROBABILITIES`.
+        The entries of `metric_names`.
 
     Raises
     ------
     CmatError
         If a column is missing or has a missing value.
     """
-    trigger, ranking, probability = score_arrays(frame, score)
-    n, triggers = len(trigger), int(trigger.sum())
-    alarms = probability >= threshold
-    hits = trigger[alarms].sum()
-    return {
-        "roc_auc": roc_auc_score(trigger, ranking) if 0 < triggers < n else math.nan,
-        "pr_auc": average_precision_score(trigger, ranking) if 0 < triggers < n else math.nan,
-        "precision_at_threshold": _ratio(hits, alarms.sum()),
-        "recall_at_threshold": math.nan if math.isnan(threshold) else _ratio(hits, triggers),
-        "precision_top": precision_top(trigger, ranking, top_share),
-        "brier": math.nan if score in NOT_PROBABILITIES or n == 0 else float(np.mean((probability - trigger) ** 2)),
-        "base_rate": _ratio(triggers, n),
-        "n": n,
-        "triggers": triggers,
-    }
+    found = FrameScores(frame, {score: threshold}, top_shares)(np.ones(len(frame)))[0, SCOPES.index(scope)]
+    return dict(zip(metric_names(top_shares), found.tolist(), strict=True))
 
 
-def precision_top(trigger: np.ndarray, ranking: np.ndarray, top_share: float) -> float:
-    """Share of triggers among the highest ``round(top_share * N)`` scores (at least one row).
-
-    Rows tied at the border count in proportion, so the result does not depend on the order of rows.
-
-    Parameters
-    ----------
-    trigger, ranking : (N,) arrays
-    top_share : float
-        In (0, 1).
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN without rows.
-    """
-    if len(trigger) == 0:
-        return math.nan
-    k = max(1, round(top_share * len(trigger)))
-    border = np.partition(ranking, -k)[-k]
-    above, tied = ranking > border, ranking == border
-    return float((trigger[above].sum() + (k - above.sum()) * trigger[tied].mean()) / k)
-
-
-def scores_within(
-    frame: pd.DataFrame, threshold: float, top_share: float, score: str = "probability"
-) -> dict[str, float]:
-    """Mean over symbols of each symbol's own scores; symbols that show one class only are left out.
-
-    Pooling flatters: symbols with more triggers tend to get higher scores, which ranks symbols and not moments.
-    Within a symbol nothing of that is left.
-
-    Parameters
-    ----------
-    frame, threshold, top_share, score
-        As for `scores`; ``precision_top`` takes the share of each symbol's rows.
-
-    Returns
-    -------
-    dict
-        As `scores`; an entry undefined for a symbol is averaged over the others. ``n`` and ``triggers`` count the
-        rows of the symbols that are in the mean.
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value.
-    """
-    per_symbol = [scores(rows, threshold, top_share, score) for _, rows in frame.groupby("symbol", observed=True)]
-    used = [result for result in per_symbol if 0 < result["triggers"] < result["n"]]
-    means = {name: mean_of_defined([result[name] for result in used]) for name in METRICS}
-    return means | {name: sum(result[name] for result in used) for name in ("n", "triggers")}
-
-
-def mean_of_defined(values: Sequence[float]) -> float:
-    """Mean of the values that are not NaN; NaN, without a warning, if there are none."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
-
-
-def choose_threshold(probability: np.ndarray, trigger: np.ndarray) -> float:
-    """Threshold with the highest F1 score, to be chosen on the calibrate part.
+def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: pd.Series) -> float:
+    """Threshold with the highest F1 score, mean over the weeks of the calibrate part.
 
     F1 needs no costs of misses and false alarms, which nobody has given, and unlike accuracy it does not answer
-    "never" at a base rate of a few percent. The stop part has already chosen the epoch and the test part must stay
-    unseen: neither may choose the threshold. Among equal F1 the highest threshold wins (fewest alarms).
+    "never" at a base rate of a few percent. Triggers come in clusters: over all rows at once, the one week of a crash
+    that has half of them decides, and answers with a probability that quiet weeks never reach; on real candles that
+    threshold raised no alarm in the whole test part. So each week that has a trigger counts the same. The threshold is
+    put halfway to the next lower probability, because an isotonic fit has steps and what lies on the step itself is an
+    accident. Among equal F1 the highest threshold wins (fewest alarms).
+
+    The stop part has already chosen the epoch and the test part must stay unseen: neither may choose the threshold.
 
     Parameters
     ----------
     probability : (N,) array
-        Any score.
+        Calibrated.
     trigger : (N,) array
         0 or 1.
+    timestamps : (N,) Series of Timestamp
+        With time zone.
 
     Returns
     -------
     float
-        One of the values of `probability`.
 
     Raises
     ------
@@ -200,10 +199,19 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray) -> float:
         raise CmatError(
             "threshold: there is no trigger in these rows; give the calibrate part more time (data.split_shares)"
         )
-    precision, recall, thresholds = precision_recall_curve(trigger, probability)
-    precision, recall = precision[:-1], recall[:-1]  # the last point is (1, 0) and belongs to no threshold
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    return float(thresholds[np.flatnonzero(f1 == f1.max())[-1]])
+    steps = np.unique(probability)
+    week = pd.DatetimeIndex(timestamps).tz_convert(None).to_period("W")
+    members = [rows for rows in pd.Series(trigger).groupby(week).indices.values() if trigger[rows].any()]
+    f1 = np.mean([_f1_scores(probability[rows], trigger[rows], steps) for rows in members], axis=0)
+    best = int(np.flatnonzero(f1 == f1.max())[-1])
+    return float(steps[max(0, best - 1) : best + 1].mean())
+
+
+def _f1_scores(probability: np.ndarray, trigger: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """F1 score when each probability of at least a threshold is an alarm, for each of the thresholds."""
+    found = np.sort(probability[trigger == 1])
+    alarms = len(probability) - np.searchsorted(np.sort(probability), thresholds)
+    return 2 * (len(found) - np.searchsorted(found, thresholds)) / (alarms + len(found))
 
 
 def choose_thresholds(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
@@ -212,48 +220,16 @@ def choose_thresholds(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, 
     chosen = {}
     for name in columns:
         trigger, _, probability = score_arrays(part, name)
-        chosen[name] = choose_threshold(probability, trigger)
+        chosen[name] = choose_threshold(probability, trigger, part["timestamp"])
     return chosen
 
 
-def score_table(
-    frame: pd.DataFrame, thresholds: Mapping[str, float], top_share: float, parts: Sequence[str] = ("test",)
-) -> pd.DataFrame:
-    """Scores of several columns side by side, pooled and within symbols.
-
-    Parameters
-    ----------
-    frame : pd.DataFrame
-        Predictions of all parts.
-    thresholds : mapping
-        Score column -> threshold; its order is the order of rows.
-    top_share : float
-        See `scores`.
-    parts : sequence of str
-        Parts to score.
-
-    Returns
-    -------
-    pd.DataFrame
-        Index (part, score, scope), columns `METRICS`, ``n``, ``triggers``.
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value.
-    """
-    rows = {}
-    for part in parts:
-        chosen = frame[frame["part"] == part]
-        for name, threshold in thresholds.items():
-            rows[part, name, "pooled"] = scores(chosen, threshold, top_share, name)
-            rows[part, name, "within"] = scores_within(chosen, threshold, top_share, name)
-    index = pd.MultiIndex.from_tuples(rows, names=["part", "score", "scope"])
-    return pd.DataFrame(list(rows.values()), index=index)
-
-
 def gap_table(
-    frame: pd.DataFrame, threshold: float, top_share: float, score: str = "probability", scope: str = "pooled"
+    frame: pd.DataFrame,
+    threshold: float,
+    top_shares: Sequence[float] = TOP_SHARES,
+    score: str = "probability",
+    scope: str = "pooled",
 ) -> pd.DataFrame:
     """Scores of one column in every part, and how much is lost from train to test.
 
@@ -263,14 +239,13 @@ def gap_table(
     ----------
     frame : pd.DataFrame
         Predictions of all parts.
-    threshold, top_share, score
+    threshold, top_shares, score, scope
         See `scores`.
-    scope : {"pooled", "within"}
 
     Returns
     -------
     pd.DataFrame
-        Index `METRICS`; columns the parts that the frame has, in order, ``gap`` (train minus test, absolute) and
+        Index `metric_names`; columns the parts that the frame has, in order, ``gap`` (train minus test, absolute) and
         ``relative_gap`` (gap over train).
 
     Raises
@@ -278,14 +253,9 @@ def gap_table(
     CmatError
         If a column is missing or has a missing value.
     """
-    score_rows = scores if scope == "pooled" else scores_within
     present = [part for part in PARTS if (frame["part"] == part).any()]
-    columns = {part: score_rows(frame[frame["part"] == part], threshold, top_share, score) for part in present}
-    table = pd.DataFrame(columns, index=list(METRICS)).reindex(columns=[*PARTS])
+    columns = {part: scores(frame[frame["part"] == part], threshold, top_shares, score, scope) for part in present}
+    table = pd.DataFrame(columns, index=metric_names(top_shares)).reindex(columns=[*PARTS])
     table["gap"] = table["train"] - table["test"]
     table["relative_gap"] = table["gap"] / table["train"].where(table["train"] != 0)
     return table[[*present, "gap", "relative_gap"]]
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else math.nan

@@ -7,7 +7,7 @@ Whole blocks of consecutive moments are resampled, each with the rows of all sym
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,7 @@ import pandas as pd
 
 from cmat_lib.config import Config
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.metrics import METRICS, SCOPES
-from cmat_lib.evaluation.weighted import FrameScores
+from cmat_lib.evaluation.metrics import SCOPES, TOP_SHARES, FrameScores, metric_names
 
 MIN_BLOCKS = 5  # with fewer blocks the resamples are nearly the sample itself, and an interval would be far too narrow
 MIN_DEFINED = 0.9  # share of resamples in which a score must exist for its interval to mean something
@@ -128,54 +127,103 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def interval_table(
-    frame: pd.DataFrame, thresholds: Mapping[str, float], top_share: float, resampling: Resampling
-) -> pd.DataFrame:
-    """Every score of every column with its block-bootstrap interval, pooled and within symbols.
+def intervals(samples: np.ndarray, confidence: float) -> np.ndarray:
+    """`interval` of every statistic, (..., 2), for samples (S, ...)."""
+    flat = samples.reshape(len(samples), -1)
+    limits = np.array([interval(column, confidence) for column in flat.T])
+    return limits.reshape(*samples.shape[1:], 2)
+
+
+@dataclass(frozen=True)
+class ScoreDraws:
+    """All scores of several columns on the rows and on the same resamples of them.
+
+    Attributes
+    ----------
+    names : list of str
+        Score columns (K).
+    metrics : list of str
+        See `cmat_lib.evaluation.metrics.metric_names` (M).
+    value : (K, 2, M) array
+        On the rows; the second axis is `SCOPES`.
+    samples : (S, K, 2, M) array
+        On the resamples.
+    confidence : float
+        Coverage of the intervals.
+    """
+
+    names: list[str]
+    metrics: list[str]
+    value: np.ndarray
+    samples: np.ndarray
+    confidence: float
+
+    def table(self) -> pd.DataFrame:
+        """Index (score, scope, metric), columns ``value``, ``low``, ``high``."""
+        return self._frame("score", self.names, self.value, self.samples)
+
+    def differences(self, reference: str) -> pd.DataFrame:
+        """Scores of `reference` minus those of every other column, on the same resamples.
+
+        Both columns face the same easy and hard weeks in each resample, so what they share cancels; two overlapping
+        intervals can therefore hide a difference that this one shows.
+
+        Returns
+        -------
+        pd.DataFrame
+            Index (baseline, scope, metric), columns ``value``, ``low``, ``high``.
+        """
+        place = self.names.index(reference)
+        others = [number for number in range(len(self.names)) if number != place]
+        value = self.value[place] - self.value[others]
+        samples = self.samples[:, [place]] - self.samples[:, others]
+        return self._frame("baseline", [self.names[number] for number in others], value, samples)
+
+    def _frame(self, level: str, names: list[str], value: np.ndarray, samples: np.ndarray) -> pd.DataFrame:
+        index = pd.MultiIndex.from_product([names, SCOPES, self.metrics], names=[level, "scope", "metric"])
+        limits = intervals(samples, self.confidence).reshape(-1, 2)
+        return pd.DataFrame({"value": value.ravel(), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+
+
+def draw_scores(
+    frame: pd.DataFrame,
+    thresholds: Mapping[str, float],
+    resampling: Resampling,
+    top_shares: Sequence[float] = TOP_SHARES,
+) -> ScoreDraws:
+    """Score columns of one part on its rows and on block-bootstrap resamples of them.
+
+    The calibration error of a resample lies above that of the rows, because a resample adds chance of its own: its
+    interval is to be read from its lower end.
 
     Parameters
     ----------
     frame : pd.DataFrame
         Predictions of one part.
     thresholds : mapping
-        Score column -> threshold.
-    top_share : float
-        See `cmat_lib.evaluation.metrics.scores`.
+        Score column -> threshold, see `cmat_lib.evaluation.metrics.scores`.
     resampling : Resampling
+    top_shares : sequence of float
 
     Returns
     -------
-    pd.DataFrame
-        Index (score, scope, metric), columns ``value``, ``low``, ``high``.
+    ScoreDraws
 
     Raises
     ------
     CmatError
         If there are no rows, or a column is missing or has a missing value.
     """
-    statistic = FrameScores(frame, thresholds, top_share)
+    statistic = FrameScores(frame, thresholds, top_shares)
     samples = block_bootstrap(frame["timestamp"], statistic, resampling)
-    values = statistic(np.ones(len(frame)))
-    index = pd.MultiIndex.from_product([list(thresholds), SCOPES, METRICS], names=["score", "scope", "metric"])
-    flat = samples.reshape(len(samples), -1)
-    limits = np.array([interval(column, resampling.confidence) for column in flat.T])
-    return pd.DataFrame({"value": values.ravel(), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+    value = statistic(np.ones(len(frame)))
+    return ScoreDraws(list(thresholds), metric_names(top_shares), value, samples, resampling.confidence)
 
 
 def paired_difference(
-    frame: pd.DataFrame,
-    column_a: str,
-    column_b: str,
-    metric: str,
-    resampling: Resampling,
-    *,
-    thresholds: Mapping[str, float] | None = None,
-    top_share: float = 0.02,
+    frame: pd.DataFrame, column_a: str, column_b: str, metric: str, resampling: Resampling
 ) -> pd.DataFrame:
-    """Score of one column minus that of another on the same resamples.
-
-    Both columns face the same easy and hard weeks in each resample, so what they share cancels; two overlapping
-    intervals can therefore hide a difference that this one shows.
+    """Score of one column minus that of another on the same resamples, for a score that needs no threshold.
 
     Parameters
     ----------
@@ -184,12 +232,8 @@ def paired_difference(
     column_a, column_b : str
         Score columns.
     metric : str
-        One of `METRICS`.
+        One of `cmat_lib.evaluation.metrics.metric_names`.
     resampling : Resampling
-    thresholds : mapping, optional
-        Score column -> threshold; needed by the metrics at the threshold only.
-    top_share : float
-        Needed by ``precision_top`` only.
 
     Returns
     -------
@@ -202,19 +246,9 @@ def paired_difference(
     CmatError
         If `metric` is unknown, or a column is missing or has a missing value.
     """
-    if metric not in METRICS:
-        raise CmatError(f"unknown metric '{metric}'; valid names are {', '.join(METRICS)}")
-    chosen = {name: (thresholds or {}).get(name, math.nan) for name in (column_a, column_b)}
-    statistic = FrameScores(frame, chosen, top_share)
-    place = METRICS.index(metric)
-
-    def both(weights: np.ndarray) -> np.ndarray:
-        found = statistic(weights)[..., place]  # (columns, scopes); equal columns share one entry
-        return np.stack([found[0], found[-1]])
-
-    a, b = both(np.ones(len(frame)))
-    samples = block_bootstrap(frame["timestamp"], lambda weights: np.subtract(*both(weights)), resampling)
-    limits = np.array([interval(column, resampling.confidence) for column in samples.T])
-    return pd.DataFrame(
-        {"a": a, "b": b, "difference": a - b, "low": limits[:, 0], "high": limits[:, 1]}, index=list(SCOPES)
-    )
+    if metric not in metric_names():
+        raise CmatError(f"unknown metric '{metric}'; valid names are {', '.join(metric_names())}")
+    draws = draw_scores(frame, dict.fromkeys([column_a, column_b], math.nan), resampling)
+    table = draws.differences(column_a).xs((column_b, metric), level=("baseline", "metric"))
+    a, b = draws.value[..., draws.metrics.index(metric)]
+    return table.rename(columns={"value": "difference"}).assign(a=a, b=b)[["a", "b", "difference", "low", "high"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cmat_lib.evaluation.breakdown import ORACLE, reliability_table
+from cmat_lib.evaluation.breakdown import ORACLE
 from cmat_lib.evaluation.metrics import score_arrays
 from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL
 
@@ -20,24 +20,51 @@ SCORE_NAMES = {
     "probability": "model",
     "volatility": "volatility alone",
     "trees": "boosted trees",
+    "predicted_max_pct": "predicted rise",
     ORACLE: "oracle",
 }
 SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], ORACLE: GREY}
 METRIC_NAMES = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
-    "precision_at_threshold": "precision at the threshold",
-    "recall_at_threshold": "recall at the threshold",
-    "precision_top": "precision at the top",
+    "precision": "precision",
+    "recall": "recall",
+    "lift": "lift",
+    "mcc": "Matthews' correlation",
+    "alarm_share": "share of alarms",
     "brier": "Brier score (lower is better)",
+    "brier_skill": "Brier skill",
+    "ece": "calibration error (lower is better)",
     "base_rate": "base rate",
+    "mae": "mean absolute error (points)",
+    "r2": "R²",
+    "spearman": "rank correlation",
+    "hit_quantile": "mean place of triggers",
 }
+AT_THRESHOLD = ("precision", "recall", "lift")
 SHOWN = 0.995  # quantile of the realised rise that still fits the picture
 
 
+def score_name(score: str) -> str:
+    """Name of a score column, raw or calibrated, for a page."""
+    return SCORE_NAMES.get(score.removeprefix("raw_"), score)
+
+
+def metric_name(metric: str) -> str:
+    """Name of a metric for a page: ``precision_top_2`` is ``precision, top 2 %``."""
+    name, _, share = metric.partition("_top_")
+    if share:
+        return f"{METRIC_NAMES[name]}, top {share} %"
+    return METRIC_NAMES[name] + (", at threshold" if name in AT_THRESHOLD else "")
+
+
 def no_skill(metric: str, base_rate: float) -> float:
-    """Score that is reached without knowing anything but the base rate."""
-    return {"roc_auc": 0.5, "brier": base_rate * (1 - base_rate)}.get(metric, base_rate)
+    """Score that is reached without knowing anything but the base rate; NaN where it depends on the alarms."""
+    name, _, share = metric.partition("_top_")
+    if name == "recall":
+        return float(share) / 100 if share else np.nan
+    known = {"roc_auc": 0.5, "brier": base_rate * (1 - base_rate), "lift": 1.0, "alarm_share": np.nan}
+    return known.get(name, 0.0 if name in ("mcc", "brier_skill", "ece") else base_rate)
 
 
 def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
@@ -60,7 +87,7 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         reference = [no_skill(metric, rate) for rate in gap.loc[("pooled", "base_rate"), parts]]
         axes.plot(parts, gap.loc[("pooled", metric), parts], "o-", color=PALETTE[0], label="model")
         axes.plot(parts, reference, "--", color=GREY, linewidth=1, label="no skill")
-        axes.set_title(METRIC_NAMES[metric], fontsize=11)
+        axes.set_title(metric_name(metric), fontsize=11)
         axes.tick_params(axis="x", rotation=30)
     axes.legend()
     figure.suptitle("From training to test: what was learned by heart is lost", x=0.01, ha="left", weight="bold")
@@ -85,7 +112,7 @@ def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
     roc, pr = figure.subplots(1, 2)
     for name in columns:
         trigger, ranking, _ = score_arrays(test, name)
-        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": SCORE_NAMES.get(name, name), "linewidth": 1.6}
+        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": score_name(name), "linewidth": 1.6}
         false_alarms, recall, _ = roc_curve(trigger, ranking)
         roc.plot(false_alarms, recall, **style)
         precision, recall, _ = precision_recall_curve(trigger, ranking)
@@ -106,31 +133,30 @@ def _highest(axes: Axes, from_recall: float) -> float:
     return 1.15 * max(*heights, axes.lines[-1].get_ydata()[0])
 
 
-def reliability(test: pd.DataFrame) -> Figure:
-    """Probability against the observed share of triggers, before and after calibration.
+def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
+    """Probability against the observed share of triggers, one panel per column.
 
     Parameters
     ----------
-    test : DataFrame
-        Predictions of one part with ``raw_probability`` and ``probability``.
+    tables : mapping
+        Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
+    confidence : float
+        Coverage of the intervals.
 
     Returns
     -------
     matplotlib Figure
     """
-    figure = Figure(figsize=(10, 4.4))
-    trigger = test["trigger"].to_numpy()
-    titles = {"raw_probability": "Before calibration", "probability": "After calibration"}
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        table = reliability_table(test[name].to_numpy(), trigger)
-        end = 1.1 * table[["predicted", "observed"]].to_numpy().max()
+    figure = Figure(figsize=(5 * len(tables), 4.6))
+    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        end = 1.1 * table[["predicted", "observed", "high"]].max().max()
         axes.plot([0, end], [0, end], "--", color=GREY, linewidth=1, label="says what happens")
+        axes.vlines(table["predicted"], table["low"], table["high"], color=PALETTE[0], linewidth=2, alpha=0.6)
         sizes = 20 + 180 * table["n"] / table["n"].max()
-        axes.plot(table["predicted"], table["observed"], color=PALETTE[0], linewidth=1)
         axes.scatter(table["predicted"], table["observed"], s=sizes, color=PALETTE[0], label="tenths (size: samples)")
-        brier = np.mean((test[name] - trigger) ** 2)
-        axes.set(title=f"{title}: Brier score {brier:.4f}", xlim=(0, end), ylim=(0, end))
-        axes.set(xlabel="mean probability", ylabel="observed share of triggers")
+        error = np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"])
+        axes.set(title=f"{title}: calibration error {error:.4f}", xlim=(0, end), ylim=(0, end))
+        axes.set(xlabel="mean probability", ylabel=f"observed share of triggers, intervals of {confidence:.0%}")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -138,48 +164,63 @@ def reliability(test: pd.DataFrame) -> Figure:
     return figure
 
 
-def score_over_time(table: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """ROC-AUC per week or month, and how many triggers there were.
+def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
+    """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
 
     Parameters
     ----------
     table : DataFrame
-        From `scores_by_period`.
-    columns : sequence of str
-        Score columns.
+        Index (group, score), columns ``value``, ``low``, ``high``, ``base_rate``; from
+        `cmat_lib.evaluation.breakdown.auc_by_group`.
+    confidence : float
+        Coverage of the band, which only the model has: three bands would hide each other.
 
     Returns
     -------
     matplotlib Figure
     """
-    period = table.attrs.get("period", "period")
-    figure = Figure(figsize=(10, 4.8))
+    group, names = table.index.names[0], list(table.index.unique("score"))
+    figure = Figure(figsize=(10, 4.4))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    for name in columns:
-        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": SCORE_NAMES.get(name, name)}
-        top.plot(table.index, table[name], "o-", linewidth=2 if name == "probability" else 1, markersize=4, **style)
-    top.axhline(0.5, linestyle="--", color=GREY, linewidth=1)
-    top.set(title=f"ROC-AUC per {period} (0.5: chance)", ylabel="ROC-AUC")
+    for name in names:
+        rows = table.xs(name, level="score")
+        color = SCORE_COLORS.get(name, PALETTE[5])
+        top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, color=color, label=score_name(name))
+    model = table.xs(names[0], level="score")
+    band = f"{score_name(names[0])}, interval of {confidence:.0%}"
+    top.fill_between(model.index, model["low"], model["high"], color=SCORE_COLORS[names[0]], alpha=0.15, label=band)
+    top.axhline(0.5, linestyle="--", color=GREY, linewidth=1, label="chance")
+    top.set(title=f"ROC-AUC by {group}, symbols pooled", ylabel="ROC-AUC")
     top.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    width = 0.8 * (np.diff(table.index).min() / np.timedelta64(1, "D") if len(table) > 1 else 1)
-    bottom.bar(table.index, table["base_rate"], width=width, color=GREY)
-    bottom.set(ylabel="base rate", xlabel=f"start of the {period} (UTC)")
+    is_time = isinstance(model.index, pd.DatetimeIndex)
+    step = (model.index[1] - model.index[0]) / (pd.Timedelta("1D") if is_time else 1) if len(model) > 1 else 1
+    bottom.bar(model.index, model["base_rate"], width=0.8 * step, color=GREY)
+    bottom.set(ylabel="base rate", xlabel=f"start of the {group} (UTC)" if is_time else _GROUP_UNITS.get(group, group))
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    locator = AutoDateLocator()
-    bottom.xaxis.set_major_locator(locator)
-    bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    if is_time:
+        locator = AutoDateLocator()
+        bottom.xaxis.set_major_locator(locator)
+        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     return figure
 
 
-def precision_curve(table: pd.DataFrame, base_rate: float, top_share: float) -> Figure:
+_GROUP_UNITS = {
+    "hour of day": "hour of day (UTC)",
+    "volatility decile": "tenth of trailing volatility, each symbol by its own (1: quietest)",
+}
+
+
+def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[float]) -> Figure:
     """Precision among the highest scores, from a few alarms to all rows.
 
     Parameters
     ----------
     table : DataFrame
         From `precision_by_share`.
-    base_rate, top_share : float
-        Where no skill would be, and the share that the score table uses.
+    base_rate : float
+        Where no skill would be.
+    top_shares : sequence of float
+        The shares that the score table uses.
 
     Returns
     -------
@@ -188,10 +229,12 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_share: float) -> 
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()
     for name in table:
-        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": SCORE_NAMES.get(name, name)}
+        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": score_name(name)}
         axes.plot(table.index, table[name], linewidth=1.8, **style)
     axes.axhline(base_rate, linestyle="--", color=GREY, linewidth=1, label=f"base rate {base_rate:.1%}")
-    axes.axvline(top_share, linestyle=":", color=GREY, linewidth=1, label=f"top {top_share:.1%}")
+    for number, share in enumerate(top_shares):
+        label = None if number else "shares of the score table"
+        axes.axvline(share, linestyle=":", color=GREY, linewidth=1, label=label)
     axes.set(title="Precision among the highest scores", xscale="log", ylabel="share of triggers among them")
     axes.set_xlabel("share of all candles that raise an alarm (log scale)")
     axes.xaxis.set_major_formatter(PercentFormatter(1))

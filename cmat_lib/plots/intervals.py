@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.evaluation.metrics import SCOPES
-from cmat_lib.plots.evaluation import METRIC_NAMES, SCORE_COLORS, SCORE_NAMES, no_skill
+from cmat_lib.plots.evaluation import SCORE_COLORS, metric_name, no_skill, score_name
 from cmat_lib.plots.style import GREY, PALETTE
 
 SCOPE_FILL = {"pooled": True, "within": False}  # a filled point pools all symbols
@@ -42,20 +43,22 @@ def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float
         for scope in SCOPES:
             table = scores.xs((scope, metric), level=("scope", "metric")).loc[names]
             _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
-        axes.set_title(METRIC_NAMES[metric], fontsize=11)
-    _name_rows(panels[0], [SCORE_NAMES.get(name, name) for name in names])
+        axes.set_title(metric_name(metric), fontsize=11)
+    _name_rows(panels[0], [score_name(name) for name in names])
     _scope_legend(figure, "no skill")
     figure.suptitle(f"Test scores, intervals of {confidence:.0%} by block bootstrap", x=0.01, ha="left", weight="bold")
     return figure
 
 
-def difference_forest(differences: pd.DataFrame, confidence: float) -> Figure:
-    """ROC-AUC of the model minus that of each baseline, on the same resamples.
+def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confidence: float) -> Figure:
+    """Scores of the model minus those of each baseline, on the same resamples, one panel per metric.
 
     Parameters
     ----------
     differences : DataFrame
-        Index (baseline, scope), columns ``difference``, ``low``, ``high``; from `paired_difference`.
+        Index (baseline, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.differences`.
+    metrics : sequence of str
+        Metrics to show.
     confidence : float
 
     Returns
@@ -63,18 +66,46 @@ def difference_forest(differences: pd.DataFrame, confidence: float) -> Figure:
     matplotlib Figure
     """
     names = list(differences.index.unique("baseline"))
-    figure = Figure(figsize=(9, 1.6 + 0.5 * len(names)))
-    axes = figure.subplots()
-    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    for scope in SCOPES:
-        table = differences.xs(scope, level="scope").loc[names].rename(columns={"difference": "value"})
-        _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
-    _name_rows(axes, [f"model − {SCORE_NAMES.get(name, name)}" for name in names])
-    axes.set(
-        xlabel="difference of ROC-AUC (right of the dashed line: the model is better)",
-        title=f"Paired differences, intervals of {confidence:.0%}",
-    )
+    figure = Figure(figsize=(3.1 * len(metrics), 1.5 + 0.5 * len(names)))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+        for scope in SCOPES:
+            table = differences.xs((scope, metric), level=("scope", "metric")).loc[names]
+            _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
+        axes.set_title(metric_name(metric), fontsize=11)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    _name_rows(panels[0], [f"model − {score_name(name)}" for name in names])
     _scope_legend(figure, "no difference")
+    figure.suptitle(f"Paired differences, intervals of {confidence:.0%}", x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def ablation_forest(table: pd.DataFrame, metric: str, confidence: float) -> Figure:
+    """One score of every row of the ablation.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Index (row, scope, metric), columns ``value``, ``low``, ``high``.
+    metric : str
+        Metric to show.
+    confidence : float
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    names = list(table.index.unique("row"))
+    figure = Figure(figsize=(9, 1.4 + 0.45 * len(names)))
+    axes = figure.subplots()
+    for scope in SCOPES:
+        rows = table.xs((scope, metric), level=("scope", "metric")).loc[names]
+        _points(axes, rows, scope, [PALETTE[0]] * len(names))
+    axes.axvline(no_skill(metric, np.nan), color=GREY, linestyle="--", linewidth=1)
+    _name_rows(axes, names)
+    axes.set(title=f"Ablation: {metric_name(metric)}, intervals of {confidence:.0%}", xlabel=metric_name(metric))
+    _scope_legend(figure, "no skill")
     return figure
 
 

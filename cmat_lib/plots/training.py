@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -246,13 +247,13 @@ def epoch_table(history: pd.DataFrame, best_epoch: int) -> pd.DataFrame:
     return pd.DataFrame({f"best ({best_epoch})": rows.loc[best_epoch], f"last ({last})": rows.loc[last]})
 
 
-def calibration_map(knots: Mapping[str, Sequence[float]], raw: np.ndarray, threshold: float) -> Figure:
+def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: float) -> Figure:
     """What calibration makes of the model's raw scores, and where the threshold cuts.
 
     Parameters
     ----------
-    knots : mapping
-        ``x`` (raw) and ``y`` (calibrated), see `cmat_lib.evaluation.calibration.fit_calibration`.
+    calibration : mapping
+        From `cmat_lib.evaluation.calibration.fit_calibration`.
     raw : ndarray, shape (n,)
         Raw scores of the calibrate part.
     threshold : float
@@ -265,8 +266,9 @@ def calibration_map(knots: Mapping[str, Sequence[float]], raw: np.ndarray, thres
     """
     figure = Figure(figsize=(7.5, 5.6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    grid = np.unique([0.0, 1.0, *knots["x"]])
-    above.plot(grid, apply_calibration(grid, knots), color=PALETTE[0], linewidth=2, label="isotonic map")
+    grid = np.unique([*np.linspace(0, 1, 201), *calibration.get("x", [])])
+    label = f"{calibration['method']} map"
+    above.plot(grid, apply_calibration(grid, calibration), color=PALETTE[0], linewidth=2, label=label)
     above.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="no change")
     above.axhline(threshold, color=PALETTE[1], linestyle="--", label=f"threshold {threshold:.3f}")
     above.set(title="From raw score to probability", ylabel="calibrated probability", xlim=(0, 1))

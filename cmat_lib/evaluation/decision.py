@@ -1,0 +1,179 @@
+"""The decision curve: net return per trade of acting on the highest scores, beside acting at random in the same hours.
+
+What a trade is stands in `cmat_lib.evaluation.trades`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.evaluation.metrics import score_arrays
+from cmat_lib.evaluation.trades import one_at_a_time, trade_line
+from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
+
+WIDER_SHARES = (0.1, 0.2, 0.5)  # beyond the named ones, to see where an edge ends
+RANDOM_DRAWS = 500
+TRAILING = pd.Timedelta(days=30)
+
+
+def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> list[np.ndarray]:
+    """Rows of the test part whose score lies among the highest of the month before it, for each of the `shares`.
+
+    The border moves along: at every moment it is the quantile of all symbols' scores in the `TRAILING` time before,
+    which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
+    at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
+    reached again. The share of rows with a signal is near the named one, not equal to it.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With the parts calibrate and test.
+    score : str
+        Score column.
+    shares : sequence of float
+
+    Returns
+    -------
+    list of int arrays
+        Ascending numbers among the test rows.
+    """
+    rows = predictions[predictions["part"].isin(["calibrate", "test"])]
+    _, ranking, _ = score_arrays(rows, score)
+    order = np.argsort(rows["timestamp"].to_numpy(), kind="stable")
+    before = pd.Series(ranking[order], rows["timestamp"].to_numpy()[order]).rolling(TRAILING, closed="left")
+    is_test, found = (rows["part"] == "test").to_numpy(), []
+    for share in shares:
+        border = np.empty(len(rows))
+        border[order] = before.quantile(1 - share)  # NaN, and no signal, where nothing lies before
+        found.append(np.flatnonzero((ranking >= border)[is_test]))
+    return found
+
+
+def decide(
+    predictions: pd.DataFrame, scores: Sequence[str], shares: Sequence[float]
+) -> dict[tuple[str, float], dict[str, np.ndarray]]:
+    """Signals and trades of every score column and share: (score, share) -> ``signals``, ``trades`` (test rows)."""
+    line = trade_line(predictions[predictions["part"] == "test"])
+    found = {
+        (score, p): rows
+        for score in scores
+        for p, rows in zip(shares, signals(predictions, score, shares), strict=True)
+    }
+    return {key: {"signals": rows, "trades": one_at_a_time(*line, rows)} for key, rows in found.items()}
+
+
+def decision_table(
+    predictions: pd.DataFrame, scores: Sequence[str], shares: Sequence[float], resampling: Resampling
+) -> pd.DataFrame:
+    """Decision curve: net return per trade of acting on the highest scores of each column.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `add_outcomes`, with the parts calibrate and test.
+    scores : sequence of str
+        Score columns.
+    shares : sequence of float
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame
+        Index (score, share). ``signal_share`` of the test rows; ``trades``; ``net_pct`` per trade with its
+        block-bootstrap interval ``low``, ``high``; ``std_pct`` over trades; ``random_pct``, ``random_low``,
+        ``random_high``: mean and range of as many trades at random moments of the same symbols and hours of the day;
+        ``beats_random``: share of those draws that lie below. NaN without trades.
+    """
+    test = predictions[predictions["part"] == "test"]
+    net = test["net_pct"].to_numpy()
+    decided = decide(predictions, scores, shares)
+    acted = np.zeros((len(test), len(decided)))
+    for column, rows in enumerate(decided.values()):
+        acted[rows["trades"], column] = 1.0
+
+    def per_trade(weights: np.ndarray) -> np.ndarray:
+        trades = weights @ acted
+        return np.divide((weights * net) @ acted, trades, out=np.full(len(trades), np.nan), where=trades > 0)
+
+    samples = block_bootstrap(test["timestamp"], per_trade, resampling)
+    means = per_trade(np.ones(len(test)))
+    table = {}
+    for (key, rows), mean, drawn in zip(decided.items(), means, samples.T, strict=True):
+        low, high = interval(drawn, resampling.confidence)
+        table[key] = {
+            "signal_share": len(rows["signals"]) / len(test),
+            "trades": len(rows["trades"]),
+            "net_pct": mean,
+            "low": low,
+            "high": high,
+            "std_pct": net[rows["trades"]].std(ddof=1) if len(rows["trades"]) > 1 else np.nan,
+            **_beside_random(mean, random_trades(test, rows["trades"], resampling.seed), resampling.confidence),
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["score", "share"])
+
+
+def _beside_random(mean: float, draws: np.ndarray, confidence: float) -> dict[str, float]:
+    if not len(draws):
+        return dict.fromkeys(("random_pct", "random_low", "random_high", "beats_random"), np.nan)
+    low, high = interval(draws, confidence)
+    return {
+        "random_pct": draws.mean(),
+        "random_low": low,
+        "random_high": high,
+        "beats_random": (draws < mean).mean(),
+    }
+
+
+def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int = RANDOM_DRAWS) -> np.ndarray:
+    """Net return per trade at random moments, as many in each symbol and hour of day as `trades`, one at a time.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Rows from `add_outcomes`.
+    trades : (K,) int array
+        Rows that were traded.
+    seed : int
+    draws : int
+
+    Returns
+    -------
+    (draws,) array
+        Empty without trades.
+    """
+    if not len(trades):
+        return np.empty(0)
+    rng = np.random.default_rng(seed)
+    net, line = test["net_pct"].to_numpy(), trade_line(test)
+    cell = test.groupby(["symbol", test["timestamp"].dt.hour], observed=True).ngroup().to_numpy()
+    order, size = np.argsort(cell, kind="stable"), np.bincount(cell)
+    start = (np.cumsum(size) - size)[cell[trades]]
+    size = size[cell[trades]]
+    picks = ((rng.random(len(trades)) * size).astype(int) + start for _ in range(draws))
+    return np.array([net[one_at_a_time(*line, np.unique(order[pick]))].mean() for pick in picks])
+
+
+def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> pd.Series:
+    """Sum of the net returns of the trades that are entered on each day (UTC), in percent; 0 on days without a trade.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Rows from `add_outcomes`, N.
+    trades : (K,) int array
+        Rows that were traded.
+    bar : Timedelta
+        Length of a candle; the entry is at its close.
+
+    Returns
+    -------
+    Series
+        Index: every day from the first to the last row of `test`.
+    """
+    day = (test["timestamp"] + bar).dt.tz_convert(None).dt.floor("D")
+    days = pd.date_range(day.min(), day.max(), freq="D", name="day")
+    traded = test["net_pct"].iloc[trades]
+    return traded.groupby(day.iloc[trades]).sum().reindex(days, fill_value=0.0)

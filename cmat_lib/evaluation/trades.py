@@ -1,0 +1,148 @@
+"""What one trade per candle would have returned, and which trades a series of signals makes.
+
+One trade: buy at the close of candle t, for which the score was computed. Sell at the take-profit barrier, the rise
+that the label calls a trigger, if a high of the next H candles reaches it; otherwise at the close of candle t+H. With
+``triple_barrier`` labels a low at the lower barrier sells there, and a candle that touches both counts as the lower. An
+order at the upper barrier fills there, never better; one at the lower barrier fills at the open where that is worse
+already. Costs are one number per round trip. There is one position per
+symbol at a time: a signal while one is open is skipped. Size, funding, and whether the close can be bought at all are
+not in these numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cmat_lib.data.labels import trailing_volatility
+from cmat_lib.errors import CmatError
+from cmat_lib.schema import LabelsConfig
+
+PRICES = ("open", "high", "low", "close")
+
+
+def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
+    """Outcome of one trade per candle, as the module describes it, before costs.
+
+    Parameters
+    ----------
+    candles : DataFrame, shape (T, ...)
+        Checked candles of one symbol, indexed by open time.
+    labels : LabelsConfig
+        Horizon H, mode and thresholds.
+    bar : Timedelta
+        Length of a candle.
+
+    Returns
+    -------
+    DataFrame, shape (T, 2), index as `candles`
+        ``gross_pct`` and ``exit`` (number of the candle at whose close the position is gone, at most t + H); NaN and
+        t + H where the horizon runs past the end or the barrier is unknown. Gaps are not looked at: rows with a gap in
+        their horizon have no label and are never acted on.
+    """
+    close, rows = candles["close"].to_numpy(), np.arange(len(candles))
+    opens, highs, lows, closes = (_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
+    upper, lower = _barriers(candles, labels, bar)
+    touched_upper = _first(100 * (highs / close[:, None] - 1) >= upper[:, None])
+    touched_lower = _first(100 * (lows / close[:, None] - 1) <= lower[:, None])
+    gross = 100 * (closes[:, -1] / close - 1)
+    gross = np.where(touched_upper < labels.horizon, upper, gross)
+    stopped = (touched_lower < labels.horizon) & (touched_lower <= touched_upper)
+    gap = 100 * (opens[rows, np.minimum(touched_lower, labels.horizon - 1)] / close - 1)
+    gross = np.where(stopped, np.minimum(lower, gap), gross)
+    gross[np.isnan(closes[:, -1]) | np.isnan(upper)] = np.nan
+    held = np.minimum(np.minimum(touched_upper, touched_lower) + 1, labels.horizon)
+    return pd.DataFrame({"gross_pct": gross, "exit": rows + held}, index=candles.index)
+
+
+def _barriers(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
+    """Take-profit and stop-loss in percent, (T,) each; without a stop-loss it is minus infinity."""
+    size = len(candles)
+    if labels.mode == "triple_barrier":
+        return np.full(size, labels.upper_pct), np.full(size, -labels.lower_pct)
+    no_stop = np.full(size, -np.inf)
+    if labels.mode == "percent":
+        return np.full(size, labels.threshold_pct), no_stop
+    return 100 * labels.threshold_sigma * trailing_volatility(candles, bar) * np.sqrt(labels.horizon), no_stop
+
+
+def _ahead(prices: pd.Series, horizon: int) -> np.ndarray:
+    padded = np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)])
+    return sliding_window_view(padded, horizon)  # (T, H)
+
+
+def _first(touched: np.ndarray) -> np.ndarray:
+    """Place of the first True of each row, H where there is none."""
+    return np.where(touched.any(axis=1), touched.argmax(axis=1), touched.shape[1])
+
+
+def add_outcomes(
+    predictions: pd.DataFrame, market: Mapping[str, pd.DataFrame], labels: LabelsConfig, bar: pd.Timedelta, cost: float
+) -> pd.DataFrame:
+    """Predictions with the outcome of a trade at each row.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With ``symbol`` and ``timestamp``.
+    market : mapping
+        Symbol -> candles.
+    labels, bar
+        See `trade_outcomes`.
+    cost : float
+        Fees and spread of one round trip, in percent.
+
+    Returns
+    -------
+    DataFrame
+        With ``net_pct``, and ``candle`` and ``exit`` (numbers among the candles of the symbol), sorted by symbol and
+        time.
+
+    Raises
+    ------
+    CmatError
+        If a row has no outcome.
+    """
+    outcomes = {symbol: trade_outcomes(candles, labels, bar) for symbol, candles in market.items()}
+    table = pd.concat(
+        {s: o.assign(candle=np.arange(len(o))) for s, o in outcomes.items()}, names=["symbol", "timestamp"]
+    )
+    table["net_pct"] = table.pop("gross_pct") - cost
+    merged = predictions.merge(table.reset_index(), on=["symbol", "timestamp"], how="left")
+    if merged["net_pct"].isna().any():
+        row = merged[merged["net_pct"].isna()].iloc[0]
+        raise CmatError(f"decision curve: {row['symbol']} at {row['timestamp']} has no candles for its horizon")
+    return merged.sort_values(["symbol", "timestamp"], ignore_index=True)
+
+
+def trade_line(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Entry and exit of each row of `frame` (from `add_outcomes`), (N,) int each, all symbols on one ascending line."""
+    symbol = np.unique(frame["symbol"], return_inverse=True)[1].astype(np.int64)
+    span = frame["exit"].max() + 1
+    return symbol * span + frame["candle"].to_numpy(np.int64), symbol * span + frame["exit"].to_numpy(np.int64)
+
+
+def one_at_a_time(enter: np.ndarray, leave: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Signals that are acted on: one position per symbol at a time, the earliest signal first.
+
+    Parameters
+    ----------
+    enter, leave : (N,) int arrays
+        From `trade_line`.
+    rows : (R,) int array
+        Rows with a signal, ascending.
+
+    Returns
+    -------
+    (K,) int array
+        Rows of the trades.
+    """
+    following = np.searchsorted(enter[rows], leave[rows]).tolist()
+    taken, place = [], 0
+    while place < len(rows):
+        taken.append(place)
+        place = following[place]
+    return rows[taken]

@@ -1,0 +1,144 @@
+"""The ledger of trials: every finished evaluation leaves one row, so that a good number shows how many were tried.
+
+``ledger.parquet`` lies beside the run folders (``outputs/`` by default). A trial is a trained model, known by the
+fingerprint of its training; evaluating it again replaces its row, deleting its run folder does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from scipy.stats import kurtosis, skew
+
+from cmat_lib.errors import CmatError
+from cmat_lib.evaluation.metrics import top_name
+from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
+from cmat_lib.files import atomic_path, make_folder
+from cmat_lib.run import Run, hash_text
+
+LOCK_SECONDS = 60.0
+
+
+def ledger_path(run: Run) -> Path:
+    """Ledger that the run writes to."""
+    return run.folder.parent / "ledger.parquet"
+
+
+def trial_row(
+    run: Run, scores: pd.DataFrame, decision: pd.DataFrame, daily: Mapping[float, pd.Series]
+) -> dict[str, Any]:
+    """One row of the ledger.
+
+    Parameters
+    ----------
+    run : Run
+    scores : DataFrame
+        The model's scores, index (scope, metric), column ``value``.
+    decision : DataFrame
+        The model's rows of `cmat_lib.evaluation.decision.decision_table`, index share.
+    daily : mapping
+        Share -> net return of each day of the test part, in percent.
+
+    Returns
+    -------
+    dict
+        Who and what: ``fingerprint``, ``config_hash``, ``data_hash``, ``run``, ``finished``. One entry per score
+        (``pooled_roc_auc``). Per share, for example ``top_2``: ``trades_``, ``net_pct_``, ``std_pct_`` (per trade),
+        ``sharpe_``, ``skew_``, ``kurtosis_`` (of days) and ``daily_`` (list). ``first_day``.
+    """
+    parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
+    row: dict[str, Any] = {
+        "fingerprint": run.fingerprint("04_training"),
+        "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),
+        "data_hash": run.read_json("data/data.json")["data_hash"],
+        "run": run.folder.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    row |= {f"{scope}_{metric}": float(value) for (scope, metric), value in scores["value"].items()}
+    for share, returns in daily.items():
+        values, name = returns.to_numpy(), f"top_{top_name(share)}"
+        varies = values.std() > 0
+        row |= {f"{key}_{name}": float(decision.loc[share, key]) for key in ("trades", "net_pct", "std_pct")}
+        row |= {
+            f"sharpe_{name}": sharpe_ratio(values),
+            f"skew_{name}": float(skew(values)) if varies else np.nan,
+            f"kurtosis_{name}": float(kurtosis(values, fisher=False)) if varies else np.nan,
+            f"daily_{name}": values.tolist(),
+        }
+        row["first_day"] = returns.index[0].isoformat()
+    return row
+
+
+def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
+    """Add a row to the ledger, in place of an older one with the same fingerprint.
+
+    Two processes may do so at once; a crash leaves the old ledger or the new one.
+
+    Returns
+    -------
+    DataFrame
+        The ledger with the new row last.
+
+    Raises
+    ------
+    CmatError
+        If the ledger cannot be read, or another process has held it for a minute.
+    """
+    make_folder(path.parent)
+    try:
+        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+            old = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"fingerprint": []})
+            kept = [old[old["fingerprint"] != row["fingerprint"]]] if len(old) else []
+            new = pd.concat([*kept, pd.DataFrame([row])], ignore_index=True)
+            with atomic_path(path) as temporary:
+                new.to_parquet(temporary)
+    except Timeout:
+        raise CmatError(f"{path}.lock is held by another process; if none runs, delete that file") from None
+    except pa.ArrowInvalid as error:
+        raise CmatError(f"{path}: not a ledger ({error}); move it away and evaluate again") from None
+    return new
+
+
+def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> pd.DataFrame:
+    """What a trial's trading result is worth among all trials on the same candles.
+
+    Parameters
+    ----------
+    ledger : DataFrame
+        From `append_trial`.
+    fingerprint : str
+        The trial in question.
+    shares : list of float
+        Shares whose daily returns the trial has.
+
+    Returns
+    -------
+    DataFrame
+        Index share. ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``;
+        ``overfitting``, the probability of backtest overfitting among those that traded, over the same days.
+    """
+    own = ledger[ledger["fingerprint"] == fingerprint].iloc[0]
+    trials = ledger[ledger["data_hash"] == own["data_hash"]]
+    rows = {}
+    for share in shares:
+        name = f"top_{top_name(share)}"
+        days = len(own[f"daily_{name}"])
+        traded = trials[trials[f"sharpe_{name}"].notna() & (trials["first_day"] == own["first_day"])]
+        daily = [values for values in traded[f"daily_{name}"] if len(values) == days]
+        rows[share] = {
+            "trials": len(trials),
+            "sharpe": own[f"sharpe_{name}"],
+            "deflated_sharpe": deflated_sharpe(
+                np.asarray(own[f"daily_{name}"]), trials[f"sharpe_{name}"].to_numpy(np.float64)
+            ),
+            "overfitting": overfitting_probability(pd.DataFrame(dict(enumerate(daily)))),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("share")
