@@ -33,6 +33,11 @@ def test_estimate_is_what_a_forward_pass_keeps():
     assert memory_need(config).per_sample == pytest.approx((sizes[1] - sizes[0]) / 64, rel=0.01)
 
 
+def test_every_part_of_the_model_counts():
+    more = {"modalities": ["nbeats", "tda", "complexity", "clock"], "auxiliary_head": True}
+    assert memory_need(load_config(changes={"model": more})).per_sample > memory_need(load_config()).per_sample + 1000
+
+
 def test_weights_and_optimiser_are_in_the_fixed_part():
     need = memory_need(load_config())
     assert need.fixed >= 5 * 15_782_142 * 4

@@ -61,9 +61,9 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
         return tensor
 
     shapes = ((config.data.sequence_length, len(config.data.channel_names)), (config.tda.feature_dim,))
-    shapes += ((len(config.complexity.indicators),),)
+    shapes += ((len(config.complexity.indicators),), (2,))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        answers = model(*(torch.empty(batch, *shape, device="meta") for shape in shapes))
+        answers = model.answers(*(torch.empty(batch, *shape, device="meta") for shape in shapes))
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights]
     del answers  # the graph has to live until here, or storages would be counted that share one address
