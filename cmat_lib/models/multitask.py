@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -92,9 +93,25 @@ class MultiTaskCrossModalAttention(nn.Module):
         self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion)
         width, targets = self.fusion.output_dim, len(AUXILIARY_TARGETS)
         self.auxiliary_head = _head(width, targets) if model.auxiliary_head else None
-        self.trigger_head = nn.Linear(targets, 1) if model.auxiliary_head else _head(width)
+        self.trigger_head = _reading_head(targets) if model.auxiliary_head else _head(width)
         self.max_pct_head = _head(targets if model.auxiliary_head else width)
         self.register_buffer("max_pct_scale", torch.tensor(1.0))
+
+    @torch.no_grad()
+    def start_from(self, prior: float, max_pct_std: float) -> None:
+        """Give both answers the level of the training part, so that the first steps need not look for it.
+
+        Parameters
+        ----------
+        prior : float
+            Share of triggers, by their weight in the loss: the model's first answer to every sample (Lin et al., arXiv
+            1708.02002, section 3.3).
+        max_pct_std : float
+            Standard deviation of the largest rise, in percent.
+        """
+        last = self.trigger_head if isinstance(self.trigger_head, nn.Linear) else self.trigger_head[-1]
+        last.bias.fill_(math.log(prior / (1 - prior)))
+        self.max_pct_scale.fill_(max_pct_std)
 
     @property
     def encoders(self) -> dict[str, nn.Module | None]:
@@ -266,6 +283,13 @@ def _ohlcv_encoder(config: Config) -> OHLCVNBEATSEncoder:
         use_attention=model.use_attention,
         block_width=model.nbeats_block_width,
     )
+
+
+def _reading_head(targets: int) -> nn.Linear:
+    """Linear reading of the auxiliary forecasts; at the start more of each means that a trigger is likelier."""
+    head = nn.Linear(targets, 1)
+    nn.init.constant_(head.weight, 1 / targets)
+    return head
 
 
 def _head(width: int, answers: int = 1) -> nn.Sequential:

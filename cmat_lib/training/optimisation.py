@@ -75,6 +75,12 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
     )
 
 
+def prior(loss: MultiTaskLoss, panel: Panel) -> float:
+    """Share of triggers in the training part, counted by their weight in the loss."""
+    base_rate = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
+    return float(loss.positive_weight * base_rate / (loss.positive_weight * base_rate + 1 - base_rate))
+
+
 def micro_batch(samples: int, training: TrainingConfig, processes: int = 1) -> int:
     """Samples of one forward pass over all processes: ``training.batch_size``, or all samples where they are fewer.
 

@@ -18,7 +18,7 @@ from cmat_lib.models import build_model
 from cmat_lib.training.devices import is_on
 from cmat_lib.training.memory import check_memory
 from cmat_lib.training.objective import Objective, compiled
-from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, schedule
+from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, prior, schedule
 from cmat_lib.training.resume import random_states, restore_random_states
 
 
@@ -59,7 +59,7 @@ class Steps:
         self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
         self.raw = build_model(config).to(panel.device)
         self.loss = build_loss(config, panel).to(panel.device)
-        self.raw.max_pct_scale.fill_(self.loss.max_pct_std)
+        self.raw.start_from(prior(self.loss, panel), self.loss.max_pct_std)
         self.average = _average(self.raw, self.training.ema_decay)
         self._plain_optimizer = adamw(self.raw, self.loss, self.training, panel.device)
         self.is_compiled = is_on(self.training.compile, panel.device)
