@@ -1,9 +1,8 @@
 """Complexity of the log returns in a window: how regular, how predictable, how rough.
 
-The six indicators of complexity are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv
-complexity, where most of antropy's time goes, have compiled kernels that count the same things; tests hold them to
-antropy. An indicator has a stated range and a stated value for windows in which it does not exist, so no NaN can leave
-this module.
+The six indicators of complexity are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
+most of antropy's time goes, have compiled kernels that count the same things; tests hold them to antropy. An indicator
+has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module.
 
 antropy is imported where it is used: that takes seconds, which those who only read cached features should not wait.
 """
