@@ -30,7 +30,6 @@ COMPLEXITY_INDICATORS = (
     "dfa_exponent",
     "higuchi_dimension",
 )
-SCALE_INDICATORS = ("log_volatility_4", "log_volatility_16", "log_volatility_96", "log_volatility_all")
 SOURCE_MODALITIES = ("nbeats", "tda", "complexity")
 MODALITIES = (*SOURCE_MODALITIES, "clock")
 AUXILIARY_TARGETS = ("log_volatility", "log_range", "log_rise", "log_fall")
@@ -195,7 +194,7 @@ class ComplexityConfig(Section):
     """Complexity measures of the log returns."""
 
     window_size: Annotated[int, Field(ge=32)] = Field(672, description="candles in the window; one return fewer")
-    indicators: list[Literal[COMPLEXITY_INDICATORS + SCALE_INDICATORS]] = Field(list(COMPLEXITY_INDICATORS), min_length=1, description="indicators in order; log_volatility_* (of the last 4, 16, 96 or all returns) may be added")
+    indicators: list[Literal[COMPLEXITY_INDICATORS]] = Field(list(COMPLEXITY_INDICATORS), min_length=1, description="indicators in order")
     permutation_order: Annotated[int, Field(ge=2, le=7)] = Field(3, description="order of permutation entropy")
     permutation_delay: Positive = Field(1, description="delay of permutation entropy, in candles")
     sample_order: Positive = Field(2, description="m of sample entropy")

@@ -14,7 +14,7 @@ import pytest
 from cmat_lib.data.complexity import INDICATORS, complexity_features
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import COMPLEXITY_INDICATORS, SCALE_INDICATORS, ComplexityConfig
+from cmat_lib.schema import COMPLEXITY_INDICATORS, ComplexityConfig
 
 CONFIG = ComplexityConfig()
 
@@ -222,7 +222,7 @@ def test_indicators_come_in_the_order_asked_for():
     chosen = ComplexityConfig(indicators=["higuchi_dimension", "permutation_entropy"])
     windows = windows_of(np.random.default_rng(8).standard_normal((3, 100)))
     np.testing.assert_array_equal(complexity_features(windows, chosen), complexity_features(windows, CONFIG)[:, [5, 0]])
-    assert tuple(INDICATORS) == COMPLEXITY_INDICATORS + SCALE_INDICATORS
+    assert tuple(INDICATORS) == COMPLEXITY_INDICATORS
 
 
 # Errors
@@ -247,14 +247,3 @@ def test_windows_too_short_for_the_parameters():
 def test_antropy_is_imported_late():
     code = "import sys, cmat_lib.data.complexity; sys.exit('antropy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_volatilities_by_hand():
-    """Returns of 1 % that end in four of 3 %: the scale of the last four differs from that of all."""
-    config = ComplexityConfig(window_size=41, indicators=list(SCALE_INDICATORS))
-    returns = np.r_[np.full(36, 0.01), np.full(4, 0.03)] * np.resize([1, -1], 40)
-    found = complexity_features(windows_of(returns), config)[0]
-    last_16, everything = np.sqrt((12 * 1 + 4 * 9) / 16), np.sqrt((36 + 36) / 40)
-    np.testing.assert_allclose(np.exp(found) - 0.01, [3, last_16, everything, everything], rtol=1e-4)
-    flat = complexity_features(windows_of(np.zeros(40)), config)
-    np.testing.assert_allclose(flat, np.log(0.01), rtol=1e-6)

@@ -1,6 +1,6 @@
 """Complexity of the log returns in a window: how regular, how predictable, how rough.
 
-The six indicators of complexity are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
+The six indicators are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
 most of antropy's time goes, have compiled kernels that count the same things; tests hold them to antropy. An indicator
 has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module.
 
@@ -9,10 +9,8 @@ antropy is imported where it is used: that takes seconds, which those who only r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,8 +59,7 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
     Returns
     -------
     ndarray of float32, shape (N, len(config.indicators))
-        Finite, within each indicator's range (see `INDICATORS`), independent of price level and, but for the
-        volatilities, of volatility.
+        Finite, within each indicator's range (see `INDICATORS`), independent of price level and volatility.
 
     Raises
     ------
@@ -241,32 +238,6 @@ def higuchi_dimension(returns: np.ndarray, config: ComplexityConfig) -> np.ndarr
     return np.array([higuchi_fd(row, kmax=config.higuchi_kmax) for row in returns])
 
 
-VOLATILITY_FLOOR = 0.01  # percent per candle, added so that a flat window has a logarithm too
-
-
-def log_volatility(returns: np.ndarray, config: ComplexityConfig, last: int | None = None) -> np.ndarray:
-    """Log of the root mean square of the last returns, in percent: no complexity, but the scale that the six leave out.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-    last : int, optional
-        Number of returns; all by default, and where the window has fewer.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-    """
-    recent = returns if last is None else returns[:, -last:]
-    return np.log(100 * np.sqrt(np.square(recent).mean(axis=1)) + VOLATILITY_FLOOR)
-
-
-def _volatility(last: int | None = None) -> Indicator:
-    floor = math.log(VOLATILITY_FLOOR)
-    return Indicator(partial(log_volatility, last=last), floor, np.inf, regular=floor)
-
-
 INDICATORS: dict[str, Indicator] = {
     "permutation_entropy": Indicator(permutation_entropy, 0.0, 1.0, regular=0.0),
     "sample_entropy": Indicator(sample_entropy, 0.0, np.inf, regular=0.0),
@@ -274,8 +245,4 @@ INDICATORS: dict[str, Indicator] = {
     "lempel_ziv": Indicator(lempel_ziv, 0.0, 2.0, regular=0.0),
     "dfa_exponent": Indicator(dfa_exponent, 0.0, 2.0, regular=0.5),
     "higuchi_dimension": Indicator(higuchi_dimension, 1.0, 3.0, regular=1.0),
-    "log_volatility_4": _volatility(4),
-    "log_volatility_16": _volatility(16),
-    "log_volatility_96": _volatility(96),
-    "log_volatility_all": _volatility(),
 }
