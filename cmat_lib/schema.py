@@ -195,11 +195,25 @@ class ComplexityConfig(Section):
 
     window_size: Annotated[int, Field(ge=32)] = Field(672, description="candles in the window; one return fewer")
     indicators: list[Literal[COMPLEXITY_INDICATORS]] = Field(list(COMPLEXITY_INDICATORS), min_length=1, description="indicators in order")
+    ranges: list[Positive] = Field([], description="the log range (highest high over lowest low) of that many last candles is added to the indicators, for each entry")
     permutation_order: Annotated[int, Field(ge=2, le=7)] = Field(3, description="order of permutation entropy")
     permutation_delay: Positive = Field(1, description="delay of permutation entropy, in candles")
     sample_order: Positive = Field(2, description="m of sample entropy")
     sample_tolerance: Annotated[float, Field(gt=0)] = Field(0.2, description="r of sample entropy, in standard deviations")
     higuchi_kmax: Annotated[int, Field(ge=2)] = Field(10, description="kmax of the Higuchi dimension")
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of the complexity features: the indicators, then the ranges."""
+        return [*self.indicators, *(f"log_range_{candles}" for candles in self.ranges)]
+
+    @model_validator(mode="after")
+    def _ranges_fit(self) -> ComplexityConfig:
+        if sorted(set(self.ranges)) != self.ranges:
+            raise ValueError("ranges must be ascending and distinct")
+        if self.ranges and self.ranges[-1] > self.window_size:
+            raise ValueError(f"ranges lists {self.ranges[-1]} candles, more than window_size {self.window_size}")
+        return self
 
     @model_validator(mode="after")
     def _window_is_long_enough(self) -> ComplexityConfig:

@@ -13,7 +13,7 @@ from cmat_lib.config import Config
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import complexity_features
+from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
 from cmat_lib.data.synthetic import synthetic_market
@@ -140,7 +140,7 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
     rows = {symbol: frame["local_row"].to_numpy() for symbol, frame in samples.groupby("symbol", sort=False)}
     with worker_pool(config.tda):
         tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
-        complexity = np.concatenate([cached_complexity(s, market[s], rows[s], config, progress) for s in market])
+        complexity = np.concatenate([all_complexity(s, market[s], rows[s], config, progress) for s in market])
     channels = run.read_array("data/channels.npy")
     run.save_array("data/tda.npy", tda)
     run.save_array("data/complexity.npy", complexity)
@@ -167,12 +167,21 @@ def cached_tda(
     return _cached("tda", symbol, candles, rows, config, compute, config.tda.feature_dim, parameters, progress)
 
 
+def all_complexity(
+    symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
+) -> np.ndarray:
+    """Complexity features of the windows that end at `rows`, shape (N, K): cached indicators, then the ranges."""
+    indicators = cached_complexity(symbol, candles, rows, config, progress)
+    return np.concatenate([indicators, log_ranges(candles, config.complexity.ranges)[rows]], axis=1)
+
+
 def cached_complexity(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Complexity indicators of the windows that end at `rows`, shape (N, K), from the cache or computed into it."""
     compute = partial(complexity_features, config=config.complexity)
-    parameters = {**config.complexity.model_dump(mode="json"), "stride": config.tda.stride}
+    # The ranges are computed from the candles at once, and their choice does not touch the cache.
+    parameters = {**config.complexity.model_dump(mode="json", exclude={"ranges"}), "stride": config.tda.stride}
     width = len(config.complexity.indicators)
     return _cached("complexity", symbol, candles, rows, config, compute, width, parameters, progress)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib.data.complexity import INDICATORS, complexity_features
+from cmat_lib.data.complexity import INDICATORS, complexity_features, log_ranges
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import COMPLEXITY_INDICATORS, ComplexityConfig
@@ -247,3 +247,12 @@ def test_windows_too_short_for_the_parameters():
 def test_antropy_is_imported_late():
     code = "import sys, cmat_lib.data.complexity; sys.exit('antropy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_log_ranges_by_hand():
+    index = pd.date_range("2025-01-01", periods=4, freq="15min", tz="UTC")
+    candles = pd.DataFrame({"high": [11.0, 12.0, 10.0, 10.0], "low": [9.0, 11.0, 10.0, 10.0]}, index=index)
+    found = log_ranges(candles, [1, 2])
+    ratios = np.array([[11 / 9, np.nan], [12 / 11, 12 / 9], [1, 12 / 10], [1, 1]])
+    np.testing.assert_allclose(found, np.log(100 * np.log(ratios) + 0.01), rtol=1e-6)
+    assert log_ranges(candles, []).shape == (4, 0)

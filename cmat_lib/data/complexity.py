@@ -9,20 +9,22 @@ antropy is imported where it is used: that takes seconds, which those who only r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import ComplexityConfig
 
-__all__ = ["INDICATORS", "Indicator", "complexity_features"]
+__all__ = ["INDICATORS", "Indicator", "complexity_features", "log_ranges"]
 
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
 WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
+RANGE_FLOOR = 0.01  # percent
 CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log prices differ by 2e-15 at best
 
 
@@ -76,6 +78,28 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
             raise CmatError(f"log closes of window {row} are not finite: complete or remove the candles it spans")
         out[start : start + BLOCK] = _block_features(np.diff(block, axis=1), config)
     return out
+
+
+def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
+    """Log of the range of the last candles, in percent: no complexity, but the scale that the indicators leave out.
+
+    ``log(100 * log(highest high / lowest low) + 0.01)``; the little that is added gives a flat market a logarithm too.
+
+    Parameters
+    ----------
+    candles : DataFrame of T rows
+        Checked candles of one symbol.
+    lengths : sequence of int
+        Candles that each range looks back on, its own row included.
+
+    Returns
+    -------
+    ndarray of float32, shape (T, len(lengths))
+        NaN in the first rows; rows that look back across a gap are the caller's to leave out.
+    """
+    high, low = candles["high"], candles["low"]
+    ranges = [np.log(high.rolling(n).max() / low.rolling(n).min()).to_numpy() for n in lengths]
+    return np.log(100 * np.reshape(ranges, (len(lengths), len(candles))).T + RANGE_FLOOR).astype(np.float32)
 
 
 def _check(windows: np.ndarray, config: ComplexityConfig) -> None:

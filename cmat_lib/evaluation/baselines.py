@@ -37,7 +37,7 @@ def summary_names(config: Config) -> list[str]:
     volatility = ["return_std"] if returns else []
     topology = feature_names(config.tda)
     picked = [topology[column] for column in tda_columns(config.tda)]
-    return channels + returns + volatility + picked + list(config.complexity.indicators)
+    return channels + returns + volatility + picked + config.complexity.names
 
 
 def window_summaries(ohlcv: torch.Tensor, tda: torch.Tensor, complexity: torch.Tensor, config: Config) -> torch.Tensor:

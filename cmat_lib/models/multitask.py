@@ -82,7 +82,7 @@ class MultiTaskCrossModalAttention(nn.Module):
             TDAEncoder(config.tda.feature_dim, model.tda_encoder_dim, model.encoder_dropout) if "tda" in seen else None
         )
         self.complexity_encoder = (
-            ComplexityEncoder(len(config.complexity.indicators), model.complexity_encoder_dim)
+            ComplexityEncoder(len(config.complexity.names), model.complexity_encoder_dim)
             if "complexity" in seen
             else None
         )

@@ -61,7 +61,7 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
         return tensor
 
     shapes = ((config.data.sequence_length, len(config.data.channel_names)), (config.tda.feature_dim,))
-    shapes += ((len(config.complexity.indicators),), (2,))
+    shapes += ((len(config.complexity.names),), (2,))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         answers = model.answers(*(torch.empty(batch, *shape, device="meta") for shape in shapes))
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
