@@ -17,7 +17,7 @@ from cmat_lib import __version__
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, LocalError
 from cmat_lib.files import write_text
 from cmat_lib.run import select_stages
 
@@ -42,16 +42,16 @@ def main() -> None:
     try:
         app()
     except CmatError as error:
-        _complain(str(error))
+        _complain(str(error), everywhere=isinstance(error, LocalError))
         sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(130)
 
 
-def _complain(message: str) -> None:
-    """One message on stderr; of several training processes only the first one on a machine speaks."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+def _complain(message: str, everywhere: bool = False) -> None:
+    """One message on stderr; of several training processes on a machine only the first one tells what all know."""
+    if everywhere or os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"cmat: {message}", file=sys.stderr, flush=True)
 
 

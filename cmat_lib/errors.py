@@ -8,6 +8,10 @@ class CmatError(ValueError):
     """A mistake in the input, the parameters or the order of work; commands print it without a traceback."""
 
 
+class LocalError(CmatError):
+    """An error that only one of several training processes may have met, so that this one has to tell."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """End of an error message: the valid name that is nearest to `name`, or all of them."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)

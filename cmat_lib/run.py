@@ -76,6 +76,7 @@ class Run:
         self.config = config
         self.stage = stage
         self.folder = resolve_path(config.run_dir)
+        self.interrupted = False  # whether somebody ended the stage's work before its time
         self._written: set[Path] = set()
         self._started = time.perf_counter()
 
@@ -124,9 +125,14 @@ class Run:
             return None
 
     def is_finished(self, stage: str) -> bool:
-        """Whether a stage's record matches the parameters and all its artefacts are there, in full size."""
+        """Whether a stage's record matches the parameters and all its artefacts are there, in full size.
+
+        What somebody interrupted can be used by later stages, but is not finished.
+        """
         record = self.record(stage)
-        return bool(record) and record.get("fingerprint") == self.fingerprint(stage) and not self._missing(record)
+        if not record or record.get("interrupted"):
+            return False
+        return record.get("fingerprint") == self.fingerprint(stage) and not self._missing(record)
 
     def damaged(self, stage: str) -> list[str]:
         """Artefacts of a stage with the current parameters that are missing or cut short."""
@@ -193,6 +199,7 @@ class Run:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._started, 1),
             "artefacts": artefacts,
+            "interrupted": self.interrupted,
         }
         write_text(self.path("params.yaml"), dump_params(self.config))
         write_text(self.path("environment.json"), json.dumps(environment(), indent=2))

@@ -47,11 +47,16 @@ def _as_utc(value: Any) -> Any:
     return value
 
 
+def _as_switch(value: Any) -> Any:
+    """YAML reads ``on`` and ``off`` as truth values."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 UtcTime = Annotated[datetime, BeforeValidator(_as_utc)]
-Switch = Literal["auto", "on", "off"]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
 
 
 class Section(BaseModel):
@@ -309,12 +314,11 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is the first GPU, else the CPU")
     mixed_precision: Switch = Field("auto", description="bf16 where the chip has it, else fp16 with loss scaling; auto is off on a CPU")
     compile: Switch = Field("auto", description="torch.compile; auto is off on a CPU")
-    cudnn_benchmark: Switch = Field("auto", description="cuDNN benchmark mode; auto is off on a CPU")
+    cudnn_benchmark: Switch = Field("auto", description="cuDNN benchmark mode; auto is off on a CPU. It buys nothing here: the model has no convolutions")
     tf32: Switch = Field("auto", description="TF32 matrix products; auto is off on a CPU")
     determinism: Literal["fast", "strict"] = Field("fast", description="strict asks torch for deterministic kernels")
     devices: Positive = Field(1, description="GPUs (or processes on a CPU) per node; batch_size is shared among all of them")
     num_nodes: Positive = Field(1, description="machines; the same command is started on each")
-    strategy: Literal["auto", "ddp"] = Field("auto", description="how several processes share the work; ddp makes a process group even for one")
     resume: bool = Field(False, description="go on from last.pt if a training with the same parameters was killed or interrupted")
 
     @model_validator(mode="after")

@@ -69,7 +69,9 @@ def train_model(
     training = train(config, panel, follow, fabric=fabric, save_point=save_point)
     logs.close()
     _store(training, panel, config, run)
-    if not training.interrupted:
+    if training.interrupted:
+        run.interrupted = True
+    else:
         save_point.path.unlink(missing_ok=True)
     return training
 
@@ -194,7 +196,7 @@ def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
     if fabric.is_global_zero:
         try:
             answer = work()
-        except CmatError as caught:
+        except Exception as caught:
             error = caught
     answer, failed = fabric.broadcast((answer, error is not None))
     if error is not None:

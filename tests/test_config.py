@@ -184,3 +184,12 @@ def test_environment_file_feeds_pip(tmp_path):
 
 def _conda_pip_list():
     return yaml.safe_load((project_root() / "environment.yml").read_text())["dependencies"][-1]["pip"]
+
+
+def test_switches_are_what_yaml_makes_of_on_and_off(tmp_path):
+    (tmp_path / "p.yaml").write_text("training:\n  compile: on\n  tf32: off\n  mixed_precision: auto\n")
+    training = load_config(tmp_path / "p.yaml").training
+    assert (training.compile, training.tf32, training.mixed_precision) == ("on", "off", "auto")
+    assert load_config(changes=parse_assignment("training.compile=on")).training.compile == "on"
+    (tmp_path / "again.yaml").write_text(dump_params(load_config(tmp_path / "p.yaml")))
+    assert load_config(tmp_path / "again.yaml").training == training

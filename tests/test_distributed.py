@@ -14,8 +14,11 @@ from cmat_lib.config import load_config, merge, project_root, read_params
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.stage_training import _prepare, train_model
-from cmat_lib.training.checkpoint import read_tensors
+from cmat_lib.stages import load_panel
+from cmat_lib.training.checkpoint import load_model, read_tensors
+from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.optimisation import count_steps, micro_batch
+from cmat_lib.training.steps import Steps
 
 # Without dropout, and with the encoder that has BatchNorm frozen in the first epoch or absent.
 PLAIN = ("fusion.dropout=0.0", "model.encoder_dropout=0.0", "training.task_weighting=learned")
@@ -53,6 +56,34 @@ def test_two_processes_learn_what_one_learns(tmp_path, assignments):
     epochs = one.index if "model.modalities=[tda, complexity]" in assignments else one.index[:1]
     pd.testing.assert_frame_equal(two.loc[epochs], one.loc[epochs], rtol=1e-4)
     assert one["train_loss"].std() > 1e-3, "something must have been learned for the curves to be compared"
+
+
+def test_the_stored_model_is_the_one_that_was_judged(tmp_path):
+    """BatchNorm's statistics differ between processes; the first one's are stored, and must be the ones judged."""
+    done = train(tmp_path, tmp_path / "run", "training.devices=2", "training.epochs=2")
+    assert done.returncode == 0, done.stderr
+    table, results = history(tmp_path / "run")
+    model, config, _ = load_model(tmp_path / "run/models/cross_modal_attention/best_model.pt")
+    panel = load_panel(config, Run(config, "04_training"))
+    steps = Steps(make_fabric(config.training.model_copy(update={"devices": 1})), panel, config)
+    steps.best_model.load_state_dict(model.state_dict())
+    best = table.set_index("epoch").loc[results["best_epoch"]]
+    assert steps.evaluate()["roc_auc"] == pytest.approx(best["stop_roc_auc"], abs=1e-9)
+
+
+def test_an_error_of_one_process_is_told(tmp_path, monkeypatch):
+    """Here the second process alone is out of memory."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('LOCAL_RANK') == '1':\n"
+        "    import cmat_lib.training.memory as memory\n"
+        "    memory.free_memory = lambda device: 1000\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{project_root()}")
+    done = train(tmp_path, tmp_path / "run", "training.devices=2")
+    assert done.returncode != 0 and "a batch of 64 samples" in done.stderr, done.stderr
+    config = load_config(project_root() / "params/smoke.yaml", {"run_dir": str(tmp_path / "run")})
+    assert Run(config, "04_training").record("04_training") is None
 
 
 def test_a_failure_ends_all_processes_with_one_message(tmp_path):

@@ -58,8 +58,16 @@ def test_strict_reruns_are_equal():
     assert losses(determinism="strict", compile="off") == losses(determinism="strict", compile="off")
 
 
-def test_steps_do_not_wait_for_the_device():
-    config = slim(**PLAIN)
+@pytest.mark.parametrize("freeze", [0, 1])
+def test_compiled_steps_may_accumulate(freeze):
+    """Gradients must not live in the memory of a graph that is replayed."""
+    more = {"gradient_accumulation_steps": 4, "epochs": 3, "freeze_encoder_epochs": freeze}
+    assert losses(**{**PLAIN, "compile": "on"}, **more) == pytest.approx(losses(**PLAIN, **more), rel=1e-3)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_steps_do_not_wait_for_the_device(ema_decay):
+    config = slim(**PLAIN, ema_decay=ema_decay)
     steps = Steps(make_fabric(config.training), on_gpu(config), config)
     steps.freeze_encoders(False)
     steps.step(steps.new_order(), 0)

@@ -48,19 +48,22 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(monkeypatch):
     config = load_config(changes={"training": {"batch_size": 2048, "gradient_accumulation_steps": 3}})
     need = memory_need(config)
     monkeypatch.setattr(memory, "free_memory", lambda device: need.total(800))
-    message = r"needs at least 1\.5 GB on cpu, where .* training\.batch_size: 512 with .*accumulation_steps: 12 fits"
+    message = r"needs about 1\.5 GB on cpu, where .* training\.batch_size: 512 and .*accumulation_steps: 12 take"
     with pytest.raises(CmatError, match=message):
         check_memory(config, CPU, 2048)
     check_memory(config, CPU, 800)
     monkeypatch.setattr(memory, "free_memory", lambda device: need.fixed / 2)
     with pytest.raises(CmatError, match="no batch fits"):
         check_memory(config, CPU, 2048)
+    monkeypatch.setattr(memory, "free_memory", lambda device: need.total(800))
+    with pytest.raises(CmatError, match=r"training\.batch_size: 1536 and .*accumulation_steps: 6 "):
+        check_memory(config, CPU, 3072, processes=3)  # a multiple of the processes
 
 
 def test_training_asks_before_it_starts(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     config = slim()
-    with pytest.raises(CmatError, match=r"training\.batch_size 32 needs at least"):
+    with pytest.raises(CmatError, match=r"a batch of 32 samples .* needs about"):
         train(config, panel_of(config))
 
 
@@ -69,10 +72,10 @@ def test_running_out_all_the_same_ends_with_the_same_advice(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer.Steps, "step", no_memory)
-    config = slim(batch_size=33, gradient_accumulation_steps=2)
+    config = slim(batch_size=10_000, gradient_accumulation_steps=2)  # there are 240 samples
     with (
         pytest.warns(UserWarning, match="optimiser steps"),
-        pytest.raises(CmatError, match=r"training\.batch_size: 17 with training\.gradient_accumulation_steps: 4"),
+        pytest.raises(CmatError, match=r"training\.batch_size: 120 and training\.gradient_accumulation_steps: 4 "),
     ):
         train(config, panel_of(config))
 

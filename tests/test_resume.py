@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config, project_root
+from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.training import trainer
 from cmat_lib.training.checkpoint import read_tensors
@@ -107,8 +109,7 @@ def test_resuming_takes_only_the_steps_that_are_left(tmp_path, monkeypatch):
     ("damage", "reason"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
-        (lambda path: torch.save({"fingerprint": "another"}, path), "made with other parameters"),
-        (lambda path: torch.save([1, 2], path), "made with other parameters"),
+        (lambda path: torch.save({"fingerprint": "print", "device": "cuda"}, path), "made on a device of another kind"),
     ],
 )
 def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, damage, reason):
@@ -119,6 +120,18 @@ def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, dama
     with pytest.warns(UserWarning, match=f"training starts anew: .*{reason}"):
         again = train(config, panel_of(config), save_point=point._replace(resume=True))
     assert_equal_outcomes(outcome(again), whole)
+
+
+@pytest.mark.parametrize("content", [{"fingerprint": "another"}, [1, 2]])
+def test_the_state_of_another_training_is_not_lost(tmp_path, content):
+    """Resuming with a misspelt number must not start anew and overwrite hours of work."""
+    config = config_with_dropout()
+    point = SavePoint(tmp_path / "last.pt", "print", resume=True)
+    torch.save(content, point.path)
+    before = point.path.read_bytes()
+    with pytest.raises(CmatError, match="was made with other parameters"):
+        train(config, panel_of(config), save_point=point)
+    assert point.path.read_bytes() == before
 
 
 def test_without_resume_a_state_is_not_used(tmp_path):
@@ -153,6 +166,22 @@ def test_ctrl_c_keeps_the_state_and_leaves_a_usable_model(whole, tmp_path, monke
     resumed = train(config, panel_of(config), save_point=point._replace(resume=True))
     assert not resumed.interrupted
     assert_equal_outcomes(outcome(resumed), whole)
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """A save that takes as long as many epochs is not made after each of them."""
+    config = slim(epochs=6, early_stopping_patience=6)
+    saves, original = [], SavePoint.save
+    clock = iter(np.arange(0, 1e6, 1.0))  # every look at the clock is a second later, and so every save takes one
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
+
+    def save(self, state):
+        saves.append(state["loop"]["epoch"])
+        original(self, state)
+
+    monkeypatch.setattr(SavePoint, "save", save)
+    train(config, panel_of(config), save_point=SavePoint(tmp_path / "last.pt", "print"))
+    assert saves[0] == 2 and len(saves) < 6
 
 
 def test_a_second_ctrl_c_interrupts_at_once():

@@ -233,3 +233,12 @@ def test_results_of_later_cells_are_not_parameters(tmp_path):
 def test_paths_do_not_depend_on_the_working_directory(monkeypatch):
     monkeypatch.chdir(project_root() / "notebooks")
     assert Run(load_config(), STAGE_NAMES[0]).folder == project_root() / "outputs/demo"
+
+
+def test_what_was_interrupted_can_be_used_but_is_not_finished(config):
+    run = Run(config, "01_data_prep").begin()
+    run.save_json("a.json", {})
+    run.interrupted = True
+    run.finish()
+    assert not run.is_finished("01_data_prep"), "the runner has to do it again"
+    Run(config, "02_tda_cache").begin()  # who wants to can go on

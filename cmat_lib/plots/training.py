@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
-from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
@@ -19,50 +17,11 @@ from cmat_lib.data.panel import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.plots.style import GREY, PALETTE, PART_COLORS
 from cmat_lib.schema import TrainingConfig
-from cmat_lib.training.logs import epoch_line
 from cmat_lib.training.optimisation import schedule
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
 TERMS = {"trigger": "trigger: focal loss", "max_pct": "max_pct: squared error, in training variances"}
-
-
-class LiveCurves:
-    """Training curves that are drawn anew after every epoch, in place; called with each row of the history."""
-
-    def __init__(self) -> None:
-        self._rows: list[Mapping[str, float]] = []
-        self._place: DisplayHandle | None = None
-
-    def __call__(self, row: Mapping[str, float]) -> None:
-        """Add one epoch."""
-        self._rows.append(row)
-        figure = training_curves(pd.DataFrame(self._rows), best_epoch=None)
-        figure.update_layout(title={"text": epoch_line(row), "font": {"size": 12}})
-        # As data, because a Plotly figure that displays itself cannot be replaced.
-        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": epoch_line(row)}
-        if self._place is None:
-            self._place = display(bundle, raw=True, display_id=True)
-        else:
-            self._place.update(bundle, raw=True)
-
-
-class EpochLines:
-    """One line of text per epoch, at most about fifty however long the training; called with each row of the history.
-
-    Parameters
-    ----------
-    epochs : int
-        Largest number of epochs.
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self._every = max(1, epochs // 50)
-
-    def __call__(self, row: Mapping[str, float]) -> None:
-        """Print the epoch, if it is its turn."""
-        if (row["epoch"] - 1) % self._every == 0:
-            print(epoch_line(row))
 
 
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from lightning_fabric.strategies import DDPStrategy
 
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TrainingConfig
+
+PATIENCE = timedelta(days=1)  # while the first process prepares the data, which may take hours, the others wait
 
 
 def pick_device(training: TrainingConfig) -> torch.device:
@@ -87,7 +90,7 @@ def half_precision(device: torch.device) -> str:
 
 
 def _strategy(training: TrainingConfig) -> DDPStrategy | str:
-    if training.strategy == "auto" and processes(training) == 1:
+    if processes(training) == 1:
         return "auto"
     # Frozen encoders have no gradient in the first epochs, which the reducer must be told to expect.
-    return DDPStrategy(find_unused_parameters=training.freeze_encoder_epochs > 0)
+    return DDPStrategy(find_unused_parameters=training.freeze_encoder_epochs > 0, timeout=PATIENCE)

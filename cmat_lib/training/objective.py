@@ -57,9 +57,14 @@ class Objective(nn.Module):
         return self.loss(said[:, :1], said[:, 1:2], trigger, max_pct, weight, said[:, 2:], auxiliary)
 
 
-def compiled(objective: Objective, device: torch.device) -> nn.Module:
-    """`objective` through ``torch.compile`` with fixed shapes; on a GPU its kernels are replayed as CUDA graphs."""
-    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+def compiled(objective: Objective, device: torch.device, accumulates: bool) -> nn.Module:
+    """`objective` through ``torch.compile`` with fixed shapes; on a GPU its kernels are replayed as CUDA graphs.
+
+    Not so where gradients accumulate over several passes: they would live in the graph's own memory, which the next
+    replay overwrites.
+    """
+    replay = device.type == "cuda" and not accumulates
+    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if replay else None)
 
 
 def compiled_graphs() -> int:

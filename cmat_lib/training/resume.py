@@ -22,7 +22,7 @@ class SavePoint(NamedTuple):
     path : Path
         Replaced atomically at every save.
     fingerprint : str
-        Of everything that the training depends on; a state with another fingerprint is not used.
+        Of everything that the training depends on; a state with another fingerprint is an error.
     resume : bool
         Whether to go on from the state that is there.
     """
@@ -37,7 +37,13 @@ class SavePoint(NamedTuple):
             torch.save({"fingerprint": self.fingerprint, **state}, temporary)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """State to go on from, on `device`; None, with a warning that says why, if there is none."""
+        """State to go on from, on `device`; None, with a warning that says why, if there is none.
+
+        Raises
+        ------
+        CmatError
+            If the state belongs to a training with other parameters, which would be lost.
+        """
         if not self.resume:
             return None
         if not self.path.is_file():
@@ -47,7 +53,12 @@ class SavePoint(NamedTuple):
         except CmatError as error:
             return self._anew(str(error))
         if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
-            return self._anew(f"{self.path} was made with other parameters, input files or code")
+            raise CmatError(
+                f"{self.path} was made with other parameters, input files or code: resume with those, or train without "
+                "resume, which starts anew and replaces it"
+            )
+        if state["device"] != device.type:
+            return self._anew(f"{self.path} was made on a device of another kind ({state['device']})")
         return state
 
     def _anew(self, reason: str) -> None:

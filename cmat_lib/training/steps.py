@@ -9,12 +9,12 @@ import torch
 from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
+from cmat_lib.training.average import WeightAverage
 from cmat_lib.training.devices import is_on
 from cmat_lib.training.memory import check_memory
 from cmat_lib.training.objective import Objective, compiled
@@ -27,7 +27,8 @@ class Steps:
 
     Every batch has the same shape, so that a compiled graph fits all: a short one is filled up with samples of
     weight 0, which count in BatchNorm's statistics and nowhere else. A batch of ``training.batch_size`` samples is
-    shared among the processes, so their number does not change what is learned.
+    shared among the processes, so their number does not change what is learned, but for BatchNorm, whose statistics are
+    those of each process's share, and for dropout.
 
     Parameters
     ----------
@@ -54,13 +55,15 @@ class Steps:
         self.train_index, self.stop_index = panel.index("train"), panel.index("stop")
         self.size = micro_batch(len(self.train_index), self.training, fabric.world_size)
         self.per_epoch = count_steps(len(self.train_index), self.training, fabric.world_size)
-        check_memory(config, panel.device, self.size // fabric.world_size)
+        check_memory(config, panel.device, self.size, fabric.world_size)
         torch.manual_seed(config.seed)
         self.generator = torch.Generator(device=panel.device).manual_seed(config.seed)
         self.raw = build_model(config).to(panel.device)
         self.loss = build_loss(config, panel).to(panel.device)
         self.raw.start_from(prior(self.loss, panel), self.loss.max_pct_std)
-        self.average = _average(self.raw, self.training.ema_decay)
+        self.average = WeightAverage(self.raw, self.training.ema_decay) if self.training.ema_decay else None
+        if fabric.global_rank:
+            torch.manual_seed(config.seed + fabric.global_rank)  # other dropout masks than the first process has
         self._plain_optimizer = adamw(self.raw, self.loss, self.training, panel.device)
         self.is_compiled = is_on(self.training.compile, panel.device)
         self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
@@ -72,7 +75,9 @@ class Steps:
 
     def _objective(self, model: torch.nn.Module) -> torch.nn.Module:
         objective = Objective(model, self.loss)
-        return compiled(objective, self.panel.device) if self.is_compiled else objective
+        if not self.is_compiled:
+            return objective
+        return compiled(objective, self.panel.device, self.training.gradient_accumulation_steps > 1)
 
     @property
     def best_model(self) -> torch.nn.Module:
@@ -121,7 +126,7 @@ class Steps:
         self.optimizer.zero_grad()
         self.scheduler.step()
         if self.average is not None:
-            self.average.update_parameters(self.raw)
+            self.average.update(self.raw)
         return sums
 
     def _own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,6 +160,7 @@ class Steps:
         CmatError
             If the model's answers are not finite.
         """
+        self._share_buffers()
         self._judge.eval()
         said, targets = self._answers(self.stop_index), self.panel.targets(self.stop_index)
         terms = {name: float(loss) for name, loss in self._judge.losses(said, targets).items()}
@@ -165,6 +171,12 @@ class Steps:
             )
         auc = roc_auc_score(targets[0].cpu().numpy(), said[:, 0].cpu().numpy())
         return {loss_name(term): value for term, value in terms.items()} | {"roc_auc": float(auc)}
+
+    def _share_buffers(self) -> None:
+        """BatchNorm's statistics are the first process's everywhere: they are the ones that are kept."""
+        if self.fabric.world_size > 1:
+            for buffer in self.best_model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _answers(self, index: Tensor) -> Tensor:
         """Answers for the samples of `index`, (n, 2 or 6); the processes share the work."""
@@ -189,6 +201,7 @@ class Steps:
             "scheduler": self.scheduler.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16 gradients
             "random_states": random_states(self.fabric),
+            "device": self.panel.device.type,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -207,10 +220,3 @@ class Steps:
 def loss_name(term: str) -> str:
     """Name of a loss term in the history."""
     return "loss" if term == "total" else f"{term}_loss"
-
-
-def _average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
-    """Moving average of weights and buffers over the steps (Polyak and Juditsky 1992), None without a decay."""
-    if decay == 0:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

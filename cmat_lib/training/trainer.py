@@ -25,6 +25,7 @@ from cmat_lib.training.steps import Steps, loss_name
 
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
 SAVE_SECONDS = 300  # an epoch that takes longer is saved on the way
+SAVE_SHARE = 0.05  # of the time that saving after epochs may take
 Row = dict[str, float]
 
 
@@ -72,11 +73,11 @@ def train(
         If a loss is not finite (the message names the term and the step), if the memory does not hold a batch, or if
         ``training.batch_size`` cannot be shared among the processes.
     """
+    steps = Steps(fabric or make_fabric(config.training), panel, config)
     try:
-        steps = Steps(fabric or make_fabric(config.training), panel, config)
         return _Loop(steps, config.training, save_point).run(on_epoch)
     except torch.OutOfMemoryError:
-        raise out_of_memory(config.training) from None
+        raise out_of_memory(config.training, steps.size, steps.fabric.world_size) from None
 
 
 class _Loop:
@@ -89,6 +90,8 @@ class _Loop:
         self.history: list[Row] = []
         self.best, self.best_epoch, self.best_weights = math.inf, 0, {}
         self.epoch, self.step, self.seen = 1, 0, []  # where the training is, and the losses of this epoch's steps
+        self.saved, self.save_seconds = -math.inf, 0.0  # when the state was last saved, and how long that took
+        self.graphs, self.graphs_expected = compiled_graphs(), 2  # one for training, one for validation
 
     def run(self, on_epoch: Callable[[Row], None]) -> Training:
         """Epochs until patience, the last one, or somebody's wish to stop."""
@@ -123,26 +126,26 @@ class _Loop:
 
     def _epoch(self) -> Row | None:
         """One pass over the train part and a look at the stop part; None if it was ended on the way."""
-        graphs, started, first = compiled_graphs(), time.perf_counter(), self.step
+        started, first = time.perf_counter(), self.step
         self.steps.freeze_encoders(self.epoch <= self.training.freeze_encoder_epochs)
         if not self._pass():
             return None
         terms = self._mean_losses()
         seconds = time.perf_counter() - started
-        row = self._row(terms) | self._speed(seconds, self.steps.per_epoch - first)
-        self._report_recompiles(compiled_graphs() - graphs)
+        row = self._row(terms)
+        row |= self._speed(seconds, time.perf_counter() - started - seconds, self.steps.per_epoch - first)
+        self._report_recompiles()
         self._keep(row)
         return row
 
     def _pass(self) -> bool:
         """The steps of this epoch that are left; False if somebody asked to stop before the last one."""
         before = self.steps.generator.get_state()  # the order of this epoch follows from it
-        order, saved = self.steps.new_order(), time.monotonic()
+        order, started = self.steps.new_order(), time.monotonic()
         while self.step < self.steps.per_epoch:
-            late = self.is_alone and time.monotonic() - saved > SAVE_SECONDS
+            late = self.is_alone and time.monotonic() - max(started, self.saved) > SAVE_SECONDS
             if self.stop.asked or late:
                 self._save(before)
-                saved = time.monotonic()
             if self.stop.asked:
                 return False
             self.seen.append(self.steps.step(order, self.step))
@@ -172,13 +175,13 @@ class _Loop:
         row |= {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
         return row | {"learning_rate": self.steps.optimizer.param_groups[0]["lr"]}
 
-    def _speed(self, seconds: float, steps: int) -> Row:
+    def _speed(self, seconds: float, validation: float, steps: int) -> Row:
         """Speed of the epoch's `steps` (fewer after a resumption), time left without an early stop, and memory."""
         whole = seconds * self.steps.per_epoch / max(1, steps)
         return {
             "seconds": seconds,
             "samples_per_second": len(self.steps.train_index) / whole if steps else math.nan,
-            "seconds_left": (self.training.epochs - self.epoch) * whole,
+            "seconds_left": (self.training.epochs - self.epoch) * (whole + validation),
             "memory_gb": memory_in_use(self.steps.panel.device) / 1e9,
         }
 
@@ -189,12 +192,18 @@ class _Loop:
         if badness < self.best:
             self.best, self.best_epoch, self.best_weights = badness, self.epoch, _copy(self.steps.best_model)
         self.epoch, self.step, self.seen = self.epoch + 1, 0, []
-        self._save(self.steps.generator.get_state())
+        due = time.monotonic() - self.saved >= self.save_seconds / SAVE_SHARE
+        if self.steps.fabric.broadcast(due):
+            self._save(self.steps.generator.get_state())
 
-    def _report_recompiles(self, graphs: int) -> None:
+    def _report_recompiles(self) -> None:
         """Both graphs are made when they first run, and again when encoders thaw; more would be a fault."""
-        if graphs and self.history and self.epoch != self.training.freeze_encoder_epochs + 1:
-            warnings.warn(f"torch.compile made {graphs} more graphs in epoch {self.epoch}", stacklevel=2)
+        surplus = compiled_graphs() - self.graphs - self.graphs_expected
+        if surplus > 0:
+            self.graphs_expected += surplus
+            warnings.warn(f"torch.compile made {surplus} more graphs in epoch {self.epoch}", stacklevel=2)
+        if self.epoch == self.training.freeze_encoder_epochs > 0:
+            self.graphs_expected += 2
 
     # -- stop and resume -------------------------------------------------------------------------------------------
 
@@ -203,15 +212,19 @@ class _Loop:
         history, best_epoch = self.history, self.best_epoch
         if not self.best_weights:
             terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
-            history, best_epoch = [self._row(terms) | self._speed(math.nan, 0)], self.epoch
+            history, best_epoch = [self._row(terms) | self._speed(math.nan, math.nan, 0)], self.epoch
             self.best_weights = _copy(self.steps.best_model)
         return self._training(history, best_epoch, interrupted=True)
 
     def _save(self, order_state: Tensor) -> None:
-        if self.save_point is not None:
-            state = self.steps.state() | {"order_state": order_state, "loop": self._progress()}
-            if self.steps.fabric.is_global_zero:
-                self.save_point.save(state)
+        if self.save_point is None:
+            return
+        started = time.monotonic()
+        state = self.steps.state() | {"order_state": order_state, "loop": self._progress()}
+        if self.steps.fabric.is_global_zero:
+            self.save_point.save(state)
+        self.saved = time.monotonic()
+        self.save_seconds = self.saved - started
 
     def _progress(self) -> dict[str, Any]:
         names = ("epoch", "step", "seen", "history", "best", "best_epoch", "best_weights")
