@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
 
 FULL = Sizes(2048, (512, 1024, 2048, 4096), 50_000, (10_000, 100_000, 1_000_000), rounds=5, calls=1, warm_up=1)
 GPU = FULL._replace(sweep=(512, 1024, 2048, 4096, 8192), calls=20, warm_up=3)
-QUICK = Sizes(64, (32, 64), 6_000, (10_000,), rounds=1, calls=1, warm_up=1)
+QUICK = Sizes(64, (32, 64), 6_000, (6_000, 10_000), rounds=1, calls=1, warm_up=1)
 
 
 def measure(sizes: Sizes, device: torch.device, compiles: bool) -> Tables:
@@ -69,7 +69,7 @@ def _steps(panel: Panel, sizes: Sizes, compiles: bool) -> Tables:
         "fusions": compare_fusions(panel, batch, **options),
         "efficiency": efficiency(panel, batch, rounds, calls),
         "parts": parts_of_step(panel, batch, rounds),
-        "kernels": top_kernels(panel, batch, steps=min(2, rounds)),
+        "kernels": top_kernels(panel, batch, min(2, rounds), sizes.warm_up),
         "encoders": compare_encoders(panel, batch, rounds, calls),
         "dropout": compare_dropout(panel, batch, 128, rounds, 20 * calls),
         "sweep": compare_steps(panel, sweep, kind="batch size", **{**options, "rounds": min(3, rounds)}),
@@ -95,6 +95,7 @@ def plot(tables: Tables) -> Figure:
     middle.legend(loc="lower right")
     right.loglog(memory.index, memory["growth at most"] / 1e6, "o", color=PALETTE[1], label="process, largest growth")
     right.loglog(memory.index, memory["panel"] / 1e6, "-", color=PALETTE[0], label="tensors of the panel")
+    right.loglog(memory.index, memory.index / 1e3, "--", color=PALETTE[-1], label="1,000 bytes a candle")
     right.set(title="Memory of a panel", xlabel="candles", ylabel="MB")
     right.legend()
     return figure

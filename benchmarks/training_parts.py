@@ -62,7 +62,10 @@ def _cut_step(stepper: Stepper) -> dict[str, float]:
     laps.measured(f"{PARTS[2]}, backward", fused.backward, joint.grad)
     laps.measured(f"{PARTS[1]}, backward", torch.autograd.backward, small, [x.grad for x in encoded[1:]])
     laps.measured(f"{PARTS[0]}, backward", nbeats.backward, encoded[0].grad)
-    laps.measured("clip", lambda: stepper.fabric.clip_gradients(steps.objective, steps.optimizer, max_norm=1.0))
+    laps.measured(
+        "clip",
+        lambda: stepper.fabric.clip_gradients(steps.objective, steps.optimizer, max_norm=1.0, error_if_nonfinite=False),
+    )
     laps.measured("optimiser", lambda: (steps.optimizer.step(), steps.optimizer.zero_grad()))
     return laps.seconds
 
@@ -73,11 +76,11 @@ def _heads_and_loss(steps: Steps, fused: Tensor, batch: Batch) -> Tensor:
     return steps.loss(logits.float(), size.float(), batch.trigger, batch.max_pct, weight)["total"]
 
 
-def top_kernels(panel: Panel, batch: int, steps: int, rows: int = 12) -> pd.DataFrame:
+def top_kernels(panel: Panel, batch: int, steps: int, warm_up: int, rows: int = 12) -> pd.DataFrame:
     """The profiler's kernels with the largest own time, per step, as `Steps` runs it with the default switches."""
     torch.compiler.reset()
     stepper, gpu = Stepper(panel, config_of(batch)), panel.device.type == "cuda"
-    for _ in range(4):
+    for _ in range(warm_up):
         stepper()
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
     with profile(activities=kinds) as record:
