@@ -1,7 +1,9 @@
 """The benchmarks run, and what they write has the rows that the README quotes. Their timings are not tested."""
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -26,3 +28,23 @@ def test_tda_benchmark_without_real_candles(tmp_path, monkeypatch):
     assert all(float(h0) < 1e-5 and float(h1) < 1e-5 for h0, h1 in rows)
     assert "| half circle | 1 | planar |" in text
     assert (tmp_path / "tda.png").stat().st_size > 10_000
+
+
+@pytest.mark.long
+def test_training_benchmark_in_its_quick_form(tmp_path):
+    """On the CPU, in a process of its own, as a user runs it."""
+    command = [sys.executable, "benchmarks/training.py", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(project_root())}, check=True)
+    text = (tmp_path / "training.md").read_text()
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+    assert rows >= {"concat", "cross-modal attention", "eager, fp32", "eager, bf16", "step", "its matrix products"}
+    assert rows >= {"gather", "N-BEATS", "topology and complexity", "fusion", "heads and loss", "clip", "optimiser"}
+    assert rows >= {"aten::mm", "as it is", "torch.nn.Dropout", "10,000"}
+    ways = r"^\| 64 \| (by index|DataLoader, [02] workers) \|"
+    assert len(re.findall(ways, text, re.MULTILINE)) == 3
+    assert re.search(r"^\| 64 \| [\d.]+ \| [\d.]+ \| [\d,]+ \|$", text, re.MULTILINE), "samples per second"
+    goals = re.findall(r"^- .* is (?:\*\*missed\*\*|met)\.$", text, re.MULTILINE)
+    assert len(goals) == 4
+    each, copies = re.search(r"holds (\d+) bytes a candle, .* at most ([\d.]+) times", text).groups()
+    assert 800 < int(each) <= 1000 and 0.8 < float(copies) < 1.2
+    assert (tmp_path / "training.png").stat().st_size > 10_000
