@@ -20,7 +20,8 @@ from cmat_lib.data.candles import audit, data_hash, load_market, read_market, wi
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import complexity_features
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import PARTS, Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share

@@ -7,7 +7,8 @@ import torch
 
 from cmat_lib.config import load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import PARTS, Panel, assign_parts, build_samples, fit_scalers, needed_candles, split_boundaries
+from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles
+from cmat_lib.data.splits import PARTS, assign_parts, split_boundaries
 from cmat_lib.errors import CmatError
 
 SMALL = {

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from cmat_lib.data.panel import PARTS
+from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 
 METRICS = (
