@@ -19,7 +19,7 @@ from cmat_lib.config import Config
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
 from cmat_lib.data.labels import trailing_volatility
-from cmat_lib.data.splits import PARTS, Market, assign_parts, split_boundaries
+from cmat_lib.data.splits import PARTS, Market, Span, assign_parts, split_spans
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS, DataConfig
 
@@ -45,6 +45,11 @@ def needed_candles(config: Config) -> int:
     """Smallest gap-free series with one labelled sample: the largest look-back of any input, plus the horizon."""
     ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
     return max(ohlcv, config.tda.window_size, config.complexity.window_size) + config.labels.horizon
+
+
+def input_time(config: Config) -> pd.Timedelta:
+    """Length of time that the inputs of one sample read, up to its close."""
+    return (needed_candles(config) - config.labels.horizon) * config.data.bar
 
 
 def too_few_candles(symbol: str, candles: pd.DataFrame, config: Config) -> CmatError:
@@ -103,10 +108,33 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
         frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config.data))
         offset += len(candles)
     samples = pd.concat(frames, ignore_index=True)
-    boundaries = split_boundaries(market, config.data)
     samples["close_time"] = samples["timestamp"] + config.data.bar
-    samples["part"] = assign_parts(samples["close_time"], samples["label_end"], boundaries)
-    _check_parts(samples)
+    return with_parts(samples, split_spans(market, config.data), config)
+
+
+def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
+    """The same samples in the parts of another fold.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+    spans : list of Span
+        From `cmat_lib.data.splits.split_spans`.
+    config : Config
+
+    Returns
+    -------
+    DataFrame of N rows
+        A copy of `samples` with the column ``part``.
+
+    Raises
+    ------
+    CmatError
+        If a part is empty or of one class only.
+    """
+    parts = assign_parts(samples["close_time"], samples["label_end"], spans, input_time(config))
+    samples = samples.assign(part=parts)
+    _check_parts(samples, config.data)
     return samples
 
 
@@ -127,14 +155,16 @@ def _symbol_samples(
     return pd.DataFrame(columns)
 
 
-def _check_parts(samples: pd.DataFrame) -> None:
+def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:
+    fold = "" if data.split == "holdout" else f" of fold {data.fold} ({data.split})"
+    knobs = "data.split_shares, data.split_dates" if data.split == "holdout" else "data.folds, data.split_shares"
     for part in PARTS:
         triggers = samples.loc[samples["part"] == part, "trigger"]
         if triggers.nunique() < 2:
             what = "is empty" if triggers.empty else "has no triggers" if triggers.max() == 0 else "has triggers only"
             raise CmatError(
-                f"the {part} part {what} ({len(triggers)} samples); give it more time (data.split_shares, "
-                "data.split_dates), use more candles, or choose another label threshold"
+                f"the {part} part{fold} {what} ({len(triggers)} samples); give it more time ({knobs}), "
+                "use more candles, or choose another label threshold"
             )
 
 
