@@ -143,6 +143,7 @@ class LabelsConfig(Section):
     threshold_sigma: Annotated[float, Field(gt=0)] = Field(2.0, description="sigma: smallest rise, in trailing volatility times sqrt(H)")
     upper_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="triple_barrier: upper barrier, in percent")
     lower_pct: Annotated[float, Field(gt=0, lt=100)] = Field(3.0, description="triple_barrier: lower barrier, in percent below the close")
+    uniqueness_weights: bool = Field(False, description="weigh training samples by the uniqueness of their labels, which matters where samples are unevenly spaced")
 
 
 class TdaConfig(Section):

@@ -18,6 +18,7 @@ from sklearn.preprocessing import RobustScaler
 from cmat_lib.config import Config
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
+from cmat_lib.data.label_audit import uniqueness_weights
 from cmat_lib.data.labels import trailing_volatility
 from cmat_lib.data.splits import PARTS, Market, Span, assign_parts, split_spans
 from cmat_lib.errors import CmatError
@@ -93,7 +94,7 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
         ``symbol``, ``timestamp`` (candle open), ``close_time``, ``row`` (into the stacked channels),
         ``local_row`` (into the symbol's candles), ``close``, ``volatility`` (standard deviation of the log
         returns over the look-back, the plainest baseline), ``trigger``, ``max_pct``, ``label_end``, ``part``,
-        and ``oracle_probability`` on the synthetic market.
+        ``weight``, and ``oracle_probability`` on the synthetic market.
 
     Raises
     ------
@@ -125,7 +126,8 @@ def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.D
     Returns
     -------
     DataFrame of N rows
-        A copy of `samples` with the column ``part``.
+        A copy of `samples` with the columns ``part`` and ``weight`` (of the sample in the loss: mean 1 over the
+        training part, all 1 unless ``labels.uniqueness_weights``).
 
     Raises
     ------
@@ -133,8 +135,10 @@ def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.D
         If a part is empty or of one class only.
     """
     parts = assign_parts(samples["close_time"], samples["label_end"], spans, input_time(config))
-    samples = samples.assign(part=parts)
+    samples = samples.assign(part=parts, weight=1.0)
     _check_parts(samples, config.data)
+    if config.labels.uniqueness_weights:
+        samples["weight"] = uniqueness_weights(samples, config.labels.horizon)
     return samples
 
 
