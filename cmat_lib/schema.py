@@ -7,6 +7,7 @@ keys are errors, and an impossible combination is one too. Nothing here imports 
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,6 +81,11 @@ class DataConfig(Section):
     volume_channels: Literal["ohlcv", "taker"] = Field("ohlcv", description="taker: signed taker imbalance and log trade size instead of OBV change and MFI")
     split_shares: list[Share] = Field([0.6, 0.1, 0.1, 0.2], min_length=4, max_length=4, description="shares of time for train, stop, calibrate, test")
     split_dates: list[UtcTime] | None = Field(None, min_length=3, max_length=3, description="starts of stop, calibrate, test (UTC); overrides the shares")
+    split: Literal["holdout", "walk_forward", "combinatorial"] = Field("holdout", description="one split, a test part that moves forward in time, or every choice of groups of time as the test part")
+    folds: Positive = Field(4, description="walk_forward: test intervals in the last part of time; combinatorial: groups of time")
+    fold: Annotated[int, Field(ge=0)] = Field(0, description="fold of this run, from 0")
+    fold_window: Literal["expanding", "rolling"] = Field("expanding", description="walk_forward: training starts at the first candle, or keeps its length")
+    test_groups: Positive = Field(2, description="combinatorial: groups of time that are tested in one fold")
     synthetic_symbols: Positive = Field(4, description="symbols of the synthetic market")
     synthetic_days: Annotated[int, Field(ge=30)] = Field(360, description="days of the synthetic market")
     synthetic_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the synthetic market")
@@ -104,6 +110,11 @@ class DataConfig(Section):
             raise ValueError(f"no time zone '{zone}'; write it as America/New_York or UTC")
         return zone
 
+    @property
+    def fold_count(self) -> int:
+        """Folds that the split has."""
+        return {"holdout": 1, "walk_forward": self.folds, "combinatorial": math.comb(self.folds, self.test_groups)}[self.split]
+
     @field_validator("split_shares")
     @classmethod
     def _shares_sum_to_one(cls, shares: list[float]) -> list[float]:
@@ -127,6 +138,16 @@ class DataConfig(Section):
             raise ValueError("since, the three split_dates and until must be in ascending order")
         return self
 
+    @model_validator(mode="after")
+    def _fold_exists(self) -> DataConfig:
+        if self.split == "combinatorial" and self.test_groups >= self.folds:
+            raise ValueError(f"test_groups {self.test_groups} must be below folds {self.folds}: nothing would be left to train on")
+        if self.split == "combinatorial" and self.split_dates is not None:
+            raise ValueError("split_dates have no meaning with split: combinatorial; use split_shares")
+        if self.fold >= self.fold_count:
+            raise ValueError(f"fold {self.fold} does not exist: split {self.split} has the folds 0 to {self.fold_count - 1}")
+        return self
+
 
 class LabelsConfig(Section):
     """What is predicted."""
@@ -138,6 +159,7 @@ class LabelsConfig(Section):
     threshold_sigma: Annotated[float, Field(gt=0)] = Field(2.0, description="sigma: smallest rise, in trailing volatility times sqrt(H)")
     upper_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="triple_barrier: upper barrier, in percent")
     lower_pct: Annotated[float, Field(gt=0, lt=100)] = Field(3.0, description="triple_barrier: lower barrier, in percent below the close")
+    uniqueness_weights: bool = Field(False, description="weigh training samples by the uniqueness of their labels, which matters where samples are unevenly spaced")
 
 
 class TdaConfig(Section):

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import PARTS, Panel
+from cmat_lib.data.panel import Panel
+from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import (
     ORACLE,

@@ -15,7 +15,8 @@ from cmat_lib.data.candles import audit, data_hash, load_market, read_market, wi
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Market, Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
 from cmat_lib.models.fusion import fusion_class

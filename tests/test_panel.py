@@ -7,16 +7,8 @@ import torch
 
 from cmat_lib.config import load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import (
-    PARTS,
-    Panel,
-    assign_parts,
-    build_samples,
-    clock_fractions,
-    fit_scalers,
-    needed_candles,
-    split_boundaries,
-)
+from cmat_lib.data.panel import Panel, build_samples, clock_fractions, fit_scalers, needed_candles
+from cmat_lib.data.splits import PARTS, split_boundaries
 from cmat_lib.errors import CmatError
 
 SMALL = {
@@ -78,14 +70,6 @@ def test_no_label_reaches_into_the_next_part(market, horizon):
     reaches = [(purged["close_time"] < b) & (purged["label_end"] > b) for b in starts]
     assert len(purged) == 3 * len(market) * (horizon - 1) and np.logical_or.reduce(reaches).all()
     assert (samples.loc[samples["part"] == "unlabelled", "trigger"].isna()).all()
-
-
-def test_parts_at_the_boundary():
-    times = pd.Series(pd.date_range("2025-01-01", periods=5, freq="h", tz="UTC"))
-    ends = times + pd.Timedelta("2h")
-    ends.iloc[4] = pd.NaT
-    boundaries = list(times.iloc[[2, 3, 4]])
-    assert list(assign_parts(times, ends, boundaries)) == ["train", "purged", "purged", "purged", "unlabelled"]
 
 
 def test_samples_have_their_whole_look_back(market):
@@ -175,12 +159,6 @@ def test_a_part_without_triggers_is_an_error(market):
     labels = {s: compute_labels(c, config.labels, config.data.bar) for s, c in market.items()}
     with pytest.raises(CmatError, match="the train part has no triggers"):
         build_samples(market, labels, config)
-
-
-def test_split_dates_outside_the_candles_are_an_error(market):
-    config = small_config(data={"split_dates": ["2025-01-05", "2025-01-06", "2026-01-01"]})
-    with pytest.raises(CmatError, match="must lie inside the candles"):
-        split_boundaries(market, config.data)
 
 
 def test_clock_is_the_fraction_of_day_and_week_in_its_zone():

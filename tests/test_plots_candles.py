@@ -92,23 +92,6 @@ def test_rise_distribution_without_a_single_threshold():
     assert not axes.lines
 
 
-def test_split_picture_shows_parts_and_the_purged_zone():
-    close_time = pd.date_range("2024-01-01", periods=40, freq=HOUR, tz="UTC")
-    part = np.repeat(["train", "purged", "stop", "calibrate", "test"], [8, 2, 10, 10, 10])
-    one = pd.DataFrame({"close_time": close_time, "label_end": close_time + 2 * HOUR, "part": part})
-    samples = pd.concat([one.assign(symbol="AAA"), one.assign(symbol="BBB")], ignore_index=True)
-    borders = [close_time[10], close_time[20], close_time[30]]
-    figure = plots.split_picture(samples, borders)
-    whole, *near = figure.axes
-    assert len(whole.collections[0].get_offsets()) == 80 and len(near) == 3
-    colors = [to_hex(color).upper() for color in whole.collections[0].get_facecolors()]
-    assert colors == list(samples["part"].map(plots.COLORS).str.upper())
-    assert len(near[0].collections[0].get_offsets()) == 2 * 17, "8 hours to either side of the border"
-    assert [t.get_text() for t in whole.get_yticklabels()] == ["AAA", "BBB"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["train", "stop", "calibrate", "test", "purged"]
-
-
 def test_look_backs_end_at_the_close_and_the_label_starts_there():
     (axes,) = plots.look_backs({"window": 24, "topology": 168}, 6, HOUR).axes
     spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import PARTS
+from cmat_lib.data.splits import PARTS
 from cmat_lib.plots import training as plots
 
 

@@ -20,14 +20,14 @@ from sklearn.preprocessing import RobustScaler
 from cmat_lib.config import Config
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
+from cmat_lib.data.label_audit import uniqueness_weights
 from cmat_lib.data.labels import trailing_volatility
+from cmat_lib.data.splits import PARTS, Market, Span, assign_parts, split_spans
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS, DataConfig
 
-PARTS = ("train", "stop", "calibrate", "test")
 LARGEST_SHARE = 0.5  # of a GPU's free memory that the panel may take; the rest is for training
 CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more
-Market = dict[str, pd.DataFrame]
 
 
 class Batch(NamedTuple):
@@ -53,64 +53,15 @@ class Batch(NamedTuple):
         return self.trigger, self.max_pct, self.auxiliary
 
 
-def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
-    """Starts of the stop, calibrate and test parts, the same for all symbols.
-
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
-    data : DataConfig
-        ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
-
-    Returns
-    -------
-    list of Timestamp
-        Three moments in UTC.
-
-    Raises
-    ------
-    CmatError
-        If a given date lies outside the candles.
-    """
-    first = min(candles.index[0] for candles in market.values())
-    last = max(candles.index[-1] for candles in market.values()) + data.bar
-    if data.split_dates is None:
-        return [(first + share * (last - first)).floor(data.bar) for share in np.cumsum(data.split_shares[:3])]
-    dates = [pd.Timestamp(moment) for moment in data.split_dates]
-    if not first < dates[0] or not dates[-1] < last:
-        raise CmatError(f"data.split_dates must lie inside the candles, which run from {first} to {last}")
-    return dates
-
-
-def assign_parts(close_time: pd.Series, label_end: pd.Series, boundaries: list[pd.Timestamp]) -> np.ndarray:
-    """Part of every sample; one whose label ends after the next part's start is purged, as it knows that part's future.
-
-    Parameters
-    ----------
-    close_time, label_end : Series of Timestamp, length N
-        When the sample is known and when its label is; no label is NaT.
-    boundaries : list of Timestamp
-        From `split_boundaries`.
-
-    Returns
-    -------
-    ndarray of str, shape (N,)
-        One of `PARTS`, ``"purged"`` or ``"unlabelled"``.
-    """
-    starts = pd.DatetimeIndex(boundaries)
-    number = starts.searchsorted(pd.DatetimeIndex(close_time), side="right")
-    next_start = pd.Series(starts.append(pd.DatetimeIndex([pd.Timestamp.max.tz_localize("UTC")])).take(number))
-    parts = np.array(PARTS, dtype=object)[number]
-    parts[(label_end.reset_index(drop=True) > next_start).to_numpy()] = "purged"
-    parts[label_end.isna().to_numpy()] = "unlabelled"
-    return parts
-
-
 def needed_candles(config: Config) -> int:
     """Smallest gap-free series with one labelled sample: the largest look-back of any input, plus the horizon."""
     ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
     return max(ohlcv, config.tda.window_size, config.complexity.window_size) + config.labels.horizon
+
+
+def input_time(config: Config) -> pd.Timedelta:
+    """Length of time that the inputs of one sample read, up to its close."""
+    return (needed_candles(config) - config.labels.horizon) * config.data.bar
 
 
 def too_few_candles(symbol: str, candles: pd.DataFrame, config: Config) -> CmatError:
@@ -154,7 +105,7 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
         ``symbol``, ``timestamp`` (candle open), ``close_time``, ``row`` (into the stacked channels),
         ``local_row`` (into the symbol's candles), ``close``, ``volatility`` (standard deviation of the log
         returns over the look-back, the plainest baseline), ``trigger``, ``max_pct``, ``label_end``, ``part``,
-        and ``oracle_probability`` on the synthetic market.
+        ``weight``, and ``oracle_probability`` on the synthetic market.
 
     Raises
     ------
@@ -169,10 +120,36 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
         frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config.data))
         offset += len(candles)
     samples = pd.concat(frames, ignore_index=True)
-    boundaries = split_boundaries(market, config.data)
     samples["close_time"] = samples["timestamp"] + config.data.bar
-    samples["part"] = assign_parts(samples["close_time"], samples["label_end"], boundaries)
-    _check_parts(samples)
+    return with_parts(samples, split_spans(market, config.data), config)
+
+
+def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
+    """The same samples in the parts of another fold.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+    spans : list of Span
+        From `cmat_lib.data.splits.split_spans`.
+    config : Config
+
+    Returns
+    -------
+    DataFrame of N rows
+        A copy of `samples` with the columns ``part`` and ``weight`` (of the sample in the loss: mean 1 over the
+        training part, all 1 unless ``labels.uniqueness_weights``).
+
+    Raises
+    ------
+    CmatError
+        If a part is empty or of one class only.
+    """
+    parts = assign_parts(samples["close_time"], samples["label_end"], spans, input_time(config))
+    samples = samples.assign(part=parts, weight=1.0)
+    _check_parts(samples, config.data)
+    if config.labels.uniqueness_weights:
+        samples["weight"] = uniqueness_weights(samples, config.labels.horizon)
     return samples
 
 
@@ -193,14 +170,16 @@ def _symbol_samples(
     return pd.DataFrame(columns)
 
 
-def _check_parts(samples: pd.DataFrame) -> None:
+def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:
+    fold = "" if data.split == "holdout" else f" of fold {data.fold} ({data.split})"
+    knobs = "data.split_shares, data.split_dates" if data.split == "holdout" else "data.folds, data.split_shares"
     for part in PARTS:
         triggers = samples.loc[samples["part"] == part, "trigger"]
         if triggers.nunique() < 2:
             what = "is empty" if triggers.empty else "has no triggers" if triggers.max() == 0 else "has triggers only"
             raise CmatError(
-                f"the {part} part {what} ({len(triggers)} samples); give it more time (data.split_shares, "
-                "data.split_dates), use more candles, or choose another label threshold"
+                f"the {part} part{fold} {what} ({len(triggers)} samples); give it more time ({knobs}), "
+                "use more candles, or choose another label threshold"
             )
 
 

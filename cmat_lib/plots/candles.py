@@ -8,20 +8,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from plotly.subplots import make_subplots
 
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, PART_COLORS, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
 
 GROUP_COLORS = {"price": PALETTE[0], "volume": PALETTE[4], "technical": PALETTE[2]}
-COLORS = PART_COLORS | {"purged": "#000000", "unlabelled": "#d0d0d0"}  # a purged zone is narrow: it must stand out
 ANNOTATED_MONTHS = 18  # more columns than this leave no room for numbers
-ZOOM = 4  # half-width of the view of a border, in label lengths
-MARKS = 4000  # per symbol in the view of all time
 
 
 def wall_time(times: pd.DatetimeIndex | pd.Series) -> pd.DatetimeIndex:
@@ -195,54 +190,6 @@ def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float
     )
     axes.legend()
     return figure
-
-
-def split_picture(samples: pd.DataFrame, boundaries: Sequence[pd.Timestamp]) -> Figure:
-    """The parts over time for every symbol, and each border from near, where the purged samples are.
-
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        `symbol`, `close_time`, `label_end` (UTC) and `part`.
-    boundaries : sequence of Timestamp
-        Starts of the stop, calibrate and test parts.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    symbols = list(samples["symbol"].unique())
-    height = max(1.2, 0.4 * len(symbols))
-    figure = Figure(figsize=(10, 2 * height + 1.8))
-    grid = figure.add_gridspec(2, len(boundaries))
-    whole = figure.add_subplot(grid[0, :])
-    whole.set_xlabel("close of the sample (UTC)")
-    _draw_parts(whole, samples.iloc[evenly(len(samples), MARKS * len(symbols))], symbols, marker="|", size=90)
-    whole.set_title("Four parts, the same for all symbols")
-    reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
-    for column, border in enumerate(boundaries):
-        axes = figure.add_subplot(grid[1, column])
-        near = samples[(samples["close_time"] - border).abs() <= reach]
-        _draw_parts(axes, near, symbols, marker="o", size=14)
-        axes.axvline(border.tz_convert(None), color="black", linewidth=1)
-        axes.set_title(f"border at {border:%Y-%m-%d %H:%M}", fontsize=10)
-        axes.tick_params(labelleft=column == 0, labelsize=9)
-    used = [part for part in COLORS if part in set(samples["part"])]
-    figure.legend(handles=[Patch(color=COLORS[p], label=p) for p in used], ncols=len(used), loc="outside lower center")
-    return figure
-
-
-def _draw_parts(axes: Axes, samples: pd.DataFrame, symbols: Sequence[str], marker: str, size: float) -> None:
-    """One mark per sample at its close time, in the colour of its part, one row per symbol."""
-    rows = samples["symbol"].map({symbol: row for row, symbol in enumerate(symbols)})
-    colors = samples["part"].map(COLORS)
-    axes.scatter(wall_time(samples["close_time"]), rows, c=colors, marker=marker, s=size, linewidths=1, rasterized=True)
-    axes.set_yticks(range(len(symbols)), symbols)
-    axes.set_ylim(len(symbols) - 0.4, -0.6)
-    locator = AutoDateLocator(maxticks=6)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
-    axes.grid(axis="y", visible=False)
 
 
 def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figure:

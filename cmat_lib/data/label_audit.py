@@ -1,0 +1,174 @@
+"""What labels are worth before anything is learned: how often, how unevenly, how much they overlap, and what volatility
+alone already knows about them.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from cmat_lib.config import Config
+from cmat_lib.data.labels import compute_labels
+from cmat_lib.data.splits import Market
+from cmat_lib.schema import LabelsConfig
+
+MODES = get_args(LabelsConfig.model_fields["mode"].annotation)
+
+
+def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
+    """Average uniqueness of every label: the mean, over the candles that it reads, of one over the labels reading them.
+
+    López de Prado, *Advances in Financial Machine Learning* (2018), sections 4.3 and 4.4. Only labels of the same
+    symbol count. All labels here read `horizon` candles, so uniqueness differs at the ends of runs of candles and where
+    samples are missing, and is `stride / horizon` elsewhere. Its sum over rows is the number of labels that would carry
+    the same without any overlap.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+        ``symbol``, ``local_row``, ``trigger`` (NaN: no label).
+    horizon : int
+        Candles of a label (H).
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        In (0, 1]; NaN without a label.
+    """
+    result = np.full(len(samples), np.nan)
+    labelled = samples["trigger"].notna().to_numpy()
+    for places in samples.groupby("symbol", observed=True).indices.values():
+        places = places[labelled[places]]
+        first = samples["local_row"].to_numpy()[places] + 1  # the label reads candles first to first + H - 1
+        size = first.max(initial=0) + horizon + 1
+        changes = np.bincount(first, minlength=size) - np.bincount(first + horizon, minlength=size)
+        share = 1 / np.maximum(np.cumsum(changes), 1)  # of each candle, to each of its labels
+        total = np.append(0.0, np.cumsum(share))
+        result[places] = (total[first + horizon] - total[first]) / horizon
+    return result
+
+
+def uniqueness_weights(samples: pd.DataFrame, horizon: int) -> np.ndarray:
+    """Weights of the training rows in proportion to their uniqueness among training rows, mean 1; 1 for all others.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+        As for `uniqueness`, and ``part``.
+    horizon : int
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+    """
+    weights = np.ones(len(samples))
+    train = (samples["part"] == "train").to_numpy()
+    own = uniqueness(samples[train], horizon)
+    weights[train] = own / own.mean()
+    return weights
+
+
+def independent_symbols(samples: pd.DataFrame) -> float:
+    """How many symbols' worth of news the symbols bring, from 1 (all trigger together) to their number.
+
+    The participation ratio of the eigenvalues of the correlation matrix of triggers, ``(Σλ)² / Σλ²``. A symbol without
+    triggers, or without moments in common with another, has no correlation and counts as a symbol of its own.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        ``symbol``, ``timestamp``, ``trigger``.
+
+    Returns
+    -------
+    float
+    """
+    correlation = (
+        samples.pivot(index="timestamp", columns="symbol", values="trigger").corr().fillna(0.0).to_numpy(copy=True)
+    )
+    np.fill_diagonal(correlation, 1.0)
+    return float(len(correlation) ** 2 / (correlation**2).sum())
+
+
+def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
+    """What there is to know about the labels of some samples.
+
+    Parameters
+    ----------
+    samples : DataFrame
+        ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
+    horizon : int
+        Candles of a label (H).
+
+    Returns
+    -------
+    Series
+        ``labels`` (rows that have one); ``base_rate``; ``lowest_month`` and ``highest_month`` base rate;
+        ``overlapping`` (share of labels that share candles with the symbol's next one); mean ``uniqueness``;
+        ``independent_labels`` (sum of uniqueness, times the share of `independent_symbols`); ROC-AUC of trailing
+        volatility, ``volatility_auc`` pooled and ``volatility_auc_within`` symbols (NaN where only one class is seen).
+    """
+    rows = samples.dropna(subset="trigger")
+    unique = uniqueness(rows, horizon)
+    months = rows.groupby(rows["timestamp"].dt.strftime("%Y-%m"))["trigger"].mean()
+    steps = rows.groupby("symbol", observed=True)["local_row"].diff(-1).abs()
+    per_symbol = [_volatility_auc(own) for _, own in rows.groupby("symbol", observed=True)]
+    symbols = rows["symbol"].nunique()
+    values = {
+        "labels": len(rows),
+        "base_rate": rows["trigger"].mean(),
+        "lowest_month": months.min(),
+        "highest_month": months.max(),
+        "overlapping": (steps < horizon).mean(),
+        "uniqueness": unique.mean(),
+        "independent_labels": unique.sum() * independent_symbols(rows) / symbols,
+        "volatility_auc": _volatility_auc(rows),
+        "volatility_auc_within": pd.Series(per_symbol).mean(),
+    }
+    return pd.Series(values, dtype=float)
+
+
+def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """`label_statistics` of the same samples under each way to decide what a trigger is.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles per symbol.
+    samples : DataFrame
+        From `cmat_lib.data.panel.build_samples`.
+    config : Config
+        Thresholds and barriers of all modes come from its labels section.
+
+    Returns
+    -------
+    DataFrame
+        One row per mode, columns as `label_statistics`, and ``same_as_configured`` (share of rows that have the trigger
+        of the configured labels).
+    """
+    rows = {}
+    for mode in MODES:
+        labels = config.labels.model_copy(update={"mode": mode, "source": "computed"})
+        trigger = _triggers(market, samples, labels, config)
+        same = trigger == samples["trigger"].to_numpy()
+        known = ~np.isnan(trigger) & samples["trigger"].notna().to_numpy()
+        statistics = label_statistics(samples.assign(trigger=trigger), config.labels.horizon)
+        statistics["same_as_configured"] = same[known].mean()
+        rows[mode] = statistics
+    return pd.DataFrame(rows).T.rename_axis("mode")
+
+
+def _triggers(market: Market, samples: pd.DataFrame, labels: LabelsConfig, config: Config) -> np.ndarray:
+    """Triggers of the samples under other labels, (N,)."""
+    trigger = np.empty(len(samples))
+    for symbol, places in samples.groupby("symbol", observed=True).indices.items():
+        found = compute_labels(market[symbol], labels, config.data.bar)["trigger"].to_numpy()
+        trigger[places] = found[samples["local_row"].to_numpy()[places]]
+    return trigger
+
+
+def _volatility_auc(rows: pd.DataFrame) -> float:
+    return roc_auc_score(rows["trigger"], rows["volatility"]) if rows["trigger"].nunique() == 2 else float("nan")

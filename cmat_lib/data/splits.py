@@ -1,0 +1,193 @@
+"""Splits: which part of time fits weights, ends the training, calibrates, and is looked at once.
+
+A split is a list of spans of time, the same for all symbols. Samples near a border are left out where they would know
+another part: *purged*, because their label reaches into the part after theirs, or under *embargo*, because their inputs
+reach back into a part that must not be known yet (only where training time lies after test time).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, groupby, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.errors import CmatError
+from cmat_lib.schema import DataConfig
+
+PARTS = ("train", "stop", "calibrate", "test")  # each may know those before it, none those after it
+LEFT_OUT = ("purged", "embargo", "outside", "unlabelled")
+Market = dict[str, pd.DataFrame]
+
+
+class Span(NamedTuple):
+    """Stretch of time that belongs to one part: the samples with ``start <= close_time < end``."""
+
+    part: str
+    start: pd.Timestamp
+    end: pd.Timestamp
+
+
+def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
+    """Starts of the stop, calibrate and test parts of the holdout, the same for all symbols.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles per symbol.
+    data : DataConfig
+        ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
+
+    Returns
+    -------
+    list of Timestamp
+        Three moments in UTC.
+
+    Raises
+    ------
+    CmatError
+        If a given date lies outside the candles.
+    """
+    first, last = covered_time(market, data.bar)
+    if data.split_dates is None:
+        return [(first + share * (last - first)).floor(data.bar) for share in np.cumsum(data.split_shares[:3])]
+    dates = [pd.Timestamp(moment) for moment in data.split_dates]
+    if not first < dates[0] or not dates[-1] < last:
+        raise CmatError(f"data.split_dates must lie inside the candles, which run from {first} to {last}")
+    return dates
+
+
+def covered_time(market: Market, bar: pd.Timedelta) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Open of the first and close of the last candle of all symbols."""
+    first = min(candles.index[0] for candles in market.values())
+    return first, max(candles.index[-1] for candles in market.values()) + bar
+
+
+def split_spans(market: Market, data: DataConfig) -> list[Span]:
+    """Parts of fold ``data.fold`` over time.
+
+    ``holdout``: the four parts, one after the other. ``walk_forward``: the test part is cut into ``folds`` intervals of
+    equal length, and fold k is the holdout moved forward by k of them; the training part starts at the first candle
+    (``expanding``) or moves too (``rolling``). ``combinatorial``: time is cut into ``folds`` groups, of which every
+    choice of ``test_groups`` is one fold; the rest of time is cut into train, stop and calibrate in proportion to
+    ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3).
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles per symbol.
+    data : DataConfig
+
+    Returns
+    -------
+    list of Span
+        Ascending, without holes; neighbours belong to different parts. Time before and after belongs to no part.
+
+    Raises
+    ------
+    CmatError
+        If a given date lies outside the candles.
+    """
+    first, last = covered_time(market, data.bar)
+    if data.split == "combinatorial":
+        return _combinatorial(first, last, data)
+    borders = split_boundaries(market, data)
+    folds = data.folds if data.split == "walk_forward" else 1
+    shifts = [(number * (last - borders[2]) / folds).floor(data.bar) for number in range(folds)]
+    shift = shifts[data.fold]
+    start = first + shift if data.fold_window == "rolling" else first
+    end = borders[2] + shifts[data.fold + 1] if data.fold + 1 < folds else last
+    marks = [start, *(border + shift for border in borders), end]
+    return [Span(part, *pair) for part, pair in zip(PARTS, pairwise(marks), strict=True)]
+
+
+def _combinatorial(first: pd.Timestamp, last: pd.Timestamp, data: DataConfig) -> list[Span]:
+    edges = [(first + number * (last - first) / data.folds).floor(data.bar) for number in range(data.folds)] + [last]
+    groups = list(pairwise(edges))
+    tested = list(combinations(range(data.folds), data.test_groups))[data.fold]
+    rest = sum((end - start for number, (start, end) in enumerate(groups) if number not in tested), pd.Timedelta(0))
+    shares = np.cumsum(data.split_shares[:2]) / sum(data.split_shares[:3])
+    cuts = [(share * rest).floor(data.bar) for share in shares]  # ends of train and stop on the clock of the rest
+    spans, passed = [], pd.Timedelta(0)
+    for number, (start, end) in enumerate(groups):
+        if number in tested:
+            spans.append(Span("test", start, end))
+            continue
+        marks = [start, *(min(max(start + cut - passed, start), end) for cut in cuts), end]
+        spans += [Span(part, *pair) for part, pair in zip(PARTS[:3], pairwise(marks), strict=True) if pair[0] < pair[1]]
+        passed += end - start
+    merged = [list(same) for _, same in groupby(spans, key=lambda span: span.part)]
+    return [Span(same[0].part, same[0].start, same[-1].end) for same in merged]
+
+
+def assign_parts(close_time: pd.Series, label_end: pd.Series, spans: list[Span], look_back: pd.Timedelta) -> np.ndarray:
+    """Part of every sample.
+
+    Purging and embargo as in López de Prado (2018), section 7.4, except that the embargo is not a share of time but
+    what the inputs of a sample read: no more is needed, and no less is safe.
+
+    Parameters
+    ----------
+    close_time, label_end : Series of Timestamp, length N
+        When the sample is known and when its label is; no label is NaT.
+    spans : list of Span
+        From `split_spans`.
+    look_back : Timedelta
+        Length of time that the inputs of a sample read, up to its close.
+
+    Returns
+    -------
+    ndarray of str, shape (N,)
+        One of `PARTS`; ``"purged"``: the label ends inside the next part; ``"embargo"``: the inputs reach back into a
+        part of higher order; ``"outside"``: in no span; ``"unlabelled"``.
+    """
+    close, end_of_label = pd.DatetimeIndex(close_time), pd.DatetimeIndex(label_end)
+    number = pd.DatetimeIndex([span.start for span in spans]).searchsorted(close, side="right") - 1
+    ends = pd.DatetimeIndex([span.end for span in spans])
+    parts = np.array([span.part for span in spans], dtype=object)[number]
+    parts[close < pd.DatetimeIndex(_clear_from(spans, look_back)).take(number)] = "embargo"
+    parts[(end_of_label > ends.take(number)) & (number < len(spans) - 1)] = "purged"
+    parts[(number < 0) | (close >= ends[-1])] = "outside"
+    parts[end_of_label.isna()] = "unlabelled"
+    return parts
+
+
+def _clear_from(spans: list[Span], look_back: pd.Timedelta) -> list[pd.Timestamp]:
+    """Per span, the first close whose inputs lie after every earlier span of a part of higher order."""
+    order = {part: number for number, part in enumerate(PARTS)}
+    return [
+        max([span.start, *(other.end + look_back for other in spans[:i] if order[other.part] > order[span.part])])
+        for i, span in enumerate(spans)
+    ]
+
+
+def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig, look_back: pd.Timedelta) -> pd.DataFrame:
+    """What becomes of time in every fold of the split, for a picture.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+    samples : DataFrame of N rows
+        ``close_time``, ``label_end``.
+    data : DataConfig
+    look_back : Timedelta
+        See `assign_parts`.
+
+    Returns
+    -------
+    DataFrame
+        One row per stretch of labelled samples that share their part: ``fold``, ``part``, ``start``, ``end`` (close of
+        the first and end of the last; the next stretch starts there).
+    """
+    moments = samples.dropna(subset="label_end").drop_duplicates("close_time").sort_values("close_time")
+    close, label_end = moments["close_time"], moments["label_end"]
+    frames = []
+    for fold in range(data.fold_count):
+        spans = split_spans(market, data.model_copy(update={"fold": fold}))
+        part = assign_parts(close, label_end, spans, look_back)
+        first = np.flatnonzero(np.append(True, part[1:] != part[:-1]))
+        start = pd.DatetimeIndex(close).take(first)
+        end = start[1:].append(pd.DatetimeIndex(close.iloc[-1:]))
+        frames.append(pd.DataFrame({"fold": fold, "part": part[first], "start": start, "end": end}))
+    return pd.concat(frames, ignore_index=True)
