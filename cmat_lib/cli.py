@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cmat_lib import __version__
+from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
@@ -24,6 +25,7 @@ from cmat_lib.run import select_stages
 app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(cache_app, name="cache")
 app.command()(compare)
+app.command()(ablate)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -88,7 +90,7 @@ def run(
     Finished notebooks whose parameters, input files and earlier stages have not changed are skipped.
     """
     stages = select_stages(first, last)
-    configs = [_run_config(path, assignments, run_dir) for path in params]
+    configs = [run_config(path, assignments, run_dir) for path in params]
     folders = [str(resolve_path(config.run_dir)) for config in configs]
     if len(set(folders)) < len(folders):
         raise CmatError(f"two runs would share one run folder ({', '.join(folders)}); give each file its own run_dir")
@@ -108,7 +110,7 @@ def _run_one(config: Config, stages: tuple[str, ...], prefix: str) -> Path:
     return run_notebooks(config, stages, stdout_line(prefix))
 
 
-def _run_config(
+def run_config(
     path: Path | None, assignments: list[str] | None, run_dir: str | None, changes: dict[str, Any] | None = None
 ) -> Config:
     """Parameters of one run; ``--set`` wins over the file, and ``--run-dir`` over both."""
@@ -162,7 +164,7 @@ def train(
     }
     changes = {section: {k: v for k, v in keys.items() if v is not None} for section, keys in flags.items()}
     changes = {section: keys for section, keys in changes.items() if keys} | ({} if seed is None else {"seed": seed})
-    config = _run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
+    config = run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
     from cmat_lib.stage_training import run_until_training
 

@@ -166,16 +166,33 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
 
 def _prepare(config: Config, say: Callable[[str], None]) -> bool:
     """Stages 01 to 03; returns whether there is anything to train."""
-    steps = {
-        "01_data_prep": lambda run: prepare_data(config, run),
-        "02_tda_cache": lambda run: build_features(config, run),
-        "03_model_build": lambda run: describe_model(build_model(config), run),
-    }
-    for stage, work in steps.items():
-        if run := _unfinished(config, stage, say):
-            work(run.begin())
-            run.finish()
+    prepare_features(config, say)
+    if run := _unfinished(config, "03_model_build", say):
+        describe_model(build_model(config), run.begin())
+        run.finish()
     return _unfinished(config, "04_training", say) is not None
+
+
+def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
+    """Stages 01 and 02 without pages; finished ones are skipped.
+
+    Parameters
+    ----------
+    config : Config
+    say : callable
+        Takes lines of progress.
+
+    Returns
+    -------
+    Run
+        From whose folder candles, features and samples can be read.
+    """
+    check_before_work(config)
+    for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
+        if run := _unfinished(config, stage, say):
+            work(config, run.begin())
+            run.finish()
+    return Run(config, "03_model_build").begin()
 
 
 def _unfinished(config: Config, stage: str, say: Callable[[str], None]) -> Run | None:

@@ -86,3 +86,10 @@ def test_temperature_needs_scores_with_a_logit():
 def test_one_class_is_an_error():
     with pytest.raises(CmatError, match=r"data\.split_shares"):
         fit_calibration(np.array([0.1, 0.2]), np.array([0, 0]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_score_that_says_nothing_becomes_the_base_rate():
+    trigger = np.array([0.0, 0, 0, 1])
+    fitted = fit_calibration(np.full(4, 0.3), trigger, "temperature")
+    np.testing.assert_allclose(apply_calibration(np.array([0.1, 0.9]), fitted), 0.25)

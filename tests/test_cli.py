@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cmat_lib import __version__
-from cmat_lib.cli import _run_config, main
+from cmat_lib.cli import main, run_config
 from cmat_lib.config import Config, load_config, project_root
 from cmat_lib.run import STAGE_NAMES, Run
 
@@ -85,14 +85,14 @@ def test_a_failed_training_leaves_nothing_that_looks_like_success(cmat, tmp_path
 
 
 def test_set_wins_over_the_file_and_run_dir_over_both():
-    config = _run_config(SMOKE, ["training.epochs=7", "run_dir=a"], "b")
+    config = run_config(SMOKE, ["training.epochs=7", "run_dir=a"], "b")
     assert config.training.epochs == 7 and config.run_dir == "b"
     assert config.training.batch_size == yaml.safe_load(SMOKE.read_text())["training"]["batch_size"]
 
 
 def test_run_folder_takes_the_name_of_the_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
-    assert _run_config(tmp_path / "mine.yaml", None, None).run_dir == "outputs/mine"
+    assert run_config(tmp_path / "mine.yaml", None, None).run_dir == "outputs/mine"
 
 
 def test_schema(cmat, tmp_path):

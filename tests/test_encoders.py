@@ -229,11 +229,12 @@ def test_impossible_architectures_are_refused(changes, message):
         slim(**changes)
 
 
-def test_clock_encoder_sees_midnight_and_sunday_as_neighbours():
+def test_clock_encoder_sees_midnight_and_new_week_as_neighbours_and_the_weekend_as_a_step():
     torch.manual_seed(0)
     encoder = ClockEncoder(output_dim=11).eval()
-    before, after = encoder(torch.tensor([[0.9999, 0.9999 / 7], [0.0001, 1.0001 / 7]]))
-    assert before.shape == (11,) and not torch.allclose(before, encoder(torch.tensor([[0.5, 0.5 / 7]])), atol=0.01)
-    sunday, monday = encoder(torch.tensor([[0.0, 1 - 1e-6], [0.0, 1e-6]]))
-    torch.testing.assert_close(sunday, monday, atol=1e-4, rtol=0)
-    torch.testing.assert_close(before, after, atol=5e-3, rtol=0)
+    around_midnight = encoder(torch.tensor([[0.9999, 1.9999 / 7], [0.0001, 2.0001 / 7]]))
+    torch.testing.assert_close(*around_midnight, atol=5e-3, rtol=0)
+    noon = encoder(torch.tensor([[0.5, 2.5 / 7]]))
+    assert around_midnight.shape == (2, 11) and not torch.allclose(around_midnight[0], noon[0], atol=0.01)
+    before, after = encoder(torch.tensor([[0.0, 5 / 7 - 1e-6], [0.0, 5 / 7 + 1e-6]]))
+    assert not torch.allclose(before, after, atol=0.01), "Saturday must be told from Friday"

@@ -194,7 +194,7 @@ def test_the_clock_is_a_fourth_token_and_costs_nothing_when_off():
     seen = build_model(load_config(changes={"model": {"modalities": ["nbeats", "tda", "complexity", "clock"]}}))
     assert plain.fusion.token_names == ("nbeats", "tda", "complexity") and plain.get_num_parameters()[1] == 15_782_142
     assert seen.fusion.token_names == ("nbeats", "tda", "complexity", "clock")
-    encoder = 14 * 64 + 64 + 64 * 64 + 64
+    encoder = 15 * 64 + 64 + 64 * 64 + 64
     assert seen.get_num_parameters()[1] == 15_782_142 + encoder + (64 * 256 + 256) + 256
     inputs = [torch.randn(3, *shape) for shape in ((96, 14), (214,), (6,))]
     noon, midnight = torch.full((3, 2), 0.5), torch.zeros(3, 2)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from cmat_lib import stages as stages_module
 from cmat_lib.config import load_config, merge, project_root
-from cmat_lib.data.complexity import complexity_features
+from cmat_lib.data import panel as panel_module
+from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel
 from cmat_lib.data.synthetic import synthetic_market
@@ -21,6 +23,7 @@ from cmat_lib.tda.features import tda_features
 CHANGES = {
     "data": {"channels": load_config().data.channels},
     "tda": {"stride": 4, "jobs": 1},
+    "complexity": {"window_size": 72, "ranges": [1, 24]},
     "labels": {"threshold_pct": 1.0},
 }
 
@@ -84,13 +87,19 @@ def test_features_stand_beside_their_samples(market, whole):
         closes = market[sample["symbol"]]["close"].loc[: sample["timestamp"]].to_numpy()
         window = np.log(closes[-config.tda.window_size :])[None]
         np.testing.assert_array_equal(tda[number], tda_features(window, config.tda)[0])
-        np.testing.assert_array_equal(complexity[number], complexity_features(window, config.complexity)[0])
+        np.testing.assert_array_equal(complexity[number, :6], complexity_features(window, config.complexity)[0])
+        ranges = log_ranges(market[sample["symbol"]].loc[: sample["timestamp"]], config.complexity.ranges)[-1]
+        np.testing.assert_array_equal(complexity[number, 6:], ranges)
 
 
 @pytest.mark.parametrize(("how", "share"), [("cut", 0.9), ("changed", 0.9), ("changed", 0.99)])
 def test_the_future_changes_no_input(market, whole, tmp_path, how, share):
+    assert_the_future_changes_nothing(market, whole, tmp_path, how, share)
+
+
+def assert_the_future_changes_nothing(market, whole, folder, how, share):
     time = moment(whole, share)
-    other = stages(tmp_path, altered(market, time, how))
+    other = stages(folder, altered(market, time, how))
     known, keep = ((frame["timestamp"] <= time).to_numpy() for frame in (whole[4], other[4]))
     keys = ["symbol", "timestamp"]
     assert other[4].loc[keep, keys].to_numpy().tolist() == whole[4].loc[known, keys].to_numpy().tolist()
@@ -127,3 +136,54 @@ def test_a_label_does_know_the_future(market, whole):
         for frame in (candles, altered(market, time, "changed")["SYNA"])
     ]
     assert labels[0] != labels[1]
+
+
+# -- planted leaks: each must be caught by what stands above or in test_panel.py and test_splits.py -------------------
+
+
+def early(values):
+    """Every row shows the next one."""
+    return np.concatenate([values[1:], values[-1:]])
+
+
+LEAKS = {
+    "future channel": lambda channels, candles, labels: early(channels),
+    "label among the features": lambda channels, candles, labels: np.column_stack(
+        [channels[:, :-1], compute_labels(candles, labels, candles.index[1] - candles.index[0])["max_pct"].fillna(0)]
+    ).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_planted_leak_is_caught(market, tmp_path, monkeypatch, leak):
+    original = stages_module.compute_channels
+    labels = load_config(project_root() / "params/smoke.yaml", CHANGES).labels
+
+    def leaky(candles, names, bar):
+        return LEAKS[leak](original(candles, names, bar), candles, labels)
+
+    monkeypatch.setattr(stages_module, "compute_channels", leaky)
+    whole = stages(tmp_path / "whole", market)
+    with pytest.raises(AssertionError):
+        assert_the_future_changes_nothing(market, whole, tmp_path / "other", "changed", 0.9)
+
+
+def assert_scalers_know_the_training_part_only(whole):
+    config, channels, tda, complexity, samples, _ = whole
+    base = panel_module.fit_scalers(channels, tda, complexity, samples, config)
+    others = (samples["part"] != "train").to_numpy()
+    tda, complexity = tda.copy(), complexity.copy()
+    tda[others], complexity[others] = 1e6, 1e6
+    assert panel_module.fit_scalers(channels, tda, complexity, samples, config) == base
+
+
+def test_a_scaler_on_all_rows_is_caught(whole, monkeypatch):
+    assert_scalers_know_the_training_part_only(whole)
+    original = panel_module.fit_scalers
+    monkeypatch.setattr(
+        panel_module,
+        "fit_scalers",
+        lambda *arrays: original(*arrays[:3], arrays[3].assign(part="train"), arrays[4]),
+    )
+    with pytest.raises(AssertionError):
+        assert_scalers_know_the_training_part_only(whole)

@@ -287,6 +287,10 @@ class Panel:
         """Numbers of a part's samples, in time order within each symbol, shape (n,), on the device."""
         return torch.from_numpy(np.flatnonzero(self.samples["part"] == part)).to(self.device)
 
+    def clock(self, index: torch.Tensor) -> torch.Tensor:
+        """Fraction of the day and of the week at the closes of the samples of `index`, shape (B, 2)."""
+        return self._clock[index]
+
     def gather(self, index: torch.Tensor) -> Batch:
         """Samples by number.
 

@@ -54,10 +54,12 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
         return {"method": method, "x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
     if score.min() < 0 or score.max() > 1:
         raise CmatError("calibration: temperature needs scores between 0 and 1; set evaluation.calibration: isotonic")
+    level = {"method": method, "slope": 0.0, "bias": float(logit(trigger.mean()))}
+    if np.ptp(score) == 0:
+        return level
     fitted = LogisticRegression(penalty=None, solver="newton-cholesky").fit(_logit(score)[:, None], trigger)
     if fitted.coef_[0, 0] < 0:  # on these rows the score ranks backwards; a probability must not turn it round
-        rate = trigger.mean()
-        return {"method": method, "slope": 0.0, "bias": float(logit(rate))}
+        return level
     return {"method": method, "slope": float(fitted.coef_[0, 0]), "bias": float(fitted.intercept_[0])}
 
 

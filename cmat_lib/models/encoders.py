@@ -12,6 +12,7 @@ from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
 from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 
 DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
+SATURDAY = 5 / 7  # fraction of the week at which the weekend starts
 
 
 class AttentionBlock(nn.Module):
@@ -228,7 +229,7 @@ class TDAEncoder(nn.Module):
 
 
 class ClockEncoder(nn.Module):
-    """Hour and weekday as harmonics of the day and of the week, then two linear layers with ReLU after each.
+    """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each.
 
     Parameters
     ----------
@@ -247,7 +248,7 @@ class ClockEncoder(nn.Module):
         self.register_buffer("day", 2 * torch.pi * harmonics[0], persistent=False)
         self.register_buffer("week", 2 * torch.pi * harmonics[1], persistent=False)
         self.layers = nn.Sequential(
-            nn.Linear(2 * (DAY_HARMONICS + WEEK_HARMONICS), hidden_dim),
+            nn.Linear(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, hidden_dim),
             nn.ReLU(),
             Dropout(dropout),
             nn.Linear(hidden_dim, output_dim),
@@ -257,7 +258,8 @@ class ClockEncoder(nn.Module):
     def forward(self, clock: Tensor) -> Tensor:
         """Encode times: (B, 2), fractions of the day and of the week in [0, 1), to (B, output_dim)."""
         angles = torch.cat([clock[:, :1] * self.day, clock[:, 1:] * self.week], dim=1)  # (B, harmonics)
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, output_dim)
+        weekend = (clock[:, 1:] >= SATURDAY).to(angles.dtype)  # (B, 1)
+        return self.layers(torch.cat([angles.sin(), angles.cos(), weekend], dim=1))  # (B, output_dim)
 
 
 class ComplexityEncoder(nn.Module):

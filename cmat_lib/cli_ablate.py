@@ -1,0 +1,65 @@
+"""``cmat ablate``: the model, its parts and the baselines on the same folds."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmat_lib.errors import CmatError
+
+
+def ablate(
+    params: Annotated[Path, typer.Argument(help="Parameter file.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated."),
+    ] = None,
+    run_dir: Annotated[str | None, typer.Option("--run-dir", help="Run folder.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Rows, separated by commas; all by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every network, whose answers are averaged.")] = 3,
+    folds: Annotated[str, typer.Option(help="Folds of data.split, separated by commas, or all.")] = "all",
+) -> None:
+    """Train the model, every subset of its modalities, every other fusion and all baselines with the same budget.
+
+    Prepares data and features as needed. Finished trainings are kept in <run>/ablation/cells, so that a command that
+    was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals.
+    """
+    from cmat_lib.ablation import choose_rows, run_ablation
+    from cmat_lib.cli import run_config
+    from cmat_lib.stage_training import prepare_features
+
+    config = run_config(params, assignments, run_dir)
+    chosen = choose_rows(config, rows.split(",") if rows else None)
+    numbers = _folds(folds, config.data.fold_count)
+    logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
+    say = partial(print, flush=True)
+    run = prepare_features(config, say)
+    folder = run_ablation(config, run, chosen, seeds, numbers, say)
+    print(_text(folder))
+    print(f"tables and pictures: {folder}")
+
+
+def _folds(text: str, count: int) -> list[int]:
+    if text == "all":
+        return list(range(count))
+    if not all(part.isdigit() and int(part) < count for part in text.split(",")):
+        raise CmatError(f"--folds {text}: write all, or numbers from 0 to {count - 1} separated by commas")
+    return [int(part) for part in text.split(",")]
+
+
+def _text(folder: Path) -> str:
+    """ROC-AUC of every row and its distance from the full model, pooled and within symbols, with intervals."""
+    import pandas as pd
+
+    from cmat_lib.evaluation.breakdown import with_intervals
+
+    tables = []
+    for name, title in (("table", "ROC-AUC"), ("differences", "full minus row")):
+        table = pd.read_parquet(folder / f"{name}.parquet").xs("roc_auc", level="metric")
+        text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
+        tables.append(f"\n{title}\n{text.to_string()}")
+    return "\n".join(tables)

@@ -1,0 +1,85 @@
+"""Baselines of the ablation: classic models on summaries of the network's very own inputs, with and without clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from cmat_lib.config import Config
+from cmat_lib.data.panel import Panel
+from cmat_lib.evaluation.baselines import fit_trees, summarise
+
+CLASSIC = ("base_rate", "volatility", "logistic", "trees", "logistic+clock", "trees+clock")
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation of the logistic regression; the stop part chooses
+HARMONICS = {"day": (1, 2), "week": (1,)}
+Parts = Mapping[str, tuple[np.ndarray, np.ndarray]]  # part -> features (n, S), trigger (n,)
+
+
+def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
+    """Scores of one of the `CLASSIC` baselines, fitted on the train part, with the stop part to choose its strength.
+
+    Parameters
+    ----------
+    name : str
+        ``base_rate`` says the same of every sample, ``volatility`` is the trailing volatility; ``logistic`` and
+        ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday too.
+    panel : Panel
+    parts : tuple of str
+        Parts to score.
+    config : Config
+
+    Returns
+    -------
+    dict
+        Part -> (n,) float64 array in [0, 1], rows in the order of ``panel.index(part)``.
+
+    Raises
+    ------
+    CmatError
+        If the training part has one class only.
+    """
+    if name in ("base_rate", "volatility"):
+        train = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
+        values = panel.samples.assign(base_rate=train)[name].to_numpy(np.float64)
+        return {part: values[panel.index(part).cpu().numpy()] for part in parts}
+    data = {part: _features(panel, part, name.endswith("+clock"), config) for part in {"train", "stop", *parts}}
+    with threadpool_limits(1):  # small matrices: waiting threads cost more than they bring on a busy machine
+        fit = _logistic if name.startswith("logistic") else _trees
+        predict = fit(data)
+        return {part: predict(data[part][0]) for part in parts}
+
+
+def _features(panel: Panel, part: str, clock: bool, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    index = panel.index(part)
+    features, trigger = summarise(panel.batches(index, config.evaluation.batch_size), config)
+    return (np.concatenate([features, clock_columns(panel.clock(index))], axis=1) if clock else features), trigger
+
+
+def clock_columns(clock: torch.Tensor) -> np.ndarray:
+    """Fractions of day and week (n, 2) as numbers for trees and as harmonics for linear models, (n, 8)."""
+    fractions = clock.cpu().numpy().astype(np.float64)
+    turns = [k * fractions[:, column] for column, ks in enumerate(HARMONICS.values()) for k in ks]
+    waves = [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
+    return np.column_stack([fractions, *waves])
+
+
+def _trees(data: Parts):
+    return fit_trees(data["train"], data["stop"]).predict
+
+
+def _logistic(data: Parts):
+    """Logistic regression on standardised features, with the strength that is best on the stop part."""
+    features, trigger = data["stop"]
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300)).fit(*data["train"])
+        for strength in STRENGTHS
+    ]
+    best = min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))
+    return lambda x: best.predict_proba(x)[:, 1]

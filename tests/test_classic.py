@@ -1,0 +1,76 @@
+"""Classic baselines: what they may know, what they find, and that the clock reaches them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from slim import panel_of, slim
+
+from cmat_lib.evaluation.classic import CLASSIC, classic_scores, clock_columns
+
+PARTS = ("train", "calibrate", "test")
+
+
+def auc(panel, scores):
+    from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score(panel.samples["trigger"].to_numpy()[panel.index("test")], scores["test"])
+
+
+@pytest.fixture(scope="module")
+def config():
+    return slim()
+
+
+def clocked(config):
+    """Triggers that follow from the hour alone."""
+    close_time = pd.date_range("2025-01-01", periods=1000, freq="1h", tz="UTC")
+    return panel_of(config, n=1000, labels=(close_time.hour < 6).astype(float))
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_every_part_is_scored_in_the_order_of_its_index(config, name):
+    panel = panel_of(config)
+    panel.samples["volatility"] = np.linspace(0.001, 0.01, len(panel))
+    scores = classic_scores(name, panel, PARTS, config)
+    assert {part: len(score) for part, score in scores.items()} == {p: len(panel.index(p)) for p in PARTS}
+    assert all(((score >= 0) & (score <= 1)).all() for score in scores.values())
+
+
+def test_plain_ones_are_what_they_say(config):
+    panel = panel_of(config)
+    panel.samples["volatility"] = np.linspace(0.001, 0.01, len(panel))
+    train = panel.samples["part"] == "train"
+    base = classic_scores("base_rate", panel, PARTS, config)
+    assert (base["test"] == panel.samples.loc[train, "trigger"].mean()).all()
+    volatility = classic_scores("volatility", panel, PARTS, config)["test"]
+    np.testing.assert_array_equal(volatility, panel.samples["volatility"].to_numpy()[panel.index("test")])
+
+
+@pytest.mark.parametrize("name", ["logistic", "trees"])
+def test_signal_in_the_inputs_is_found(config, name):
+    panel = panel_of(config, n=1000)
+    assert auc(panel, classic_scores(name, panel, PARTS, config)) > 0.85
+
+
+@pytest.mark.parametrize("name", ["logistic", "trees"])
+def test_only_with_the_clock_the_hour_is_known(config, name):
+    panel = clocked(config)
+    assert auc(panel, classic_scores(name, panel, PARTS, config)) < 0.65
+    assert auc(panel, classic_scores(f"{name}+clock", panel, PARTS, config)) > 0.95
+
+
+def test_nothing_is_fitted_on_calibrate_or_test(config):
+    panel = panel_of(config, n=600)
+    before = classic_scores("logistic", panel, PARTS, config)
+    for part in ("calibrate", "test"):
+        panel._targets[0][panel.index(part)] = 1.0
+        panel.samples.loc[panel.samples["part"] == part, "trigger"] = 1.0
+    after = classic_scores("logistic", panel, PARTS, config)
+    for part in PARTS:
+        np.testing.assert_array_equal(before[part], after[part])
+
+
+def test_clock_columns():
+    found = clock_columns(torch.tensor([[0.25, 0.5]]))
+    np.testing.assert_allclose(found, [[0.25, 0.5, 1, 0, 0, -1, 0, -1]], atol=1e-6)
