@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmat_lib.config import Config, load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import CLIP, Panel, build_samples
-from cmat_lib.schema import PRICE_CHANNELS
+from cmat_lib.data.panel import CLIP, Panel, build_samples, clock_fractions
+from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
 
 CHUNK = 50_000  # rows that are made at a time, so that files larger than memory could be
 INDEX, TIMES = "by index", "times as many by index"
@@ -50,7 +50,7 @@ def random_samples(candles: int, config: Config, seed: int = 0) -> pd.DataFrame:
 
 def write_arrays(folder: Path, candles: int, samples: int, config: Config) -> Arrays:
     """Channels, topology and complexity as memory maps of files that were written piece by piece."""
-    widths = {"tda": config.tda.feature_dim, "complexity": len(config.complexity.indicators)}
+    widths = {"tda": config.tda.feature_dim, "complexity": len(config.complexity.names)}
     shapes = {"channels": (candles, len(config.data.channel_names))} | {k: (samples, w) for k, w in widths.items()}
     rng = np.random.default_rng(0)
     for name, shape in shapes.items():
@@ -64,7 +64,7 @@ def write_arrays(folder: Path, candles: int, samples: int, config: Config) -> Ar
 def unscaled(config: Config) -> dict[str, dict[str, list[float]]]:
     """Scalers that change nothing."""
     widths = {"ohlcv": len(config.data.channel_names), "tda": config.tda.feature_dim}
-    widths["complexity"] = len(config.complexity.indicators)
+    widths["complexity"] = len(config.complexity.names)
     return {name: {"center": [0.0] * width, "scale": [1.0] * width} for name, width in widths.items()}
 
 
@@ -87,15 +87,17 @@ class WindowDataset(Dataset):
         self.price = np.array([name in PRICE_CHANNELS for name in names], np.float32)  # (C,)
         self.channels = np.array(arrays["channels"])
         self.features = [np.clip(arrays[name], -CLIP, CLIP) for name in ("tda", "complexity")]
+        self.features.append(clock_fractions(samples["close_time"], config.data.clock_zone))
         self.end = samples["row"].to_numpy() + 1
-        self.targets = [samples[name].to_numpy(np.float32) for name in ("trigger", "max_pct")]
+        columns = ("trigger", "max_pct", list(AUXILIARY_TARGETS))
+        self.targets = [samples[name].to_numpy(np.float32) for name in columns]
         self.targets.append(np.ones(len(samples), np.float32))  # weight
 
     def __len__(self) -> int:
         return len(self.end)
 
     def __getitem__(self, number: int) -> tuple:
-        """Window (T, C), features (F,) and (K,), and the three targets, of one sample."""
+        """Window (T, C), features (F,) and (K,), clock (2,), targets and weight of one sample."""
         end = self.end[number]
         window = self.channels[end - self.length : end]
         window = window - window[-1, self.close] * self.price

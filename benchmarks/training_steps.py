@@ -74,13 +74,14 @@ class MatrixProducts(TorchDispatchMode):
 
 def work_of(config: Config) -> tuple[int, Counter]:
     """FLOPs of a forward and backward pass of one batch, and its matrix products; nothing is computed."""
-    batch, features = config.training.batch_size, (config.tda.feature_dim, len(config.complexity.indicators))
+    batch, features = config.training.batch_size, (config.tda.feature_dim, len(config.complexity.names), 2)
     shapes = ((batch, config.data.sequence_length, len(config.data.channel_names)), *((batch, n) for n in features))
     with torch.device("meta"):
         objective = Objective(build_model(config), MultiTaskLoss())
-        inputs, targets = [torch.empty(shape) for shape in shapes], [torch.empty(batch) for _ in range(3)]
+        inputs, targets = [torch.empty(shape) for shape in shapes], [torch.empty(batch), torch.empty(batch), None]
+        weight = torch.empty(batch)
     with FlopCounterMode(display=False) as flops, MatrixProducts() as products:
-        objective(*inputs, *targets).losses[0].backward()
+        objective(inputs, targets, weight).losses[0].backward()
     return flops.get_total_flops(), products.counts
 
 
