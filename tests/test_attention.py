@@ -63,7 +63,11 @@ def slim_model(**changes):
         },
     }
     torch.manual_seed(0)
-    return build_model(load_config(changes=sections))
+    model = build_model(load_config(changes=sections))
+    for parameter in model.parameters():  # norms and biases start alike; trained ones are not
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
 
 
 def batch(rows: int = B, seed: int = 0) -> Inputs:
@@ -131,6 +135,20 @@ def test_bottleneck_maps_show_who_can_meet():
     assert ((maps > 0).all(dim=(0, 1, 2)).numpy() == meet).all()
 
 
+@torch.no_grad()
+def test_bottleneck_maps_hold_every_weight_in_its_place():
+    model = slim_model(fusion={"fusion_type": "bottleneck", "tokens": "fine"}).eval()
+    tokens, maps = model.fusion.tokens(*model.encode(*batch())), attention_maps(model, batch())[0][0]
+    own, written = model.fusion.transformer.layers[0].own, 0
+    for name, places in (("nbeats", range(4)), ("tda", range(4, 8)), ("complexity", range(8, 9))):
+        both = [*places, *range(9, 13)]
+        part = softmax_attention(own[name].self_attn, own[name].norm1(tokens[:, both]))  # (B, h, m, m)
+        torch.testing.assert_close(maps[..., places, :][..., both], part[..., : len(places), :], atol=1e-6, rtol=0)
+        written = written + torch.zeros_like(maps).index_copy_(-1, torch.tensor(both), nn.functional.pad(
+            part[..., len(places) :, :], (0, 0, 9, 0)))  # fmt: skip
+    torch.testing.assert_close(maps[..., 9:, :], written[..., 9:, :] / 3, atol=1e-6, rtol=0)
+
+
 def perturbed(places, epsilon):
     """The explicit layer with `epsilon` added to one weight of one layer of all samples."""
     calls = iter(range(100))
@@ -170,6 +188,21 @@ def test_gradient_attention_is_what_a_small_change_of_a_weight_does(use_cls_toke
     assert (signed > 0).any() and (signed < 0).any()
     if use_cls_token:
         assert not signed[-1, :, :, 1:].any() and signed[-1, :, :, 0].any()  # only [CLS] is read
+
+
+@torch.no_grad()
+def test_what_a_modality_writes_to_a_bottleneck_counts_once():
+    """Topology is the second of three parts, token 1 of the map; row 4 of the map is the second bottleneck token."""
+    model = slim_model(fusion={"fusion_type": "bottleneck"}).double().eval()
+    whole = Inputs(*(x.double() for x in batch()))
+    tokens, ends = model.fusion.tokens(*model.encode(*whole)), []
+    for epsilon in (1e-4, -1e-4):
+        _, out = walk_layers(model.fusion.transformer.layers, tokens, perturbed((1, 0, 2, 0), epsilon))
+        ends.append(model.read_off(model.fusion.pool(out)).trigger_logits[:, 0])
+    weight = 3 * attention_maps(model, whole)[0][0, :, 0, 4, 1]  # the map shows the mean over three modalities
+    signed = gradient_attention(model, whole)[0][0, :, 0, 4, 1]
+    torch.testing.assert_close(signed, (ends[0] - ends[1]) / 2e-4 * weight, rtol=1e-4, atol=1e-12)
+    assert signed.abs().min() > 1e-9
 
 
 def test_gradient_attention_leaves_no_gradient_behind():

@@ -1,4 +1,4 @@
-"""Attribution on the demo's market: the planted interaction is found as one, and is not found where nothing is planted."""
+"""Attribution on the demo's market: the planted interaction is found, and none where nothing is planted."""
 
 import numpy as np
 import pandas as pd
