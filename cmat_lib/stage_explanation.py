@@ -24,18 +24,7 @@ from cmat_lib.explain.attention import (
     has_attention,
     stack_attention_maps,
 )
-from cmat_lib.explain.attribution import (
-    Loss,
-    ShapleyTables,
-    block_order,
-    embed_samples,
-    input_pieces,
-    modality_pieces,
-    permutation_table,
-    permuted_logits,
-    shapley_tables,
-    trigger_loss,
-)
+from cmat_lib.explain.attribution import ShapleyTables, shapley_tables
 from cmat_lib.explain.controls import (
     Reading,
     agreement_table,
@@ -47,6 +36,9 @@ from cmat_lib.explain.controls import (
     untrained,
 )
 from cmat_lib.explain.groups import token_shares
+from cmat_lib.explain.measures import Loss, trigger_loss
+from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
+from cmat_lib.explain.shapley import embed_samples
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.stages import load_panel
@@ -139,7 +131,8 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     dict of DataFrame
         ``shapley``, ``interactions``, ``efficiency``, ``shapley_samples`` (see
         `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
-        groups of topology features and complexity indicators (see `permutation_table`); ``controls`` (see
+        groups of topology features and complexity indicators (see
+        `cmat_lib.explain.permutation.permutation_table`); ``controls`` (see
         `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``shares`` of the modalities in it and
         their ``agreement`` with Shapley values and ablation. Also in ``attribution.json``, the samples in
         ``shapley_samples.parquet``.

@@ -19,10 +19,10 @@ from cmat_lib.explain.attention import (
     gradient_attention,
     rollout,
     stack_attention_maps,
-    tidy_maps,
     walk_layers,
 )
 from cmat_lib.explain.layers import beside, explicit, uniform
+from cmat_lib.explain.tidy import tidy_maps
 from cmat_lib.models import build_model
 
 B, HEADS, LAYERS = 5, 2, 3

@@ -7,16 +7,9 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attribution import (
-    block_order,
-    input_pieces,
-    mean_table,
-    modality_pieces,
-    permutation_table,
-    permuted_logits,
-    shapley_tables,
-    trigger_loss,
-)
+from cmat_lib.explain.attribution import shapley_tables
+from cmat_lib.explain.measures import mean_table, trigger_loss
+from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
 from cmat_lib.models import MultiTaskLoss
 from cmat_lib.training.trainer import train
 

@@ -9,7 +9,6 @@ from slim import panel_of, slim
 
 from cmat_lib.config import load_config
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attribution import embed_samples, trigger_loss
 from cmat_lib.explain.controls import (
     agreement_table,
     control_readings,
@@ -21,6 +20,8 @@ from cmat_lib.explain.controls import (
     untrained,
 )
 from cmat_lib.explain.layers import uniform
+from cmat_lib.explain.measures import trigger_loss
+from cmat_lib.explain.shapley import embed_samples
 from cmat_lib.models import build_model
 
 RESAMPLING = Resampling(pd.Timedelta("6h"), samples=100)

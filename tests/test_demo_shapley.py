@@ -7,7 +7,8 @@ import torch
 
 from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attribution import ShapleyTables, mean_table, shapley_tables, trigger_loss
+from cmat_lib.explain.attribution import ShapleyTables, shapley_tables
+from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.run import Run
 from cmat_lib.stages import build_features, load_panel, prepare_data
 from cmat_lib.training.trainer import train

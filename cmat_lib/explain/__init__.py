@@ -9,11 +9,11 @@ from cmat_lib.explain.attention import (
     gradient_attention,
     rollout,
     stack_attention_maps,
-    tidy_maps,
     walk_layers,
 )
 from cmat_lib.explain.decomposition import decompose
 from cmat_lib.explain.shapley import modality_shapley
+from cmat_lib.explain.tidy import tidy_maps
 
 __all__ = [
     "AttentionMaps",

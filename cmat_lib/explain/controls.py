@@ -16,9 +16,9 @@ from scipy.stats import kendalltau, rankdata, spearmanr
 
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
 from cmat_lib.explain.attention import attention_entropy, has_attention, walk_layers
-from cmat_lib.explain.attribution import Loss, mean_table
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.layers import Step, beside, uniform
+from cmat_lib.explain.measures import Loss, mean_table
 from cmat_lib.explain.shapley import Features, logits
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, evaluation_mode
 from cmat_lib.schema import MODALITIES
@@ -40,7 +40,7 @@ def read(model: MultiTaskCrossModalAttention, features: Features, size: int, ste
     ----------
     model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
-        From `cmat_lib.explain.attribution.embed_samples`.
+        From `cmat_lib.explain.shapley.embed_samples`.
     size : int
         Samples per forward pass.
     step : callable
@@ -168,7 +168,7 @@ def control_readings(
     model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
     orders : sequence of ndarray, shape (n,)
-        From `cmat_lib.explain.attribution.block_order`, at least one per modality.
+        From `cmat_lib.explain.permutation.block_order`, at least one per modality.
     size : int
         Samples per forward pass.
 
@@ -204,7 +204,7 @@ def control_table(
     trigger : ndarray, shape (n,)
     timestamps : Series of datetimes, length n
     loss : callable
-        From `cmat_lib.explain.attribution.trigger_loss`.
+        From `cmat_lib.explain.measures.trigger_loss`.
     resampling : Resampling
 
     Returns

@@ -95,6 +95,14 @@ def embed(model: MultiTaskCrossModalAttention, batch: Batch) -> Features:
     return {name: x for name, x in encoded.items() if x is not None}
 
 
+@torch.no_grad()
+def embed_samples(model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, size: int) -> Features:
+    """Encoded modalities of samples, (n, width) each, in evaluation mode."""
+    with evaluation_mode(model):
+        parts = [embed(model, batch) for batch in panel.batches(index, size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def logits(model: MultiTaskCrossModalAttention, features: Features) -> Tensor:
     """Trigger logits (B,) from encoded modalities."""
     return model.read_off(model.fusion(*(features.get(name) for name in MODALITIES))).trigger_logits[:, 0]

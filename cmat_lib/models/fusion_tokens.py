@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.dropout import Dropout
+from cmat_lib.models.encoders import numbered
 from cmat_lib.schema import MODALITIES
+
+if TYPE_CHECKING:
+    from cmat_lib.config import Config
 
 INIT_STD = 0.02  # standard deviation of positions and [CLS] at the start
 Parts = Mapping[str, tuple[str, ...]]  # modality -> names of its tokens
@@ -68,6 +73,31 @@ class TokenFusion(nn.Module):
         """
         pieces = {name: features[name].unflatten(1, (len(names), -1)) for name, names in self.parts.items()}
         return {name: getattr(self, f"proj_{name}")(piece) for name, piece in pieces.items()}
+
+
+def token_parts(config: Config) -> Parts:
+    """Names of the tokens of every modality, by ``fusion.tokens``.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    dict of str to tuple of str
+        ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention``
+        the stacks have exchanged something before they become tokens.
+    """
+    if config.fusion.tokens == "modality":
+        return WHOLE
+    return {**WHOLE, "nbeats": numbered(config.model.nbeats_stack_types), "tda": tuple(topology_groups(config))}
+
+
+def topology_groups(config: Config) -> dict[str, slice]:
+    """Columns of each group of topology features, see `cmat_lib.tda.features.feature_groups`."""
+    from cmat_lib.tda.features import feature_groups  # numba, which a model does not need otherwise
+
+    return feature_groups(config.tda)
 
 
 def check_widths(*dims: int | None) -> None:

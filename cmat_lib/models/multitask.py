@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.config import Config
-from cmat_lib.models.encoders import ClockEncoder, ComplexityEncoder, OHLCVNBEATSEncoder, numbered
+from cmat_lib.models.encoders import ClockEncoder, ComplexityEncoder, OHLCVNBEATSEncoder
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.fusion_tokens import WHOLE, Parts
+from cmat_lib.models.fusion_tokens import token_parts, topology_groups
 from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 from cmat_lib.schema import AUXILIARY_TARGETS, MODALITIES
 
@@ -261,34 +261,10 @@ def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str
     yield "Model", "", None
 
 
-def token_parts(config: Config) -> Parts:
-    """Names of the tokens of every modality, by ``fusion.tokens``.
-
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    dict of str to tuple of str
-        ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention``
-        the stacks have exchanged something before they become tokens.
-    """
-    if config.fusion.tokens == "modality":
-        return WHOLE
-    return {**WHOLE, "nbeats": numbered(config.model.nbeats_stack_types), "tda": tuple(_topology_groups(config))}
-
-
-def _topology_groups(config: Config) -> dict[str, slice]:
-    from cmat_lib.tda.features import feature_groups  # numba, which a model does not need otherwise
-
-    return feature_groups(config.tda)
-
-
 def _tda_encoder(config: Config) -> TDAEncoder | TDAGroupEncoder:
     width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
     if config.fusion.tokens == "fine":
-        return TDAGroupEncoder(_topology_groups(config), width, dropout)
+        return TDAGroupEncoder(topology_groups(config), width, dropout)
     return TDAEncoder(config.tda.feature_dim, width, dropout)
 
 
