@@ -254,13 +254,15 @@ class ComplexityConfig(Section):
 class FusionConfig(Section):
     """How the tokens of the modalities meet."""
 
-    fusion_type: str = Field("cross_modal_attention", description="cross_modal_attention or concat (an entry of the fusion registry)")
+    fusion_type: str = Field("cross_modal_attention", description="cross_modal_attention, bottleneck, gated or concat (an entry of the fusion registry)")
+    tokens: Literal["modality", "fine"] = Field("modality", description="modality: one token each; fine: one for each N-BEATS stack, each group of topology features (curve and summary of H0 and H1), and complexity")
     hidden_dim: Positive = Field(256, description="token width (D)")
     num_heads: Positive = Field(8, description="attention heads (h)")
     num_layers: Positive = Field(2, description="transformer layers")
     ffn_dim: Positive = Field(1024, description="width of the feed-forward part")
     dropout: Rate = Field(0.1, description="dropout of the fusion")
-    use_cls_token: bool = Field(False, description="read a [CLS] token instead of the mean of all tokens")
+    use_cls_token: bool = Field(False, description="cross_modal_attention: read a [CLS] token instead of the mean of all tokens")
+    bottleneck_tokens: Positive = Field(4, description="bottleneck: tokens through which the modalities meet")
     output_dim: Positive = Field(256, description="must equal hidden_dim")
 
     @model_validator(mode="after")
@@ -374,9 +376,12 @@ class EvaluationConfig(Section):
 
 
 class ExplainConfig(Section):
-    """Attention maps."""
+    """Attention maps, and what stands beside them."""
 
     max_samples: Positive = Field(20000, description="test samples whose maps are kept, evenly spaced in time")
+    attribution_samples: Positive = Field(2000, description="of these, samples for Shapley values, permutations and controls, evenly spaced in time")
+    permutations: Annotated[int, Field(ge=2)] = Field(3, description="draws of every permutation of inputs")
+    other_runs: list[str] = Field([], description="run folders of the same data with another seed, as controls")
     batch_size: Positive = Field(2048, description="samples per forward pass")
 
 

@@ -1,4 +1,4 @@
-"""What each notebook computes, one function a stage (04 in `stage_training`, 05 in `stage_evaluation`)."""
+"""What each notebook computes, one function a stage; 04, 05 and 06 stand in `stage_training` and its like."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.explain.attention import attention_maps, collect_maps, stack_attention_maps
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
-from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
@@ -201,33 +199,6 @@ def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFram
     table = pd.DataFrame(parameter_table(model), columns=["part", "parameters", "source"])
     run.save_json("model_spec.json", {"parameters": table.to_dict("records"), "tokens": list(model.fusion.token_names)})
     return table
-
-
-def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
-    """Stage 06: attention maps of test samples, evenly spaced in time.
-
-    Returns
-    -------
-    dict of ndarray
-        ``sample`` (N,) row numbers of ``data/samples.parquet``; ``maps`` (N, layers, h, M, M) between the ``tokens``
-        (M,) of the fusion, if it has attention; ``stack_maps`` (N, 1, h, S, S) between the N-BEATS ``stack_tokens``
-        (S,), if the encoder has attention. Also in ``attention.npz``.
-    """
-    device = pick_device(config.training)
-    model, _, _ = load_model(run.model_folder / "best_model.pt", device)
-    panel = load_panel(config, run, device)
-    index = panel.index("test")
-    index = index[torch.linspace(0, len(index) - 1, min(len(index), config.explain.max_samples)).long().to(device)]
-    arrays = {"sample": index.cpu().numpy()}
-    for prefix, present, read in (
-        ("", hasattr(model.fusion, "transformer"), attention_maps),
-        ("stack_", getattr(model.ohlcv_encoder, "attention", None) is not None, stack_attention_maps),
-    ):
-        if present:
-            found = collect_maps(model, panel.batches(index, config.explain.batch_size), read)
-            arrays |= {f"{prefix}maps": found.maps, f"{prefix}tokens": np.array(found.token_names)}
-    run.save_arrays("attention.npz", **arrays)
-    return arrays
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from scipy.integrate import trapezoid
 
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
-from cmat_lib.tda.features import betti_grid, diagram_features, feature_params, landscape_norms
+from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, landscape_norms
 from cmat_lib.tda.numba_cache import ensure_numba_cache
 from cmat_lib.tda.persistence import Bars
 
@@ -202,3 +202,13 @@ def test_planar_engine_gives_the_same_features_on_real_windows(symbol):
     assert np.abs(planar - giotto)[:, betti].max() <= 1
     assert (planar != giotto)[:, betti].mean() < 0.01
     np.testing.assert_allclose(planar[:, ~betti], giotto[:, ~betti], rtol=1e-5)
+
+
+def test_groups_are_all_columns_by_their_names():
+    for config in (TdaConfig(), TdaConfig(homology_dimensions=[1], betti_max=[1.3], betti_bins=7, landscape_layers=2)):
+        names = np.array(feature_names(config))
+        groups = feature_groups(config)
+        assert sorted(np.concatenate([names[columns] for columns in groups.values()])) == sorted(names)
+        for group, columns in groups.items():
+            own = [f"h{group[1]}" == n[:2] and ("betti" in n) == group.endswith("curve") for n in names[columns]]
+            assert len(own) > 1 and all(own), group

@@ -7,10 +7,11 @@ from torch.nn import functional as F
 
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
-from cmat_lib.models import FUSIONS, ConcatFusion, CrossModalAttentionFusion
+from cmat_lib.models import FUSIONS, BottleneckFusion, ConcatFusion, CrossModalAttentionFusion, GatedFusion
 from cmat_lib.models.fusion import fusion_class
 
-DIMS = {"nbeats": 13, "tda": 7, "complexity": 5}
+DIMS = {"nbeats": 12, "tda": 8, "complexity": 5}
+PARTS = {"nbeats": ("a", "b", "c"), "tda": ("d", "e"), "complexity": ("complexity",), "clock": ("clock",)}
 SUBSETS = [("nbeats",), ("tda", "complexity"), ("nbeats", "complexity"), ("nbeats", "tda", "complexity")]
 
 
@@ -24,13 +25,13 @@ def inputs(seen=tuple(DIMS), batch=3):
     return [drawn[name] if name in seen else None for name in DIMS]
 
 
-def small(cls=CrossModalAttentionFusion, seen=tuple(DIMS), **changes):
+def small(cls=CrossModalAttentionFusion, seen=tuple(DIMS), parts=None, **changes):
     torch.manual_seed(0)
     config = load_config(
         changes={"fusion": {"hidden_dim": 16, "output_dim": 16, "num_heads": 2, "ffn_dim": 24, **changes}}
     )
     dims = {name: dim if name in seen else None for name, dim in DIMS.items()}
-    return cls.from_config(dims, config.fusion).eval()
+    return cls.from_config(dims, config.fusion, parts).eval()
 
 
 def test_cross_modal_attention_counts():
@@ -60,6 +61,71 @@ def test_concat_counts():
     assert count(ConcatFusion()) == 819_968
 
 
+def layer_size(d, ffn):
+    return 4 * (d * d + d) + (d * ffn + ffn) + (ffn * d + d) + 4 * d
+
+
+def test_gated_and_bottleneck_counts():
+    projections, output = 262_400 + 65_792 + 16_640, 65_792
+    gates = 1344 * 3 * 256 + 3 * 256
+    assert count(GatedFusion()) == projections + gates + output == 1_443_584
+    layers = 2 * 3 * layer_size(256, 1024)
+    assert layer_size(256, 1024) == 789_760
+    assert count(BottleneckFusion()) == projections + 7 * 256 + layers + output == 5_150_976
+
+
+def test_gated_by_hand():
+    fusion = small(GatedFusion, parts=PARTS)
+    features = inputs()
+    pieces = [*features[0].split(4, 1), *features[1].split(4, 1), features[2]]
+    weights = fusion.gate.weight.view(6, 16, 25)  # token, unit, input
+    own = [fusion.proj_nbeats] * 3 + [fusion.proj_tda] * 2 + [fusion.proj_complexity]
+    gates = [torch.sigmoid(torch.cat(features, 1) @ w.T) for w in weights]
+    expected = sum(z * torch.tanh(v(x)) for z, v, x in zip(gates, own, pieces, strict=True))
+    assert torch.allclose(fusion(*features), F.relu(F.linear(expected, fusion.output_proj[0].weight)), atol=1e-6)
+    assert fusion.gate_names == ("a", "b", "c", "d", "e", "complexity") and fusion.token_names == ()
+    assert torch.allclose(fusion.gates(*features), torch.stack(gates, 1), atol=1e-6)
+
+
+def test_bottleneck_by_hand():
+    """Modalities meet in the shared tokens only, each layer reads the mean of what all wrote."""
+    fusion = small(BottleneckFusion, parts=PARTS, bottleneck_tokens=2)
+    features, position = inputs(), fusion.pos_embedding
+    pieces = [features[0].view(3, 3, 4), features[1].view(3, 2, 4), features[2][:, None]]
+    own = (fusion.proj_nbeats, fusion.proj_tda, fusion.proj_complexity)
+    groups = [p(x) + at for p, x, at in zip(own, pieces, position[:, :6].split([3, 2, 1], 1), strict=True)]
+    shared = position[:, 6:].expand(3, -1, -1)
+    for layer in fusion.transformer.layers:
+        done = [
+            pre_norm_layer(part, torch.cat([x, shared], 1), heads=2)
+            for part, x in zip(layer.own.values(), groups, strict=True)
+        ]
+        groups, shared = [out[:, :-2] for out in done], sum(out[:, -2:] for out in done) / 3
+    expected = F.relu(F.linear(torch.cat([*groups, shared], 1).mean(1), fusion.output_proj[0].weight))
+    assert torch.allclose(fusion(*features), expected, atol=1e-5)
+    assert fusion.token_names == ("a", "b", "c", "d", "e", "complexity", "bottleneck 1", "bottleneck 2")
+
+
+def test_one_bottleneck_layer_keeps_modalities_apart():
+    for layers, meets in ((1, False), (2, True)):
+        fusion = small(BottleneckFusion, num_layers=layers)
+        nbeats, tda, complexity = inputs()
+        written = [fusion.transformer(fusion.tokens(nbeats, x, complexity))[:, 0] for x in (tda, tda + 1)]
+        assert torch.equal(*written) != meets
+
+
+def test_pieces_of_a_modality_share_their_projection():
+    fusion = small(parts=PARTS)
+    features = inputs()
+    tokens = fusion.tokens(*features) - fusion.pos_embedding
+    assert fusion.token_names == ("a", "b", "c", "d", "e", "complexity")
+    assert torch.allclose(tokens[:, 4], fusion.proj_tda(features[1][:, 4:]), atol=1e-6)
+    alone = small(seen=("complexity",), parts=PARTS)
+    assert torch.equal(alone.tokens(*inputs(("complexity",)))[:, :5], alone.pos_embedding[:, :5].expand(3, -1, -1))
+    with pytest.raises(ValueError, match="width of 8 cannot be shared among 3 tokens"):
+        small(parts={**PARTS, "tda": ("d", "e", "f")})
+
+
 def test_transformer_keys_hold_no_final_norm():
     layer = [
         "self_attn.in_proj_weight",
@@ -72,10 +138,12 @@ def test_transformer_keys_hold_no_final_norm():
     assert sorted(keys) == sorted(f"layers.{number}.{name}" for number in range(2) for name in layer)
 
 
+@pytest.mark.parametrize("parts", [None, PARTS], ids=["modality", "fine"])
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.parametrize("seen", SUBSETS)
-def test_protocol_and_gradients(name, seen):
-    fusion = small(fusion_class(name), seen)
+def test_protocol_and_gradients(name, seen, parts):
+    fusion = small(fusion_class(name), seen, parts)
+    assert fusion.parts == {m: PARTS[m] if parts else (m,) for m in seen}
     fused = fusion(*inputs(seen))
     assert fused.shape == (3, fusion.output_dim) == (3, 16)
     assert isinstance(fusion.token_names, tuple)
@@ -165,7 +233,7 @@ def test_dropout_rates_follow_the_parameters(name):
 def test_mistakes_are_named():
     with pytest.raises(CmatError, match=r"fusion\.fusion_type.*'concatt'; did you mean 'concat'"):
         fusion_class("concatt")
-    with pytest.raises(CmatError, match=r"valid names are cross_modal_attention, concat"):
+    with pytest.raises(CmatError, match=r"valid names are cross_modal_attention, bottleneck, gated, concat"):
         fusion_class("xyz")
     with pytest.raises(ValueError, match="num_heads 3 does not divide hidden_dim 16"):
         CrossModalAttentionFusion(hidden_dim=16, num_heads=3)

@@ -59,6 +59,43 @@ def test_parameter_table_adds_up_and_stands_beside_the_document():
     assert rows["Fusion"][1:] == (1_990_912, "1,990,400")
 
 
+FINE = ("trend", "seasonality", "generic 1", "generic 2", "H0 curve", "H1 curve", "H0 summary", "H1 summary")
+
+
+@pytest.mark.parametrize("clock", [False, True])
+def test_fine_tokens_and_their_counts(clock):
+    modalities = ["nbeats", "tda", "complexity", *(["clock"] if clock else [])]
+    config = load_config(changes={"fusion": {"tokens": "fine"}, "model": {"modalities": modalities}})
+    model = build_model(config)
+    assert model.fusion.token_names == (*FINE, "complexity", *(["clock"] if clock else []))
+    small_encoder = lambda width: width * 64 + 64 + 64 * 256 + 256  # noqa: E731
+    rows = {row.part: row.parameters for row in parameter_table(model)}
+    assert [rows[f"TDA encoder: {name}"] for name in FINE[4:]] == [small_encoder(w) for w in (100, 100, 7, 7)]
+    tda = 2 * small_encoder(100) + 2 * small_encoder(7)
+    projections = 2 * (256 * 256 + 256) + 64 * 256 + 256
+    extra = (14 * 64 + 64 + 64 * 64 + 64) + (64 * 256 + 256) + 256 if clock else 0
+    fusion = projections + 9 * 256 + 2 * 789_760 + 65_792
+    assert (tda, fusion) == (80_512, 1_795_840)
+    assert model.get_num_parameters()[0] == 13_709_564 + tda + 4_608 + fusion + 16_514 + extra
+
+
+def test_fine_tokens_of_one_dimension_of_homology():
+    config = load_config(
+        changes={"fusion": {"tokens": "fine"}, "tda": {"homology_dimensions": [1], "betti_max": [1.3]}}
+    )
+    assert build_model(config).fusion.token_names[4:] == ("H1 curve", "H1 summary", "complexity")
+
+
+def test_a_group_of_topology_features_reaches_its_own_token_only():
+    model = slim_model(fusion={"tokens": "fine"}).eval()
+    ohlcv, tda, complexity = inputs()
+    changed = tda.clone()
+    changed[:, 13 + 6 :] += 1  # H1 summary: the last seven of 2 * (6 + 7) columns
+    before, after = (model.fusion.tokens(*model.encode(ohlcv, x, complexity)) for x in (tda, changed))
+    moved = (before != after).any(dim=2).any(dim=0)
+    assert [name for name, m in zip(model.fusion.token_names, moved, strict=True) if m] == ["H1 summary"]
+
+
 def test_parameter_table_leaves_out_what_is_not_there():
     model = slim_model(fusion={"fusion_type": "concat"}, model={"modalities": ["tda"]})
     rows = {row.part: row for row in parameter_table(model)}
@@ -66,10 +103,11 @@ def test_parameter_table_leaves_out_what_is_not_there():
     assert rows["Fusion"].source == "820,736"
 
 
+@pytest.mark.parametrize("tokens", ["modality", "fine"])
 @pytest.mark.parametrize("fusion_type", FUSIONS)
 @pytest.mark.parametrize("modalities", SUBSETS, ids="-".join)
-def test_shapes_and_a_gradient_for_every_parameter(fusion_type, modalities):
-    model = slim_model(fusion={"fusion_type": fusion_type}, model={"modalities": modalities})
+def test_shapes_and_a_gradient_for_every_parameter(fusion_type, modalities, tokens):
+    model = slim_model(fusion={"fusion_type": fusion_type, "tokens": tokens}, model={"modalities": modalities})
     logits, max_pct = model(*inputs())
     assert logits.shape == max_pct.shape == (7, 1)
     MultiTaskLoss()(logits, max_pct, torch.ones(7), torch.ones(7))["total"].backward()

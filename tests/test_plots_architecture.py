@@ -70,3 +70,12 @@ def test_an_unseen_modality_is_grey(draw):
 def test_stack_attention_is_named_only_where_it_is(draw):
     assert any("attention between the stacks" in text for text in words(draw()))
     assert not any("attention between" in text for text in words(draw(model={"use_attention": False})))
+
+
+@pytest.mark.parametrize("fusion_type", ["cross_modal_attention", "bottleneck", "gated", "concat"])
+def test_every_fusion_is_drawn_with_its_tokens(draw, fusion_type):
+    shown = words(draw(fusion={"fusion_type": fusion_type, "tokens": "fine"}))
+    assert any("4 groups of features, each → 256" in text for text in shown)
+    attends = fusion_type in ("cross_modal_attention", "bottleneck")
+    assert shown.count("4 tokens") == (2 if attends else 0)
+    assert any("8 heads each" in text for text in shown) == attends

@@ -1,19 +1,26 @@
 """Encoders, fusion, the model of both tasks, and their loss."""
 
-from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
-from cmat_lib.models.fusion import FUSIONS, ConcatFusion, CrossModalAttentionFusion
+from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder
+from cmat_lib.models.fusion import FUSIONS, ConcatFusion
+from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
+from cmat_lib.models.fusion_bottleneck import BottleneckFusion
+from cmat_lib.models.fusion_gated import GatedFusion
 from cmat_lib.models.losses import MultiTaskLoss
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, parameter_table
+from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 
 __all__ = [
     "FUSIONS",
+    "BottleneckFusion",
     "ComplexityEncoder",
     "ConcatFusion",
     "CrossModalAttentionFusion",
+    "GatedFusion",
     "MultiTaskCrossModalAttention",
     "MultiTaskLoss",
     "OHLCVNBEATSEncoder",
     "TDAEncoder",
+    "TDAGroupEncoder",
     "build_model",
     "parameter_table",
 ]

@@ -1,4 +1,4 @@
-"""Encoders: one vector per modality out of the OHLCV window, the topology features and the complexity indicators."""
+"""Encoders of the OHLCV window, the clock and the complexity indicators; see `topology_encoders` for the topology."""
 
 from __future__ import annotations
 
@@ -185,6 +185,18 @@ class OHLCVNBEATSEncoder(nn.Module):
         return tokens.flatten(1) if self.attention is None else self.attention(tokens)  # (B, hidden_size)
 
 
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the stacks: their types; a type that occurs more than once is numbered.
+
+    Examples
+    --------
+    >>> numbered(["trend", "generic", "generic"])
+    ('trend', 'generic 1', 'generic 2')
+    """
+    names = list(names)
+    return tuple(f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names))
+
+
 def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str]) -> None:
     unknown = sorted(set(stack_types) - set(STACK_TYPES))
     if unknown:
@@ -193,39 +205,6 @@ def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str])
         raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
     if hidden_size % num_stacks:
         raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
-
-
-class TDAEncoder(nn.Module):
-    """Two linear layers on the topology features: F → `hidden_dim` → `output_dim`, ReLU after each.
-
-    Parameters
-    ----------
-    input_dim : int
-        Number F of topology features.
-    output_dim : int
-        Length of the output.
-    dropout : float
-        Dropout after the first ReLU.
-    hidden_dim : int
-        Width between the two layers.
-    """
-
-    def __init__(
-        self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
-    ) -> None:
-        super().__init__()
-        self.output_dim = output_dim
-        self.layers = nn.Sequential(
-            nn.Linear(input_dim, hidden_dim),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(hidden_dim, output_dim),
-            nn.ReLU(),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Encode topology features: (B, F) to (B, output_dim)."""
-        return self.layers(features)  # (B, output_dim)
 
 
 class ClockEncoder(nn.Module):

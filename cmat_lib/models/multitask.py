@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.config import Config
-from cmat_lib.models.encoders import ClockEncoder, ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
+from cmat_lib.models.encoders import ClockEncoder, ComplexityEncoder, OHLCVNBEATSEncoder
 from cmat_lib.models.fusion import fusion_class
+from cmat_lib.models.fusion_tokens import token_parts, topology_groups
+from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 from cmat_lib.schema import AUXILIARY_TARGETS, MODALITIES
 
 HEAD_WIDTH = 32
@@ -78,9 +80,7 @@ class MultiTaskCrossModalAttention(nn.Module):
         self.config = config
         seen, model = config.model.modalities, config.model
         self.ohlcv_encoder = _ohlcv_encoder(config) if "nbeats" in seen else None
-        self.tda_encoder = (
-            TDAEncoder(config.tda.feature_dim, model.tda_encoder_dim, model.encoder_dropout) if "tda" in seen else None
-        )
+        self.tda_encoder = _tda_encoder(config) if "tda" in seen else None
         self.complexity_encoder = (
             ComplexityEncoder(len(config.complexity.names), model.complexity_encoder_dim)
             if "complexity" in seen
@@ -90,7 +90,7 @@ class MultiTaskCrossModalAttention(nn.Module):
             ClockEncoder(model.clock_encoder_dim, dropout=model.encoder_dropout) if "clock" in seen else None
         )
         dims = {name: None if encoder is None else encoder.output_dim for name, encoder in self.encoders.items()}
-        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion)
+        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion, token_parts(config))
         width, targets = self.fusion.output_dim, len(AUXILIARY_TARGETS)
         self.auxiliary_head = _head(width, targets) if model.auxiliary_head else None
         self.trigger_head = _reading_head(targets) if model.auxiliary_head else _head(width)
@@ -142,7 +142,10 @@ class MultiTaskCrossModalAttention(nn.Module):
 
     def answers(self, *inputs: Tensor) -> Answers:
         """All that the model says: `forward`'s answers and the auxiliary forecasts; arguments as for `forward`."""
-        fused = self.fusion(*self.encode(*inputs))  # (B, D)
+        return self.read_off(self.fusion(*self.encode(*inputs)))
+
+    def read_off(self, fused: Tensor) -> Answers:
+        """What the heads make of fused vectors (B, D)."""
         auxiliary = None if self.auxiliary_head is None else self.auxiliary_head(fused)  # (B, 4)
         read = fused if auxiliary is None else auxiliary
         return Answers(self.trigger_head(read), self.max_pct_scale * self.max_pct_head(read), auxiliary)
@@ -241,6 +244,7 @@ def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
 def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str, str | None]]:
     """Title, prefix of the parameter names, and the document's number."""
     stack_types = () if model.ohlcv_encoder is None else model.ohlcv_encoder.stack_types
+    groups = getattr(model.tda_encoder, "groups", {})
     layer = "fusion.transformer.layers.0."
     fusion_total = {"cross_modal_attention": "1,990,400", "concat": "820,736"}
     yield "N-BEATS: input norm", "ohlcv_encoder.input_norm.", None
@@ -248,7 +252,9 @@ def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str
         yield f"N-BEATS: stack {number + 1}, {stack_type}", f"ohlcv_encoder.stacks.{number}.", None
     yield "N-BEATS: attention block", "ohlcv_encoder.attention.", None
     yield "N-BEATS encoder", "ohlcv_encoder.", "~13.7M"
-    yield "TDA encoder", "tda_encoder.", "~61K"
+    for name in groups:
+        yield f"TDA encoder: {name}", f"tda_encoder.groups.{name}.", None
+    yield "TDA encoder", "tda_encoder.", None if groups else "~61K"
     yield "Complexity encoder", "complexity_encoder.", "~5K"
     yield "Clock encoder", "clock_encoder.", None
     yield "Fusion: projection of N-BEATS", "fusion.proj_nbeats.", "262,400"
@@ -260,13 +266,23 @@ def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str
     yield "Fusion: self-attention, per layer", f"{layer}self_attn.", "263,168"
     yield "Fusion: feed-forward, per layer", f"{layer}linear", "525,312"
     yield "Fusion: norms, per layer", f"{layer}norm", "512 + 512"
-    yield "Fusion: layer", layer, "789,504"
+    for name in model.fusion.parts:
+        yield f"Fusion: layer, part of {name}", f"{layer}own.{name}.", None
+    yield "Fusion: layer", layer, "789,504" if model.config.fusion.fusion_type == "cross_modal_attention" else None
+    yield "Fusion: gates", "fusion.gate.", None
     yield "Fusion: output projection", "fusion.output_proj.", "65,792"
     yield "Fusion", "fusion.", fusion_total.get(model.config.fusion.fusion_type)
     yield "Auxiliary head", "auxiliary_head.", None
     yield "Trigger head", "trigger_head.", None
     yield "Max-pct head", "max_pct_head.", None
     yield "Model", "", None
+
+
+def _tda_encoder(config: Config) -> TDAEncoder | TDAGroupEncoder:
+    width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
+    if config.fusion.tokens == "fine":
+        return TDAGroupEncoder(topology_groups(config), width, dropout)
+    return TDAEncoder(config.tda.feature_dim, width, dropout)
 
 
 def _ohlcv_encoder(config: Config) -> OHLCVNBEATSEncoder:

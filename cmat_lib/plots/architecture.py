@@ -12,6 +12,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from cmat_lib.data.panel import Batch
+from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.plots.style import GREY, PALETTE
 from cmat_lib.schema import SOURCE_MODALITIES
@@ -73,8 +74,8 @@ def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
 
 
 def _is_seen(model: MultiTaskCrossModalAttention, name: str) -> bool:
-    """Whether the fusion gets anything of a modality; with tokens, an unseen one still has its position."""
-    return bool(model.fusion.token_names) or getattr(model, _ENCODERS[name]) is not None
+    """Whether the fusion gets anything of a modality; with self-attention, an unseen one still has its position."""
+    return name in model.fusion.parts or isinstance(model.fusion, CrossModalAttentionFusion)
 
 
 def _modality_boxes(model: MultiTaskCrossModalAttention, name: str, shape: tuple[int, ...]) -> list[_Box]:
@@ -88,15 +89,19 @@ def _modality_boxes(model: MultiTaskCrossModalAttention, name: str, shape: tuple
     else:
         lines = [_inside(encoder), f"{_shape(encoder.output_dim)} · {_count(encoder)}"]
         boxes.append(_Box(40, y, 34, height, type(encoder).__name__, "\n".join(filter(None, lines)), color))
-    if model.fusion.token_names:
+    if model.fusion.token_names and _is_seen(model, name):
         projection = getattr(model.fusion, f"proj_{name}", None)
+        tokens = len(model.fusion.parts.get(name, ("one",)))
         size = f"\n{_count(projection)}" if projection is not None else ""
-        boxes.append(_Box(70, y, 17, 13, "token", f"{_shape(model.fusion.output_dim)}{size}", color))
+        title, text = ("token" if tokens == 1 else f"{tokens} tokens"), f"{_shape(model.fusion.output_dim)}{size}"
+        boxes.append(_Box(70, y, 17, 13, title, text, color))
     return boxes
 
 
 def _inside(encoder: nn.Module) -> str:
     """What an encoder consists of, in a few words."""
+    if hasattr(encoder, "groups"):
+        return f"{len(encoder.groups)} groups of features, each → {encoder.output_dim // len(encoder.groups)}"
     if not hasattr(encoder, "stack_types"):
         return " → ".join(str(m.out_features) for m in encoder.modules() if isinstance(m, nn.Linear))
     text = fill(" → ".join(encoder.stack_types), 40)
@@ -109,12 +114,13 @@ def _fusion_box(model: MultiTaskCrossModalAttention) -> _Box:
     lines = size
     if hasattr(fusion, "transformer"):
         layers = fusion.transformer.layers
-        pool = "mean of the tokens" if fusion.cls_token is None else "[CLS] token"
+        pool = "mean of the tokens" if getattr(fusion, "cls_token", None) is None else "[CLS] token"
+        heads = next(m.num_heads for m in layers.modules() if isinstance(m, nn.MultiheadAttention))
         lines = [
             f"{len(fusion.token_names)} tokens",
             "+ positions",
             f"{len(layers)} layers,",
-            f"{layers[0].self_attn.num_heads} heads each",
+            f"{heads} heads each",
             pool,
             *size,
             "(projections included)",

@@ -149,6 +149,29 @@ def feature_names(config: TdaConfig) -> list[str]:
     return [f"h{d}_{name}" for d in config.homology_dimensions for name in [*betti, "entropy", *layers, "total"]]
 
 
+def feature_groups(config: TdaConfig) -> dict[str, slice]:
+    """Columns of `tda_features` that belong together: Betti curve, and all other numbers, of each homology dimension.
+
+    Parameters
+    ----------
+    config : TdaConfig
+
+    Returns
+    -------
+    dict of str to slice
+        ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once.
+
+    Examples
+    --------
+    >>> feature_groups(TdaConfig())["H1 summary"]
+    slice(207, 214, None)
+    """
+    starts = {f"H{d}": i * config.features_per_dimension for i, d in enumerate(config.homology_dimensions)}
+    curves = {f"{name} curve": slice(start, start + config.betti_bins) for name, start in starts.items()}
+    ends = {f"{name} summary": start + config.features_per_dimension for name, start in starts.items()}
+    return curves | {name: slice(curves[name.replace("summary", "curve")].stop, end) for name, end in ends.items()}
+
+
 def feature_params(config: TdaConfig) -> dict:
     """Parameters that the features depend on, for the key of the cache: all but place, workers and trust."""
     return config.model_dump(exclude={"cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})

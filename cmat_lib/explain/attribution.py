@@ -1,0 +1,126 @@
+"""Shapley values of the modalities over many samples, with intervals.
+
+Values are of a loss, the trigger's own in training: the mean signed logit of an interaction is zero, however much it
+explains (Covert, Lundberg, Lee, *Understanding Global Feature Contributions With Additive Importance Measures* (SAGE),
+arXiv 2004.00668, section 2).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cmat_lib.data.panel import Panel
+from cmat_lib.evaluation.uncertainty import Resampling
+from cmat_lib.explain.measures import Loss, mean_table
+from cmat_lib.explain.shapley import (
+    Shapley,
+    coalition_logits,
+    coalitions,
+    embed,
+    interaction_matrix,
+    mean_embedding,
+    shapley_matrix,
+    shapley_of,
+)
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
+
+
+class ShapleyTables(NamedTuple):
+    """Shapley values of the loss over all samples, and of the logit of each."""
+
+    shapley: pd.DataFrame
+    interactions: pd.DataFrame
+    efficiency: pd.DataFrame
+    samples: pd.DataFrame
+    single: Shapley
+
+
+@torch.no_grad()
+def shapley_tables(
+    model: MultiTaskCrossModalAttention,
+    panel: Panel,
+    index: Tensor,
+    background: Tensor,
+    loss: Loss,
+    resampling: Resampling,
+    size: int,
+) -> ShapleyTables:
+    """Exact Shapley values over the modalities.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+        Every module is left in the mode it was found in.
+    panel : Panel
+    index : Tensor of int64, shape (n,)
+        Labelled samples.
+    background : Tensor of int64
+        Training samples, whose mean embedding stands for a modality that is left out.
+    loss : callable
+        From `cmat_lib.explain.measures.trigger_loss`.
+    resampling : Resampling
+    size : int
+        Samples per forward pass.
+
+    Returns
+    -------
+    ShapleyTables
+        ``shapley``: ``modality``, ``measure``, ``value``, ``low``, ``high``, in reduction of the loss. Measures:
+        ``shapley``; ``main``, that without half of each of its interactions (Lundberg et al., arXiv 1802.03888,
+        equation 6); ``alone``, with this modality only; ``last``, what is lost without it.
+        ``interactions``: ``first``, ``second``, ``value``, ``low``, ``high``, the pairwise interaction index of the
+        reduction of the loss. ``efficiency``: one row, ``loss_none``, ``loss_all``, ``reduction``, ``shapley_sum``,
+        ``largest_gap`` (over samples, of base + Shapley values to the logit). ``samples``: ``sample``, ``trigger``,
+        ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``. ``single``: the latter as arrays.
+    """
+    means = mean_embedding(model, panel, background, size)
+    with evaluation_mode(model):
+        worth = [coalition_logits(model, embed(model, batch), means) for batch in panel.batches(index, size)]
+    worth = torch.cat(worth).double().cpu().numpy()  # (n, 2 ** K)
+    modalities = tuple(means)
+    single = shapley_of(worth, modalities)
+    samples = panel.samples.iloc[index.cpu().numpy()]
+    losses = loss(worth, samples["trigger"].to_numpy())  # (n, 2 ** K)
+    effects = _effects(-losses, len(modalities))  # (n, 4 K + P)
+    table = mean_table(effects, samples["timestamp"], resampling)
+    count = 4 * len(modalities)
+    names = [(name, measure) for measure in ("shapley", "main", "alone", "last") for name in modalities]
+    shapley = pd.DataFrame(names, columns=["modality", "measure"]).join(table[:count])
+    pairs = pd.DataFrame(single.pairs, columns=["first", "second"]).join(table[count:].reset_index(drop=True))
+    return ShapleyTables(shapley, pairs, _efficiency(losses, shapley, single), _each(index, samples, single), single)
+
+
+def _effects(worth: np.ndarray, count: int) -> np.ndarray:
+    """Shapley value, main effect, effect alone and effect last of each player, then the interactions: (n, 4 K + P)."""
+    members = coalitions(count)
+    values, pairs = worth @ shapley_matrix(count).T, worth @ interaction_matrix(count).T
+    ends = np.array(np.triu_indices(count, 1))  # (2, P)
+    touches = (ends[:, :, None] == np.arange(count)).any(0)  # (P, K)
+    one, rest = 2 ** np.arange(count), len(members) - 1 - 2 ** np.arange(count)
+    alone, last = worth[:, one] - worth[:, :1], worth[:, -1:] - worth[:, rest]
+    return np.concatenate([values, values - 0.5 * pairs @ touches, alone, last, pairs], axis=1)
+
+
+def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> pd.DataFrame:
+    none, everything = losses[:, 0].mean(), losses[:, -1].mean()
+    row = {
+        "loss_none": none,
+        "loss_all": everything,
+        "reduction": none - everything,
+        "shapley_sum": shapley.loc[shapley["measure"] == "shapley", "value"].sum(),
+        "largest_gap": np.abs(single.base + single.values.sum(axis=1) - single.logit).max(),
+    }
+    return pd.DataFrame([row])
+
+
+def _each(index: Tensor, samples: pd.DataFrame, single: Shapley) -> pd.DataFrame:
+    columns = {"sample": index.cpu().numpy(), "trigger": samples["trigger"].to_numpy()}
+    columns |= {"base": single.base, "logit": single.logit}
+    columns |= {f"shapley_{name}": single.values[:, i] for i, name in enumerate(single.modalities)}
+    columns |= {f"interaction_{a}_{b}": single.interactions[:, i] for i, (a, b) in enumerate(single.pairs)}
+    return pd.DataFrame(columns)

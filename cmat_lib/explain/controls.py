@@ -1,0 +1,240 @@
+"""What would contradict an attention map: other measures, and maps that cannot mean anything.
+
+Attention need not explain (Jain & Wallace, arXiv 1902.10186; Wiegreffe & Pinter, arXiv 1908.04626, who bring the
+uniform weights; Adebayo et al., arXiv 1810.03292, who bring the untrained model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
+from cmat_lib.explain.attention import attention_entropy, has_attention, walk_layers
+from cmat_lib.explain.groups import token_shares
+from cmat_lib.explain.layers import Step, beside, uniform
+from cmat_lib.explain.measures import Loss, mean_table
+from cmat_lib.explain.shapley import Features, logits
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, evaluation_mode
+from cmat_lib.schema import MODALITIES
+
+
+class Reading(NamedTuple):
+    """What a model says of samples and where its tokens look."""
+
+    logits: np.ndarray  # (n,)
+    maps: np.ndarray | None  # (n, layers, h, M, M); None where nothing attends
+    tokens: tuple[str, ...]  # M
+
+
+@torch.no_grad()
+def read(model: MultiTaskCrossModalAttention, features: Features, size: int, step: Step = beside) -> Reading:
+    """Logits and maps from encoded modalities, in evaluation mode.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+    features : dict of str to Tensor, shape (n, width)
+        From `cmat_lib.explain.shapley.embed_samples`.
+    size : int
+        Samples per forward pass.
+    step : callable
+        How layers are run, see `cmat_lib.explain.layers`.
+
+    Returns
+    -------
+    Reading
+    """
+    said, maps = [], []
+    count = len(next(iter(features.values())))
+    with evaluation_mode(model):
+        for rows in torch.arange(count).split(size):
+            part = {name: x[rows] for name, x in features.items()}
+            if not has_attention(model):
+                said.append(logits(model, part))
+                continue
+            tokens = model.fusion.tokens(*(part.get(name) for name in MODALITIES))
+            found, output = walk_layers(model.fusion.transformer.layers, tokens, step)
+            maps.append(found.transpose(0, 1).cpu().numpy())
+            said.append(model.read_off(model.fusion.pool(output)).trigger_logits[:, 0])
+    found = np.concatenate(maps) if maps else None
+    return Reading(torch.cat(said).double().cpu().numpy(), found, tuple(model.fusion.token_names))
+
+
+def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """Attention shares of modalities from those of tokens.
+
+    Parameters
+    ----------
+    shares : ndarray, shape (n, M)
+        From `cmat_lib.explain.groups.token_shares`.
+    tokens : sequence of str, length M
+    parts : mapping of str to sequence of str
+        Tokens of each modality, K of them; others ([CLS], bottlenecks) do not count.
+
+    Returns
+    -------
+    ndarray, shape (n, K)
+        Rows sum to 1.
+    """
+    sums = np.stack([shares[:, [tokens.index(t) for t in own]].sum(axis=1) for own in parts.values()], axis=1)
+    return sums / sums.sum(axis=1, keepdims=True)
+
+
+def row_spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row of (n, K) with that of another, (n,); NaN where a row has no order."""
+    ranks = [rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b)]
+    scale = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    return np.divide((ranks[0] * ranks[1]).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+
+
+def row_kendall(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each row of (n, K) with that of another, (n,); NaN where a row has no order."""
+    i, j = np.triu_indices(a.shape[1], 1)
+    signs = [np.sign(x[:, i] - x[:, j]) for x in (a, b)]
+    scale = np.sqrt(np.abs(signs[0]).sum(1) * np.abs(signs[1]).sum(1))
+    return np.divide((signs[0] * signs[1]).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+
+
+def agreement_table(
+    shares: np.ndarray,
+    references: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    modalities: Sequence[str],
+    timestamps: pd.Series,
+    resampling: Resampling,
+) -> pd.DataFrame:
+    """Whether attention ranks the modalities as other measures do.
+
+    Parameters
+    ----------
+    shares : ndarray, shape (n, K)
+        Attention shares of the modalities.
+    references : mapping
+        Name -> what the measure gives each modality, (K,), over all samples and, (n, K), for each; the size of the
+        latter is compared, whatever its sign.
+    modalities : sequence of str, length K
+    timestamps : Series of datetimes, length n
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame
+        ``reference``, ``scope``, ``statistic`` (``spearman``, ``kendall``), ``value``, ``low``, ``high``. Scopes:
+        ``global``, the K means, without an interval (of the six rankings of three, chance hits the right one in six);
+        ``within samples``, the mean over samples of their own correlation; or a modality, the correlation over samples
+        of its share with its size in the reference (intervals with the ranks held).
+    """
+    rows = []
+    for name, (overall, single) in references.items():
+        sizes, means = np.abs(single), shares.mean(axis=0)
+        for statistic, whole, each in (("spearman", spearmanr, row_spearman), ("kendall", kendalltau, row_kendall)):
+            found = whole(means, overall).statistic if len(modalities) > 1 else np.nan
+            rows.append((name, "global", statistic, float(found), np.nan, np.nan))
+            within = mean_table(each(shares, sizes)[:, None], timestamps, resampling).iloc[0]
+            rows.append((name, "within samples", statistic, *within))
+        for i, modality in enumerate(modalities):
+            across = _across(shares[:, i], sizes[:, i], timestamps, resampling)
+            rows.append((name, modality, "spearman", *across))
+    return pd.DataFrame(rows, columns=["reference", "scope", "statistic", "value", "low", "high"])
+
+
+def _across(a: np.ndarray, b: np.ndarray, timestamps: pd.Series, resampling: Resampling) -> tuple[float, float, float]:
+    """Spearman's correlation over samples, and its interval."""
+    x, y = rankdata(a), rankdata(b)
+
+    def correlation(weights: np.ndarray) -> float:
+        cov = np.cov(x, y, aweights=weights)
+        scale = np.sqrt(cov[0, 0] * cov[1, 1])
+        return cov[0, 1] / scale if scale > 0 else np.nan
+
+    return (
+        float(correlation(np.ones(len(a)))),
+        *interval(block_bootstrap(timestamps, correlation, resampling), resampling.confidence),
+    )
+
+
+def control_readings(
+    model: MultiTaskCrossModalAttention, features: Features, orders: Sequence[np.ndarray], size: int
+) -> dict[str, Reading]:
+    """The model as it is, and what it says with attention or tokens of no meaning.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+    features : dict of str to Tensor, shape (n, width)
+    orders : sequence of ndarray, shape (n,)
+        From `cmat_lib.explain.permutation.block_order`, at least one per modality.
+    size : int
+        Samples per forward pass.
+
+    Returns
+    -------
+    dict of str to Reading
+        ``model``; ``uniform attention`` (every token attends to all alike; only where tokens attend); ``shuffled
+        tokens`` (the tokens of every modality come from other samples, each by its own order).
+    """
+    readings = {"model": read(model, features, size)}
+    if has_attention(model):
+        readings["uniform attention"] = read(model, features, size, uniform)
+    mixed = {name: x[torch.from_numpy(order)] for (name, x), order in zip(features.items(), orders, strict=False)}
+    return readings | {"shuffled tokens": read(model, mixed, size)}
+
+
+def untrained(model: MultiTaskCrossModalAttention, seed: int) -> MultiTaskCrossModalAttention:
+    """A model of the same parameters with fresh weights, on the same device; torch's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(model.config).to(next(model.parameters()).device).eval()
+
+
+def control_table(
+    readings: Mapping[str, Reading], trigger: np.ndarray, timestamps: pd.Series, loss: Loss, resampling: Resampling
+) -> pd.DataFrame:
+    """Loss, entropy and agreement of the model and of its controls.
+
+    Parameters
+    ----------
+    readings : mapping of str to Reading
+        ``model`` first.
+    trigger : ndarray, shape (n,)
+    timestamps : Series of datetimes, length n
+    loss : callable
+        From `cmat_lib.explain.measures.trigger_loss`.
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame
+        ``control``, ``measure``, ``value``, ``low``, ``high``. Measures: ``loss``; ``loss increase`` over the model;
+        ``entropy`` of the maps relative to uniform; ``agreement``, the mean over samples of Spearman's correlation of
+        the tokens' attention shares with the model's (not for uniform weights, which have no order, nor between models
+        of different tokens).
+    """
+    names, columns, own = [], [], readings["model"]
+    reference = loss(own.logits, trigger)
+    for control, reading in readings.items():
+        losses = loss(reading.logits, trigger)
+        found = {"loss": losses, "loss increase": losses - reference}
+        if reading.maps is not None:
+            found["entropy"] = attention_entropy(reading.maps).mean(axis=(1, 2, 3))
+            if control not in ("model", "uniform attention") and reading.tokens == own.tokens:
+                pair = [token_shares(r.maps, r.tokens) for r in (reading, own)]
+                found["agreement"] = row_spearman(*pair)
+        names += [(control, measure) for measure in found]
+        columns += found.values()
+    table = mean_table(np.stack(columns, axis=1), timestamps, resampling)
+    return pd.DataFrame(names, columns=["control", "measure"]).join(table)
+
+
+def shares_table(
+    shares: np.ndarray, modalities: Sequence[str], timestamps: pd.Series, resampling: Resampling
+) -> pd.DataFrame:
+    """Mean attention share of every modality: ``modality``, ``value``, ``low``, ``high``."""
+    table = mean_table(shares, timestamps, resampling)
+    table.insert(0, "modality", list(modalities))
+    return table

@@ -1,0 +1,102 @@
+"""What each N-BEATS stack takes out of a window.
+
+A stack subtracts its backcast and hands on the rest, so a window is the sum of what the stacks took and of what the
+last one left (Oreshkin et al., arXiv 1905.10437, sections 3.2 and 3.3).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cmat_lib.data.panel import Panel
+from cmat_lib.errors import CmatError
+from cmat_lib.models.encoders import OHLCVNBEATSEncoder, numbered
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
+
+
+class Decomposition(NamedTuple):
+    """``input = parts.sum(1) + rest``."""
+
+    stacks: tuple[str, ...]  # S names
+    parts: Tensor  # (B, S, ..., T), what each stack took
+    rest: Tensor  # (B, ..., T), what the last stack left
+    input: Tensor  # (B, ..., T)
+
+
+@torch.no_grad()
+def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decomposition:
+    """Windows as sums of what the stacks take out of them, in the units in which the stacks read them.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+        Every module is left in the mode it was found in.
+    ohlcv : Tensor, shape (B, T, C)
+
+    Returns
+    -------
+    Decomposition
+        ``parts`` (B, S, C, T), ``rest`` and ``input`` (B, C, T), all after the encoder's batch norm. The very last
+        block has no backcast, so a last stack of one block takes nothing.
+
+    Raises
+    ------
+    CmatError
+        If the model has no N-BEATS encoder.
+    """
+    encoder = _encoder(model)
+    with evaluation_mode(model):
+        flat = encoder.flatten_window(ohlcv)  # (B, C * T)
+        left = [flat]
+        for stack in encoder.stacks:
+            left.append(stack(left[-1])[1])
+    residuals = torch.stack(left, dim=1).unflatten(2, (ohlcv.shape[2], -1))  # (B, S + 1, C, T)
+    parts = residuals[:, :-1] - residuals[:, 1:]  # (B, S, C, T)
+    return Decomposition(numbered(encoder.stack_types), parts, residuals[:, -1], residuals[:, 0])
+
+
+def decompose_log_price(
+    model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, channel: str = "log_close"
+) -> Decomposition:
+    """The same for one price channel, in log price relative to the window's last close.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+    panel : Panel
+    index : Tensor of int64, shape (B,)
+        Samples.
+    channel : str
+        One of ``log_open``, ``log_high``, ``log_low``, ``log_close``.
+
+    Returns
+    -------
+    Decomposition
+        ``parts`` (B, S, T), ``rest`` and ``input`` (B, T). The constant by which the batch norm shifts the channel
+        is in ``rest``. Moves of more than 10 scales are clipped in the input, as the model sees them.
+
+    Raises
+    ------
+    CmatError
+        If the model has no N-BEATS encoder, or does not see the channel.
+    """
+    norm, names = _encoder(model).input_norm, model.config.data.channel_names
+    if channel not in names:
+        raise CmatError(f"decomposition: the model has no channel '{channel}'; data.channels lists {', '.join(names)}")
+    place = names.index(channel)
+    ohlcv = panel.gather(index).ohlcv  # (B, T, C)
+    found = decompose(model, ohlcv)
+    scale = panel.scalers["ohlcv"]["scale"][place]
+    unit = scale * (norm.running_var[place] + norm.eps).sqrt() / norm.weight[place].detach()
+    parts = found.parts[:, :, place] * unit  # (B, S, T)
+    window = ohlcv[:, :, place] * scale  # (B, T)
+    return Decomposition(found.stacks, parts, window - parts.sum(1), window)
+
+
+def _encoder(model: MultiTaskCrossModalAttention) -> OHLCVNBEATSEncoder:
+    if model.ohlcv_encoder is None:
+        raise CmatError("decomposition: the model has no N-BEATS encoder; it needs 'nbeats' in model.modalities")
+    return model.ohlcv_encoder

@@ -1,0 +1,148 @@
+"""What the answers hang on, by permutation: a piece of the input is taken from another time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cmat_lib.data.panel import Panel
+from cmat_lib.evaluation.uncertainty import Resampling
+from cmat_lib.explain.measures import mean_table
+from cmat_lib.explain.shapley import embed, logits
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
+from cmat_lib.schema import MODALITIES
+from cmat_lib.tda.features import feature_groups
+
+
+class Piece(NamedTuple):
+    """A part of the input that is permuted."""
+
+    kind: str  # modality, channel, tda or complexity
+    name: str
+    modality: str  # whose encoder reads it
+    columns: slice | int  # of the last axis of that modality's input
+
+
+def modality_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
+    """Whole inputs of the modalities that the model sees."""
+    return [Piece("modality", name, name, slice(None)) for name in model.fusion.parts]
+
+
+def input_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
+    """Channels, groups of topology features and complexity indicators of the modalities that the model sees."""
+    config = model.config
+    pieces = [Piece("channel", name, "nbeats", i) for i, name in enumerate(config.data.channel_names)]
+    pieces += [Piece("tda", name, "tda", columns) for name, columns in feature_groups(config.tda).items()]
+    pieces += [Piece("complexity", name, "complexity", i) for i, name in enumerate(config.complexity.indicators)]
+    return [piece for piece in pieces if piece.modality in model.fusion.parts]
+
+
+def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, rng: np.random.Generator) -> np.ndarray:
+    """Order of samples in which blocks of time have changed places within each symbol.
+
+    Neighbouring samples share most of their windows, so exchanging single samples would exchange near copies, or break
+    what lies within a window's memory. A block keeps its inside.
+
+    Parameters
+    ----------
+    symbols, timestamps : Series, length n
+        Of the samples, ascending in time within each symbol.
+    block : Timedelta
+        Length of a block; at least seven horizons.
+    rng : numpy Generator
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Sample i takes what belongs to sample ``order[i]``, of the same symbol. A symbol that lasts for less than two
+        blocks keeps its order.
+    """
+    order = np.arange(len(symbols))
+    times = pd.DatetimeIndex(timestamps)
+    for places in pd.Series(order).groupby(np.asarray(symbols)).indices.values():
+        number = (times[places] - times[places[0]]) // block  # (own,)
+        blocks = np.split(places, np.flatnonzero(np.diff(number)) + 1)
+        order[places] = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
+    return order
+
+
+@torch.no_grad()
+def permuted_logits(
+    model: MultiTaskCrossModalAttention,
+    panel: Panel,
+    index: Tensor,
+    pieces: Sequence[Piece],
+    orders: np.ndarray,
+    size: int,
+) -> np.ndarray:
+    """Trigger logits with one piece of the input taken from other samples.
+
+    Parameters
+    ----------
+    model : MultiTaskCrossModalAttention
+        Every module is left in the mode it was found in.
+    panel : Panel
+    index : Tensor of int64, shape (n,)
+    pieces : sequence of Piece, length Q
+    orders : ndarray of int64, shape (draws, n)
+        From `block_order`.
+    size : int
+        Samples per forward pass.
+
+    Returns
+    -------
+    ndarray, shape (n, Q, draws)
+        NaN in a draw that left every sample in its place, because time holds too few blocks.
+    """
+    found = np.full((len(index), len(pieces), len(orders)), np.nan)
+    orders = [(draw, order) for draw, order in enumerate(orders) if (order != np.arange(len(order))).any()]
+    with evaluation_mode(model):
+        for here in torch.arange(len(index)).split(size):
+            batch = panel.gather(index[here])
+            own = embed(model, batch)
+            for draw, order in orders:
+                donor = panel.gather(index[torch.from_numpy(order[here])])
+                for place, piece in enumerate(pieces):
+                    changed = own | {piece.modality: _encode_mixed(model, batch.inputs, donor.inputs, piece)}
+                    found[here, place, draw] = logits(model, changed).cpu().numpy()
+    return found
+
+
+def _encode_mixed(model, inputs: tuple[Tensor, ...], donors: tuple[Tensor, ...], piece: Piece) -> Tensor:
+    place = MODALITIES.index(piece.modality)
+    mixed = inputs[place].clone()
+    mixed[..., piece.columns] = donors[place][..., piece.columns]
+    return model.encoders[piece.modality](mixed)
+
+
+def permutation_table(
+    losses: np.ndarray, reference: np.ndarray, pieces: Sequence[Piece], timestamps: pd.Series, resampling: Resampling
+) -> pd.DataFrame:
+    """How much the loss rises when a piece of the input comes from another time.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (n, Q, draws)
+        With the piece permuted.
+    reference : ndarray, shape (n,)
+        Without.
+    pieces : sequence of Piece, length Q
+    timestamps : Series of datetimes, length n
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame of Q rows
+        ``kind``, ``name``, ``value`` (mean over samples and draws), ``low``, ``high`` (block bootstrap over time),
+        ``spread`` (standard deviation over the draws), ``draws``.
+    """
+    rise = losses - reference[:, None, None]  # (n, Q, draws)
+    table = mean_table(rise.mean(axis=2), timestamps, resampling)
+    table.insert(0, "kind", [piece.kind for piece in pieces])
+    table.insert(1, "name", [piece.name for piece in pieces])
+    return table.assign(spread=rise.mean(axis=0).std(axis=1, ddof=1), draws=losses.shape[2])

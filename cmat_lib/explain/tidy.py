@@ -1,0 +1,32 @@
+"""Attention maps as a long table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def tidy_maps(maps: np.ndarray, tokens: Sequence[str], samples: pd.DataFrame) -> pd.DataFrame:
+    """One row per weight, for plots and tables of one's own.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (N, layers, h, M, M)
+    tokens : sequence of str, length M
+    samples : DataFrame of N rows
+        Index: number of the sample; columns ``timestamp``, ``symbol``.
+
+    Returns
+    -------
+    DataFrame of N * layers * h * M * M rows
+        ``sample``, ``timestamp``, ``symbol``, ``layer`` and ``head`` (from 1), ``from``, ``to``, ``weight``.
+    """
+    levels = [samples.index, np.arange(1, maps.shape[1] + 1), np.arange(1, maps.shape[2] + 1)]
+    place = np.indices(maps.shape).reshape(5, -1)
+    columns = {n: level.take(p) for n, level, p in zip(("sample", "layer", "head"), levels, place, strict=False)}
+    columns |= {n: pd.Categorical.from_codes(place[i], list(tokens)) for n, i in (("from", 3), ("to", 4))}
+    columns |= {n: samples[n].array.take(place[0]) for n in ("timestamp", "symbol")}
+    columns["weight"] = maps.ravel().astype(np.float32)
+    return pd.DataFrame(columns)[["sample", "timestamp", "symbol", "layer", "head", "from", "to", "weight"]]

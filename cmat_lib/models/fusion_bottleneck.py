@@ -1,0 +1,200 @@
+"""Fusion by attention bottlenecks: modalities meet only in a few tokens that all of them read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.models.fusion_tokens import Parts, TokenFusion, output_projection, positions, transformer_layer
+
+if TYPE_CHECKING:
+    from cmat_lib.schema import FusionConfig
+
+# Layer and its input (B, m, D) -> weights and output.
+Step = Callable[[nn.TransformerEncoderLayer, Tensor], tuple[Tensor | None, Tensor]]
+
+
+class BottleneckLayer(nn.Module):
+    """One transformer layer per modality over its own tokens and the bottleneck tokens.
+
+    Every modality writes its own version of the bottleneck tokens; the next layer reads their mean (Nagrani et al.,
+    *Attention Bottlenecks for Multimodal Fusion*, arXiv 2107.00135, equations 8 and 9).
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        Tokens of each modality, in order.
+    bottlenecks : int
+        Bottleneck tokens, which come last.
+    hidden_dim, num_heads, ffn_dim, dropout
+        As for `cmat_lib.models.fusion_tokens.transformer_layer`.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, int], bottlenecks: int, hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.sizes, self.bottlenecks = dict(sizes), bottlenecks
+        self.own = nn.ModuleDict({name: transformer_layer(hidden_dim, num_heads, ffn_dim, dropout) for name in sizes})
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens after the layer: (B, M, D) to (B, M, D)."""
+        return self.walk(tokens, lambda layer, x: (None, layer(x)))[1]
+
+    def walk(self, tokens: Tensor, step: Step) -> tuple[list[Tensor | None], Tensor]:
+        """The layer, each modality's part of it run by `step`.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (B, M, D)
+        step : callable
+            Maps a layer and its input (B, m, D) to its weights (B, h, m, m) and its output.
+
+        Returns
+        -------
+        weights : list of Tensor, shape (B, h, m, m)
+            Of each modality's tokens and the bottleneck tokens.
+        tokens : Tensor, shape (B, M, D)
+        """
+        *groups, shared = tokens.split([*self.sizes.values(), self.bottlenecks], dim=1)
+        done = [step(layer, torch.cat([x, shared], 1)) for layer, x in zip(self.own.values(), groups, strict=True)]
+        own = [out[:, : -self.bottlenecks] for _, out in done]  # (B, m - bottlenecks, D) each
+        shared = torch.stack([out[:, -self.bottlenecks :] for _, out in done]).mean(0)  # (B, bottlenecks, D)
+        return [weights for weights, _ in done], torch.cat([*own, shared], dim=1)
+
+    def whole_map(self, weights: list[Tensor], share: float | None = None) -> Tensor:
+        """One map over all tokens from those of the modalities.
+
+        Parameters
+        ----------
+        weights : list of Tensor, shape (B, h, m, m)
+            From `walk`.
+        share : float, optional
+            By what the modalities' rows of a bottleneck token are multiplied before they are added; by default one over
+            their number, so that rows sum to 1, as the layer averages what the modalities write.
+
+        Returns
+        -------
+        Tensor, shape (B, h, M, M)
+            0 where two tokens do not meet.
+        """
+        share = 1 / len(weights) if share is None else share
+        size = sum(self.sizes.values())
+        whole = weights[0].new_zeros(*weights[0].shape[:2], size + self.bottlenecks, size + self.bottlenecks)
+        start = 0
+        for part, own in zip(weights, self.sizes.values(), strict=True):
+            here = slice(start, start + own)
+            whole[..., here, here], whole[..., here, size:] = part[..., :own, :own], part[..., :own, own:]
+            whole[..., size:, here] = share * part[..., own:, :own]
+            whole[..., size:, size:] += share * part[..., own:, own:]
+            start += own
+        return whole
+
+
+class BottleneckEncoder(nn.Module):
+    """`BottleneckLayer` after `BottleneckLayer`."""
+
+    def __init__(self, layers: list[BottleneckLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens after all layers: (B, M, D) to (B, M, D)."""
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
+
+
+class BottleneckFusion(TokenFusion):
+    """Attention bottleneck tokens: what modalities tell each other has to pass through a few shared tokens.
+
+    A bottleneck token starts as a learned vector, its position. In the first layer the modalities write to it, in the
+    second they read what the others wrote; so one layer alone lets them meet in the mean over all tokens only. An
+    unseen modality has no tokens.
+
+    Parameters
+    ----------
+    nbeats_dim, tda_dim, complexity_dim : int or None
+        Widths of the encoded modalities; None for one that the model does not see.
+    hidden_dim, num_heads, num_layers, ffn_dim, dropout
+        As for `cmat_lib.models.CrossModalAttentionFusion`.
+    bottlenecks : int
+        Bottleneck tokens; four as in the source.
+    clock_dim : int or None
+        Width of the encoded clock; None without one.
+    parts : mapping of str to tuple of str, optional
+        Names of every modality's tokens, among which its width is shared; by default one token each.
+
+    Attributes
+    ----------
+    token_names : tuple of str
+        Tokens of the modalities, then ``"bottleneck 1"`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If all three widths are None, or the heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        nbeats_dim: int | None = 1024,
+        tda_dim: int | None = 256,
+        complexity_dim: int | None = 64,
+        hidden_dim: int = 256,
+        num_heads: int = 8,
+        num_layers: int = 2,
+        ffn_dim: int = 1024,
+        dropout: float = 0.3,
+        bottlenecks: int = 4,
+        clock_dim: int | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
+        super().__init__(dims, hidden_dim, parts)
+        own = [token for names in self.parts.values() for token in names]
+        self.token_names = (*own, *(f"bottleneck {number}" for number in range(1, bottlenecks + 1)))
+        self.bottlenecks = bottlenecks
+        self.pos_embedding = positions(len(self.token_names), hidden_dim)
+        sizes = {name: len(names) for name, names in self.parts.items()}
+        shape = (sizes, bottlenecks, hidden_dim, num_heads, ffn_dim, dropout)
+        self.transformer = BottleneckEncoder([BottleneckLayer(*shape) for _ in range(num_layers)])
+        self.output_proj = output_projection(hidden_dim, dropout)
+
+    @classmethod
+    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
+        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
+        return cls(
+            nbeats_dim=dims["nbeats"],
+            tda_dim=dims["tda"],
+            complexity_dim=dims["complexity"],
+            hidden_dim=config.hidden_dim,
+            num_heads=config.num_heads,
+            num_layers=config.num_layers,
+            ffn_dim=config.ffn_dim,
+            dropout=config.dropout,
+            bottlenecks=config.bottleneck_tokens,
+            clock_dim=dims.get("clock"),
+            parts=parts,
+        )
+
+    def tokens(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
+        """Tokens with positions, bottleneck tokens last: (B, M, D); arguments as for `CrossModalAttentionFusion`."""
+        rows = [*self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock}).values()]
+        rows.append(rows[0].new_zeros(len(rows[0]), self.bottlenecks, self.output_dim))
+        return torch.cat(rows, dim=1) + self.pos_embedding  # (B, M, D)
+
+    def pool(self, transformed: Tensor) -> Tensor:
+        """Fused vector of the tokens that the last layer wrote: (B, M, D) to (B, D)."""
+        return self.output_proj(transformed.mean(dim=1))  # (B, D)
+
+    def forward(
+        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
+    ) -> Tensor:
+        """Fuse the modalities, as `tokens` takes them, to (B, D)."""
+        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity, clock)))  # (B, D)

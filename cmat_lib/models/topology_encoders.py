@@ -1,0 +1,78 @@
+"""Encoders of the topology features: of all together, or of each group apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.models.dropout import Dropout
+
+
+class TDAEncoder(nn.Module):
+    """Two linear layers on the topology features: F → `hidden_dim` → `output_dim`, ReLU after each.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number F of topology features.
+    output_dim : int
+        Length of the output.
+    dropout : float
+        Dropout after the first ReLU.
+    hidden_dim : int
+        Width between the two layers.
+    """
+
+    def __init__(
+        self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
+    ) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.layers = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(hidden_dim, output_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode topology features: (B, F) to (B, output_dim)."""
+        return self.layers(features)  # (B, output_dim)
+
+
+class TDAGroupEncoder(nn.Module):
+    """A small `TDAEncoder` for each group of topology features, side by side.
+
+    Parameters
+    ----------
+    groups : mapping of str to slice
+        Columns of each group, see `cmat_lib.tda.features.feature_groups`.
+    group_dim : int
+        Length of each group's part of the output.
+    dropout : float
+        Dropout after the first ReLU of each.
+    hidden_dim : int
+        Width between the two layers of each.
+
+    Attributes
+    ----------
+    output_dim : int
+        `group_dim` times the number of groups.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, slice], group_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.columns = tuple(groups.values())
+        self.output_dim = group_dim * len(groups)
+        widths = {name: columns.stop - columns.start for name, columns in groups.items()}
+        self.groups = nn.ModuleDict({n: TDAEncoder(w, group_dim, dropout, hidden_dim) for n, w in widths.items()})
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode topology features group by group: (B, F) to (B, output_dim)."""
+        parts = zip(self.groups.values(), self.columns, strict=True)
+        return torch.cat([encoder(features[:, columns]) for encoder, columns in parts], dim=1)  # (B, output_dim)

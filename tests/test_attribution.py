@@ -1,0 +1,145 @@
+"""Attribution on a market whose trigger follows from one topology feature: that one, and nothing else, matters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from slim import panel_of, slim
+
+from cmat_lib.evaluation.uncertainty import Resampling
+from cmat_lib.explain.attribution import shapley_tables
+from cmat_lib.explain.measures import mean_table, trigger_loss
+from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
+from cmat_lib.models import MultiTaskLoss
+from cmat_lib.training.trainer import train
+
+RESAMPLING = Resampling(pd.Timedelta("6h"), samples=100)
+
+
+def _trained(config, panel):
+    with pytest.warns(UserWarning, match="optimiser steps"):
+        return train(config, panel).model.eval()
+
+
+@pytest.fixture(scope="module")
+def market():
+    config = slim(epochs=12)
+    panel = panel_of(config, n=1200)
+    panel.samples["symbol"] = np.where(np.arange(1200) % 2, "A", "B")
+    panel.samples["timestamp"] = panel.samples["close_time"]
+    torch.manual_seed(0)
+    return config, panel, _trained(config, panel)
+
+
+@pytest.fixture(scope="module")
+def tables(market):
+    config, panel, model = market
+    loss = trigger_loss(config, panel)
+    return shapley_tables(model, panel, panel.index("test"), panel.index("train"), loss, RESAMPLING, 100)
+
+
+@pytest.mark.parametrize("weight", ["balanced", 1.5])
+def test_the_loss_is_the_training_s(weight):
+    config = slim(positive_weight=weight)
+    panel = panel_of(config)
+    trigger = panel.samples["trigger"].to_numpy()[:50]
+    logit = np.random.default_rng(0).normal(size=(50, 2))
+    found = trigger_loss(config, panel)(logit, trigger)
+    positive = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
+    training = MultiTaskLoss(2.0, (1 - positive) / positive if weight == "balanced" else weight)
+    for column in range(2):
+        said = torch.tensor(logit[:, [column]])
+        expected = training(said, said, torch.tensor(trigger), torch.tensor(trigger))["trigger"]
+        assert found[:, column].mean() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_shapley_finds_the_view_that_matters(tables, market):
+    values = tables.shapley.set_index(["measure", "modality"])
+    for measure in ("shapley", "main", "alone", "last"):
+        own = values.loc[measure]
+        assert own.loc["tda", "low"] > 0.05 and own.loc["tda", "low"] > 5 * own.drop("tda")["value"].abs().max()
+    row = tables.efficiency.iloc[0]
+    assert row["shapley_sum"] == pytest.approx(row["reduction"], abs=1e-9) and row["largest_gap"] < 1e-5
+    config, panel, model = market
+    batch = panel.gather(panel.index("test"))
+    trigger, loss = batch.trigger.numpy(), trigger_loss(config, panel)
+    with torch.no_grad():
+        logit = model(*batch.inputs)[0][:, 0].numpy()
+        encoded = model.encode(*batch.inputs)[:3]
+        means = [x.mean(0, keepdim=True).expand(len(trigger), -1) for x in model.encode(*_train(panel).inputs)[:3]]
+        only = model.read_off(model.fusion(means[0], encoded[1], means[2])).trigger_logits[:, 0].numpy()
+    assert row["loss_all"] == pytest.approx(loss(logit, trigger).mean(), rel=1e-5)
+    alone = row["loss_none"] - loss(only, trigger).mean()
+    assert values.loc[("alone", "tda"), "value"] == pytest.approx(alone, rel=1e-4)
+
+
+def _train(panel):
+    return panel.gather(panel.index("train"))
+
+
+def test_shapley_tables_fit_together(tables):
+    wide = tables.shapley.pivot(index="modality", columns="measure", values="value")
+    pairs = tables.interactions
+    touching = {name: pairs[(pairs["first"] == name) | (pairs["second"] == name)]["value"].sum() for name in wide.index}
+    np.testing.assert_allclose(wide["main"], wide["shapley"] - 0.5 * pd.Series(touching), atol=1e-12)
+    assert (tables.shapley["low"] <= tables.shapley["value"]).all()
+    each = tables.samples
+    columns = [f"shapley_{name}" for name in ("nbeats", "tda", "complexity")]
+    np.testing.assert_allclose(each["base"] + each[columns].sum(axis=1), each["logit"], atol=1e-5)
+    assert list(each)[:4] == ["sample", "trigger", "base", "logit"] and "interaction_nbeats_tda" in each
+
+
+def test_permutation_finds_the_feature_that_matters(market):
+    config, panel, model = market
+    index, rng = panel.index("test"), np.random.default_rng(0)
+    samples = panel.samples.iloc[index.numpy()]
+    orders = np.stack([block_order(samples["symbol"], samples["timestamp"], RESAMPLING.block, rng) for _ in range(4)])
+    pieces = [*modality_pieces(model), *input_pieces(model)]
+    said = permuted_logits(model, panel, index, pieces, orders, 100)
+    loss, trigger = trigger_loss(config, panel), samples["trigger"].to_numpy()
+    reference = loss(model.predict(*panel.gather(index).inputs)[0].logit()[:, 0].numpy(), trigger)
+    table = permutation_table(loss(said, trigger), reference, pieces, samples["timestamp"], RESAMPLING)
+    table = table.set_index(["kind", "name"])
+    names = {"modality": 3, "channel": 2, "tda": 4, "complexity": 6}
+    assert table.groupby("kind").size().to_dict() == names and (table["draws"] == 4).all()
+    matters = [("modality", "tda"), ("tda", "H0 curve")]
+    assert (table.loc[matters, "low"] > 0.05).all() and (table.loc[matters, "spread"] > 0).all()
+    assert table.drop(matters)["value"].abs().max() < 0.2 * table.loc[matters, "value"].min()
+    with torch.no_grad():  # one entry by hand
+        here, there = panel.gather(index), panel.gather(index[orders[1]])
+        mixed = here.tda.clone()
+        mixed[:, :2] = there.tda[:, :2]
+        expected = model(here.ohlcv, mixed, here.complexity)[0][:, 0].numpy()
+    assert pieces[5].name == "H0 curve"
+    np.testing.assert_allclose(said[:, 5, 1], expected, atol=1e-5)
+
+
+def test_blocks_change_places_within_their_symbol():
+    times = pd.Series(pd.date_range("2025-01-01", periods=60, freq="1h", tz="UTC"))
+    symbols, stamps = pd.Series(np.repeat(["A", "B"], 60)), pd.concat([times, times], ignore_index=True)
+    order = block_order(symbols, stamps, pd.Timedelta("10h"), np.random.default_rng(3))
+    assert sorted(order[:60]) == list(range(60)) and sorted(order[60:]) == list(range(60, 120))
+    for own in (order[:60], order[60:]):
+        blocks = own.reshape(6, 10)
+        assert (np.diff(blocks, axis=1) == 1).all() and (blocks[:, 0] % 10 == 0).all()
+    assert (order[60:] - 60 != order[:60]).any() and (order[:60] != np.arange(60)).any()
+    short = block_order(symbols, stamps, pd.Timedelta("60h"), np.random.default_rng(0))
+    assert (short == np.arange(120)).all()
+
+
+def test_too_little_time_gives_no_number(market):
+    _, panel, model = market
+    index = panel.index("test")[:6]
+    pieces = modality_pieces(model)
+    said = permuted_logits(model, panel, index, pieces, np.arange(6)[None], 100)
+    assert np.isnan(said).all() and said.shape == (6, 3, 1)
+
+
+def test_mean_table_leaves_out_what_is_missing():
+    times = pd.Series(pd.date_range("2025-01-01", periods=200, freq="1h", tz="UTC"))
+    values = np.random.default_rng(0).normal([0, 5], size=(200, 2))
+    values[::2, 1] = np.nan
+    table = mean_table(values, times, RESAMPLING)
+    assert table.loc[1, "value"] == pytest.approx(np.nanmean(values[:, 1]))
+    assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
+    assert table.loc[1, "high"] - table.loc[1, "low"] < 1

@@ -1,0 +1,89 @@
+"""Stage 06 on a tiny trained run: what it writes, and which runs it takes as controls."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmat_lib.config import load_config, merge, project_root
+from cmat_lib.errors import CmatError
+from cmat_lib.run import Run
+from cmat_lib.stage_explanation import attribute_model, explain_model
+from cmat_lib.stage_training import train_model
+from cmat_lib.stages import build_features, prepare_data
+
+TINY = {
+    "data": {"synthetic_symbols": 1, "synthetic_days": 60},
+    "training": {"epochs": 1},
+    "explain": {"max_samples": 60, "attribution_samples": 40, "batch_size": 25},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Maker of runs over one market, in one folder each."""
+    folder = tmp_path_factory.mktemp("explain")
+
+    def made(name, **changes):
+        base = {"run_dir": str(folder / name), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
+        config = load_config(project_root() / "params/smoke.yaml", merge(merge(TINY, base), changes))
+        for stage, work in (
+            ("01_data_prep", prepare_data),
+            ("02_tda_cache", build_features),
+            ("04_training", train_model),
+        ):
+            work(config, Run(config, stage))
+        return config, Run(config, "06_attention_visualization")
+
+    return made
+
+
+def test_maps_and_attribution_are_kept(trained):
+    config, run = trained("plain")
+    arrays, tables = explain_model(config, run), attribute_model(config, run)
+    with np.load(run.path("attention.npz"), allow_pickle=False) as stored:
+        assert set(stored) == {"sample", "maps", "signed", "tokens", "stack_maps", "stack_tokens"}
+        assert all((stored[name] == arrays[name]).all() for name in stored)
+    assert arrays["maps"].shape == (60, 2, 4, 3, 3) and arrays["signed"].shape == (60, 2, 3, 3)
+    assert arrays["maps"].dtype == np.float16
+    np.testing.assert_allclose(arrays["maps"].sum(-1, dtype=np.float32), 1, atol=2e-3)
+    each = tables.pop("shapley_samples")
+    assert len(each) == 40 and set(each["sample"]) <= set(arrays["sample"])
+    pd.testing.assert_frame_equal(run.read_frame("shapley_samples.parquet"), each)
+    stored = json.loads(run.path("attribution.json").read_text())
+    assert set(stored) == set(tables) == {
+        "shapley", "interactions", "efficiency", "ablation", "importance", "controls", "shares", "agreement"
+    }  # fmt: skip
+    for name, frame in tables.items():
+        assert list(stored[name][0]) == list(frame) and len(stored[name]) == len(frame)
+    assert list(tables["ablation"]["modality"]) == ["nbeats", "tda", "complexity"]
+    controls = ["model", "uniform attention", "shuffled tokens", "untrained model"]
+    assert list(tables["controls"]["control"].unique()) == controls
+    assert tables["shares"]["value"].sum() == pytest.approx(1)
+    again = attribute_model(config, run)
+    assert all(again[name].equals(tables[name]) for name in tables)  # the seed decides every draw
+
+
+def test_other_runs_are_controls_if_their_data_are_the_same(trained):
+    _, other = trained("seed1", seed=1)
+    folder = str(other.folder)
+    config, run = trained("seed0", explain={"other_runs": [folder]})
+    controls = attribute_model(config, run)["controls"].set_index(["control", "measure"])["value"]
+    assert -1 <= controls[folder, "agreement"] <= 1 and controls[folder, "loss"] != controls["model", "loss"]
+    _, strange = trained("strange", data={"synthetic_seed": 5})
+    config, run = trained("seed0", explain={"other_runs": [str(strange.folder)]})
+    with pytest.raises(CmatError, match=r"explain\.other_runs: .*strange has another data_hash"):
+        attribute_model(config, run)
+
+
+@pytest.mark.parametrize("fusion_type", ["gated", "bottleneck", "concat"])
+def test_other_fusions(trained, fusion_type):
+    fusion = {"fusion_type": fusion_type, "tokens": "fine"}
+    config, run = trained(fusion_type, fusion=fusion, model={"use_attention": False})
+    arrays, tables = explain_model(config, run), attribute_model(config, run)
+    assert "stack_maps" not in arrays and len(tables["interactions"]) == 3
+    assert ("gates" in arrays) == (fusion_type == "gated") and ("maps" in arrays) == (fusion_type == "bottleneck")
+    assert ("agreement" in tables) == (fusion_type == "bottleneck")
+    if fusion_type == "gated":
+        assert arrays["gates"].shape == (60, 9) and arrays["gate_tokens"][-1] == "complexity"
