@@ -57,7 +57,7 @@ def measure(sizes: Sizes, device: torch.device, compiles: bool) -> Tables:
         dataset = WindowDataset(arrays, panel.samples, load_config())
     check_same(panel, dataset)
     turns = [(size, max(2, 16_384 // size)) for size in (256, sizes.batch)]
-    ways = [batches_per_second(panel, dataset, size, sizes.rounds, batches) for size, batches in turns]
+    ways = [batches_per_second(panel, dataset, size, 2 * sizes.rounds, batches) for size, batches in turns]
     return {"ways": pd.concat(ways), "memory": memory_by_candles(sizes.memory)} | _steps(panel, sizes, compiles)
 
 
@@ -86,7 +86,8 @@ def plot(tables: Tables) -> Figure:
     left.plot(sweep["batch"], sweep["samples a second"], "o-", color=PALETTE[0])
     left.set_xscale("log", base=2)
     left.set_xticks(sweep["batch"], [str(size) for size in sweep["batch"]])
-    left.set(title="Training speed", xlabel="batch size in samples", ylabel="samples per second", ylim=(0, None))
+    left.set(title="Training speed", xlabel="batch size in samples", ylabel="samples per second")
+    left.set_ylim(0, 1.1 * sweep["samples a second"].max())
     total = parts[["ms", "backward ms"]].to_numpy().sum() / 100
     middle.barh(parts.index, parts["ms"] / total, color=PALETTE[0], label="forward, or the whole part")
     middle.barh(parts.index, parts["backward ms"] / total, left=parts["ms"] / total, color=PALETTE[1], label="backward")
@@ -97,7 +98,7 @@ def plot(tables: Tables) -> Figure:
     right.loglog(memory.index, memory["panel"] / 1e6, "-", color=PALETTE[0], label="tensors of the panel")
     right.loglog(memory.index, memory.index / 1e3, "--", color=PALETTE[-1], label="1,000 bytes a candle")
     right.set(title="Memory of a panel", xlabel="candles", ylabel="MB")
-    right.legend()
+    right.legend(loc="lower right")
     return figure
 
 

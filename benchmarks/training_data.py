@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pandas as pd
 import psutil
 import torch
 from reporting import say
-from timing import take_turns
+from timing import seconds_per_call
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmat_lib.config import Config, load_config
@@ -33,6 +34,7 @@ from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
 
 CHUNK = 50_000  # rows that are made at a time, so that files larger than memory could be
 INDEX, TIMES = "by index", "times as many by index"
+PREPARED = 6  # batches taken before the clock starts: workers have up to four ready
 Arrays = dict[str, np.ndarray]
 
 # -- a panel of any size -----------------------------------------------------------------------------------------------
@@ -133,17 +135,29 @@ def loader_batches(dataset: WindowDataset, size: int, workers: int, device: torc
 
 
 def batches_per_second(panel: Panel, dataset: WindowDataset, size: int, rounds: int, batches: int) -> pd.DataFrame:
-    """Batches per second of one size by each way, and how many times as many come by index."""
-    streams = {INDEX: index_batches(panel, size)}
-    streams |= {f"DataLoader, {n} workers": loader_batches(dataset, size, n, panel.device) for n in (0, 2)}
-    # The warm-up empties what the workers have prepared, so that no batch is counted that was made before. A batch is
-    # dropped before the next, as in training.
-    turns = {name: lambda stream=stream: deque(islice(stream, batches), maxlen=0) for name, stream in streams.items()}
-    seconds = take_turns(turns, panel.device, rounds)
-    best = seconds.min()
-    rows = [(size, way, batches / best[way], size * batches / best[way], best[way] / best[INDEX]) for way in streams]
+    """Batches per second of one size by each way, in turns, and how many times as many come by index."""
+    ways = {INDEX: partial(index_batches, panel, size)}
+    ways |= {f"DataLoader, {n} workers": partial(loader_batches, dataset, size, n, panel.device) for n in (0, 2)}
+    turns = [
+        {way: _seconds_a_batch(start(), batches, panel.device) for way, start in ways.items()} for _ in range(rounds)
+    ]
+    best = pd.DataFrame(turns).min()
+    rows = [(size, way, 1 / best[way], size / best[way], best[way] / best[INDEX]) for way in ways]
     say(f"batches of {size}: " + ", ".join(f"{way} {rate:.1f} a second" for _, way, rate, *_ in rows))
     return pd.DataFrame(rows, columns=["batch", "way", "batches a second", "samples a second", TIMES])
+
+
+def _seconds_a_batch(stream: Iterator, batches: int, device: torch.device) -> float:
+    """Seconds per batch of a stream that is under way; it then ends, or its workers would go on in the next turn."""
+    _take(stream, PREPARED)
+    seconds = seconds_per_call(lambda: _take(stream, batches), device, calls=1) / batches
+    stream.close()
+    return seconds
+
+
+def _take(stream: Iterator, batches: int) -> None:
+    """Take batches, and drop each before the next, as in training."""
+    deque(islice(stream, batches), maxlen=0)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
