@@ -38,7 +38,7 @@ def input_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
     config = model.config
     pieces = [Piece("channel", name, "nbeats", i) for i, name in enumerate(config.data.channel_names)]
     pieces += [Piece("tda", name, "tda", columns) for name, columns in feature_groups(config.tda).items()]
-    pieces += [Piece("complexity", name, "complexity", i) for i, name in enumerate(config.complexity.indicators)]
+    pieces += [Piece("complexity", name, "complexity", i) for i, name in enumerate(config.complexity.names)]
     return [piece for piece in pieces if piece.modality in model.fusion.parts]
 
 

@@ -23,4 +23,5 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         levels = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on -32,768 to 32,767
-        return x * (levels >= drops - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - drops))
+        kept = torch.ge(levels, drops - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))  # 0 or 1
+        return x * kept.mul_(LEVELS / (LEVELS - drops))

@@ -66,6 +66,8 @@ class Steps:
             torch.manual_seed(config.seed + fabric.global_rank)  # other dropout masks than the first process has
         self._plain_optimizer = adamw(self.raw, self.loss, self.training, panel.device)
         self.is_compiled = is_on(self.training.compile, panel.device)
+        if self.is_compiled:
+            torch.compiler.reset()  # a process keeps few graphs; those of an earlier training would use them up
         self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
         self._judge = self._objective(self.best_model)
         total = self.per_epoch * self.training.epochs
