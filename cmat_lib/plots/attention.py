@@ -12,8 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cmat_lib.plots.intervals import token_color
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, token_color
 
 MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
@@ -26,6 +25,7 @@ def map_grid(
     columns: Sequence[str],
     title: str,
     difference: bool = False,
+    label: str | None = None,
 ) -> Figure:
     """Grid of attention maps on one colour scale; a line of a map is a token that looks, a column one that is seen.
 
@@ -39,6 +39,8 @@ def map_grid(
     title : str
     difference : bool
         Colours around 0 instead of from 0.
+    label : str, optional
+        Of the colour bar; by default that of weights or of their differences.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def map_grid(
     if len(rows) > 1:
         for axes, name in zip(panels[:, 0], rows, strict=True):
             axes.set_ylabel(name, fontweight="bold")
-    _color_bar(figure, panels.ravel().tolist(), scale, count, difference)
+    _color_bar(figure, panels.ravel().tolist(), scale, count, difference, label)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
 
@@ -82,8 +84,10 @@ def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, difference: bool
         axes.text(column, line, text, ha="center", va="center", fontsize=8, color="black" if dark else "white")
 
 
-def _color_bar(figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool) -> None:
-    label = "difference of weights" if difference else f"weight (uniform: {1 / count:.2f})"
+def _color_bar(
+    figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool, label: str | None = None
+) -> None:
+    label = label or ("difference of weights" if difference else f"weight (uniform: {1 / count:.2f})")
     mappable = ScalarMappable(scale, DIVERGING if difference else SEQUENTIAL)
     figure.colorbar(mappable, ax=panels, label=label, fraction=0.04, aspect=25).ax.tick_params(labelsize=8)
 
