@@ -30,7 +30,7 @@ def verdict(
     evidence : mapping of str to DataFrame
         ``shapley`` (modality, measure, value, low, high), ``interactions`` (first, second, value, low, high) and, for a
         fusion with attention, ``agreement`` (reference, scope, statistic, value, low, high) and ``controls`` (control,
-        measure, value, low, high).
+        measure with ``loss increase``, value, low, high).
     contrasts : DataFrame, optional
         From `contrast_table`.
     entropy : float, optional
@@ -45,9 +45,9 @@ def verdict(
         found += [_entropy(entropy), *_agreement(evidence.get("agreement")), *_uniform(evidence.get("controls"))]
         found += _contrasts(contrasts)
     found.append(Finding(False, "that any of this *causes* a price to move: it describes a model, not the market"))
-    titles = {True: "**May be concluded:** that ", False: "**May not be concluded:** "}
-    lists = {may: [text for own, text in found if own == may] for may in titles}
-    return "\n\n".join(title + "; ".join(lists[may]) + "." for may, title in titles.items() if lists[may])
+    titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
+    lists = {may: "\n".join(f"- {text}" for own, text in found if own == may) for may in titles}
+    return "\n\n".join(f"{title}\n\n{lists[may] or '- nothing'}" for may, title in titles.items())
 
 
 def _range(row: pd.Series) -> str:
@@ -96,18 +96,15 @@ def _agreement(agreement: pd.DataFrame | None) -> Iterator[Finding]:
 
 
 def _uniform(controls: pd.DataFrame | None) -> Iterator[Finding]:
-    """The model without its choices of where to look: is its loss outside the interval of the model's own?"""
+    """Does the loss rise when the model may no longer choose where to look?"""
     if controls is None:
         return
-    loss = controls[controls["measure"] == "loss"].set_index("control")
-    if not {"model", "uniform attention"} <= set(loss.index):
-        return
-    model, uniform = loss.loc["model"], loss.loc["uniform attention"]
-    numbers = f"{uniform['value']:.4g} with uniform attention against {model['value']:.4g}"
-    if uniform["value"] > model["high"]:
-        yield Finding(True, f"predictions depend on where the model looks: loss {numbers}")
-    else:
-        yield Finding(False, f"that predictions depend on where the model looks: loss {numbers}")
+    rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
+    for _, row in rise.iterrows():
+        if _above(row):
+            yield Finding(True, f"predictions depend on where it looks: uniform attention costs {_range(row)} of loss")
+        else:
+            yield Finding(False, f"that predictions depend on where it looks: uniform attention costs {_range(row)}")
 
 
 def _contrasts(contrasts: pd.DataFrame | None) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ MEASURES = {
     "last": "if only this one is taken away",
 }
 KINDS = {"channel": "Channels", "tda": "TDA features", "complexity": "Complexity indicators"}
-SCOPE_AXIS = {"ticks": [-1, -0.5, 0, 0.5, 1], "limits": (-1.08, 1.08)}
 
 
 def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence: float) -> Figure:
@@ -51,6 +50,7 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
     right.set_title("Together more than apart")
     for axes in (left, right):
         axes.set_xlabel("reduction of the loss")
+        axes.locator_params(axis="x", nbins=4)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(MEASURES))
     _headline(figure, f"Shapley values over all coalitions, intervals of {confidence:.0%}")
     return figure
@@ -113,6 +113,8 @@ def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: 
         for row, name in enumerate(names):
             _points(axes, np.array([row]), table.loc[[name]], token_color(row))
     right.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    for axes in (left, right):
+        axes.locator_params(axis="x", nbins=5)
     _name_rows(left, names, line=False)
     _headline(figure, f"Attention beside attribution, intervals of {confidence:.0%}")
     return figure
@@ -141,8 +143,8 @@ def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
             own = agreement[(agreement["reference"] == reference) & (agreement["statistic"] == statistic)]
             rows = own.set_index("scope").reindex(scopes)
             _points(axes, np.arange(len(scopes)) + 0.2 * number, rows, PALETTE[number], statistic)
-        axes.set(title=f"with {reference}", xlabel="rank correlation", xlim=SCOPE_AXIS["limits"])
-        axes.set_xticks(SCOPE_AXIS["ticks"])
+        axes.set(title=f"with {reference}", xlabel="rank correlation", xlim=(-1.15, 1.15))
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
     names = [s if s in ("global", "within samples") else f"{s}, across samples" for s in scopes]
     _name_rows(panels[0], names, line=False)
@@ -208,6 +210,7 @@ def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Seq
             axes.annotate(f"{step:+.2f}", (start + step, place), **side, **at)
         axes.set(xlabel="logit of a trigger")
         axes.set_title(title, fontsize=10)
+        axes.use_sticky_edges = False  # a bar may not touch the frame, where its point would be cut
         axes.margins(x=0.2)
     _name_rows(panels[0], ["nothing seen", *modalities, "everything seen"], line=False)
     _headline(figure, "What each modality adds to the logit (orange: towards a trigger)")

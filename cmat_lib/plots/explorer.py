@@ -14,14 +14,14 @@ import plotly.graph_objects as go
 
 from cmat_lib.explain.moments import PRICES, Moment
 from cmat_lib.plots.candles import wall_time
-from cmat_lib.plots.style import GREY, INK, OUTCOME_COLORS, PALETTE, SEQUENTIAL, token_color
+from cmat_lib.plots.style import GREY, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
 from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
 MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
-HEIGHT = 1280
-ROWS = {"price": (0.85, 1.0), "lines": (0.66, 0.82), "moment": (0.28, 0.46), "maps": (0.0, 0.19)}
-SLIDER = 0.585  # upper end of the slider, below the range slider of the lines
+HEIGHT = 1200
+ROWS = {"price": (0.85, 1.0), "lines": (0.66, 0.82), "moment": (0.27, 0.48), "maps": (0.0, 0.18)}
+SLIDER = 0.59  # upper end of the slider, below the range slider of the lines
 
 
 def attention_explorer(
@@ -83,13 +83,15 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
     stretch = np.arange(len(samples)) * min(len(samples), STRETCHES) // len(samples)
     last = samples.groupby(stretch).last()
     time = wall_time(last["timestamp"])
+    above = {"xaxis": "x2"}  # an axis of its own, so that the range slider below shows the lines only
     price = {"x": time, "y": last["close"], "line": {"color": GREY, "width": 1.2}, "showlegend": False}
-    figure.add_trace(go.Scatter(name="close", mode="lines", **price))
+    figure.add_trace(go.Scatter(name="close", mode="lines", **price, **above))
     for outcome, color in OUTCOME_COLORS.items():
         own = [m for m in moments if m.outcome == outcome]
         at = {"x": wall_time(pd.Series([m.time for m in own])) if own else [], "y": [m.close for m in own]}
         look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
-        figure.add_trace(go.Scatter(text=[m.label for m in own], hovertemplate="%{text}<extra></extra>", **at, **look))
+        hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
+        figure.add_trace(go.Scatter(**hover, **at, **look, **above))
     for number, values in enumerate(lines.values()):
         for place, token in enumerate(tokens):
             mean = pd.Series(values[:, place]).groupby(stretch).mean().round(4)
@@ -114,7 +116,7 @@ def _menu(names: Sequence[str], first: int, count: int) -> dict:
         for number, name in enumerate(names)
     ]
     place = {"x": 0, "xanchor": "left", "y": ROWS["lines"][1] + 0.003, "yanchor": "bottom", "pad": {"b": 0}}
-    look = {"bgcolor": "#ffffff", "bordercolor": GREY, "font": {"size": 12}}
+    look = {"bgcolor": PAPER, "bordercolor": GREY, "font": {"size": 12}}
     return {"buttons": buttons, "direction": "down", "showactive": True, **place, **look}
 
 
@@ -123,7 +125,8 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
     time = [wall_time(pd.DatetimeIndex([moment.time]))[0]] * 2
     cursor = {"mode": "lines", "line": {"color": INK, "width": 1}, "hoverinfo": "skip", "showlegend": False}
     traces: list = [
-        go.Scatter(x=time, y=ends, yaxis=axis, **cursor) for ends, axis in zip(limits, ("y", "y2"), strict=True)
+        go.Scatter(x=time, y=limits[0], xaxis="x2", **cursor),
+        go.Scatter(x=time, y=limits[1], yaxis="y2", **cursor),
     ]
     prices = {name: moment.window[name].round(3).tolist() for name in PRICES}
     up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in PALETTE[:2])
@@ -150,18 +153,19 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     layout = {
         "title": title,
         "height": HEIGHT,
-        "margin": {"t": 80, "b": 110, "l": 70, "r": 30},
+        "margin": {"t": 80, "b": 90, "l": 70, "r": 30},
         "hovermode": "closest",
         "xaxis": {
             "anchor": "y2",
             "title": "",
             "rangeslider": {"visible": True, "thickness": 0.025, "bordercolor": GREY, "borderwidth": 1},
         },
-        "yaxis": {"domain": ROWS["price"], "title": "close"},
-        "yaxis2": {"domain": ROWS["lines"], "title": "weight (dashed: uniform)", "anchor": "x"},
-        "xaxis3": {"domain": (0, 0.55), "anchor": "y3", "rangeslider": {"visible": False}, "title": "candle"},
+        "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
+        "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
+        "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
+        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "rangeslider": {"visible": False}, "title": "candle"},
         "yaxis3": {"domain": ROWS["moment"], "anchor": "x3", "title": "% of the last close"},
-        "xaxis4": {"domain": (0.66, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
+        "xaxis4": {"domain": (0.62, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
         "yaxis4": {"domain": ROWS["moment"], "anchor": "x4", "title": "death (σ)", "range": [-0.03 * top, 1.05 * top]},
         "legend": {"y": 1.0, "yanchor": "bottom"},
         "legend2": _legend(ROWS["lines"][1]),
@@ -173,16 +177,17 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
             {"type": "line", "xref": "x4", "yref": "y4", "x0": 0, "y0": 0, "x1": top, "y1": top, "line_color": GREY}
         ],
     }
-    layout["annotations"].append(_heading("Its persistence", 0.66, ROWS["moment"][1]))
+    layout["annotations"].append(_heading("Persistence", 0.62, ROWS["moment"][1]))
     width = 1 / max(len(maps), 3)
     for number, name in enumerate(maps, start=5):
         start = (number - 5) * width + 0.07
         end = (number - 4) * width - 0.005
         axis = {"ticks": "", "showgrid": False, "tickfont": {"size": 11}}
-        square = {"scaleanchor": f"x{number}", "constrain": "domain", "autorange": "reversed"}
+        square = {"scaleanchor": f"x{number}", "constrain": "domain", "constraintoward": "top"}
         layout[f"xaxis{number}"] = {"domain": (start, end), "anchor": f"y{number}", "tickangle": -90, **axis}
         layout[f"xaxis{number}"]["constrain"] = "domain"
-        layout[f"yaxis{number}"] = {"domain": ROWS["maps"], "anchor": f"x{number}", **square, **axis}
+        layout[f"yaxis{number}"] = {"domain": ROWS["maps"], "anchor": f"x{number}", "autorange": "reversed"}
+        layout[f"yaxis{number}"] |= square | axis
         layout["annotations"].append(_heading(name, (start + end) / 2, ROWS["maps"][1], "center"))
     return layout
 
@@ -208,5 +213,6 @@ def _slider(labels: Sequence[str]) -> dict:
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     steps = [{"label": text, "method": "animate", "args": [[str(k)], jump]} for k, text in enumerate(labels)]
     place = {"x": 0, "len": 1, "y": SLIDER, "yanchor": "top", "pad": {"t": 0, "b": 0}}
-    look = {"currentvalue": {"prefix": "Moment: ", "font": {"size": 14}}, "font": {"color": "rgba(0,0,0,0)", "size": 1}}
+    look = {"currentvalue": {"prefix": "Moment: ", "font": {"size": 14, "color": INK}}}
+    look["font"] = {"color": "rgba(0, 0, 0, 0)", "size": 1}  # sixty labels below the rail would only be a smear
     return {"steps": steps, "active": len(labels) - 1, "ticklen": 4, "minorticklen": 0, **place, **look}
