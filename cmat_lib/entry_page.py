@@ -23,7 +23,7 @@ PAGES = {
     "01_data_prep": ("Data", "Candles, channels, labels, and how time is split."),
     "02_tda_cache": (
         "Topology and complexity",
-        "From a window of prices to 214 numbers, and what they look like over time.",
+        "From a window of prices to its shape in numbers, and both over time.",
     ),
     "03_model_build": ("Model", "Every part with its parameters, and checks before training."),
     "04_training": ("Training", "Loss, curves, threshold, calibration."),
@@ -54,9 +54,9 @@ th { font-weight: 600; color: var(--soft) } tr.own td { font-weight: 600 }
 td small { display: block; color: var(--soft); font-weight: 400; white-space: nowrap }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; margin: 1rem 0 }
 section h3 a { text-decoration: none }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .8rem }
-figure { margin: 0; width: 13.75rem }
-figure img { width: 100%; height: 8.5rem; object-fit: contain; background: #fff; border-radius: .3rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: .8rem; margin: .8rem 0 }
+figure { margin: 0 }
+figure img { width: 100%; height: 9rem; object-fit: contain; background: #fff; border-radius: .3rem }
 figure img { border: 1px solid var(--line) }
 figcaption { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere }
 summary { cursor: pointer } pre { background: var(--card); padding: 1rem; overflow: auto; border-radius: .4rem }
@@ -166,7 +166,7 @@ def _thumbnail(run: Run, name: Path) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80)
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    image = f'<img loading="lazy" src="{source}" alt="{_caption(name)}">'
+    image = f'<img src="{source}" alt="{_caption(name)}">'
     return f'<figure><a href="../{name}">{image}</a><figcaption>{_caption(name)}</figcaption></figure>'
 
 
@@ -189,8 +189,7 @@ def changed_parameters(config: Config) -> dict[str, tuple[Any, Any]]:
 def _parameters(run: Run) -> str:
     changed = changed_parameters(run.config)
     rows = "".join(
-        f"<tr><td><code>{key}</code></td><td>{html.escape(str(value))}</td>"
-        f"<td class=soft>{html.escape(str(default))}</td></tr>"
+        f"<tr><td><code>{key}</code></td><td>{_value(value)}</td><td class=soft>{_value(default)}</td></tr>"
         for key, (value, default) in changed.items()
     )
     text = html.escape(run.path("params.yaml").read_text(encoding="utf-8"))
@@ -199,6 +198,10 @@ def _parameters(run: Run) -> str:
         f"<h2>Parameters</h2><p class=soft>{len(changed)} differ from the defaults.</p>{table if changed else ''}"
         f"<details><summary>All of them (params.yaml)</summary><pre>{text}</pre></details>"
     )
+
+
+def _value(value: Any) -> str:
+    return html.escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _environment(run: Run) -> str:

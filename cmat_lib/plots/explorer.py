@@ -20,8 +20,8 @@ from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
 MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
 HEIGHT = 1200
-ROWS = {"price": (0.85, 1.0), "lines": (0.66, 0.82), "moment": (0.27, 0.48), "maps": (0.0, 0.18)}
-SLIDER = 0.59  # upper end of the slider, below the range slider of the lines
+ROWS = {"price": (0.85, 1.0), "lines": (0.66, 0.82), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
+SLIDER = 0.572  # upper end of the slider, below the range slider of the lines
 
 
 def attention_explorer(
@@ -163,7 +163,7 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
         "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
         "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
-        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "rangeslider": {"visible": False}, "title": "candle"},
+        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "rangeslider": {"visible": False}, "title": "candles from the moment"},
         "yaxis3": {"domain": ROWS["moment"], "anchor": "x3", "title": "% of the last close"},
         "xaxis4": {"domain": (0.62, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
         "yaxis4": {"domain": ROWS["moment"], "anchor": "x4", "title": "death (σ)", "range": [-0.03 * top, 1.05 * top]},
