@@ -49,7 +49,7 @@ def maps():
 
 def test_moments_are_the_largest_moves_apart_and_even_ones():
     rises = np.zeros(100)
-    rises[[40, 41, 42, 77]] = [5.0, 9.0, 6.0, 7.0]
+    rises[[40, 41, 42, 77]] = [5.0, 9.0, 8.0, 7.0]
     chosen = moments.pick_moments(rises, limit=4, apart=4)
     assert chosen.tolist() == [0, 41, 77, 99], "both ends, the peak without its neighbours, and the other peak"
     assert moments.pick_moments(rises, limit=1000, apart=1).tolist() == list(range(100))

@@ -112,7 +112,7 @@ def test_decomposition_sums_up_to_the_candles():
     rng = np.random.default_rng(0)
     log_close = np.append(0.05 * rng.normal(size=7), 0.0)
     close = 100 * np.expm1(log_close)
-    window = pd.DataFrame({name: close for name in ("open", "high", "low", "close")}, index=np.arange(-7, 1))
+    window = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=np.arange(-7, 1))
     parts = 0.01 * rng.normal(size=(2, 8))
     rest = log_close - parts.sum(axis=0)  # its mean is a constant that no stack can take
     figure = decomposition_over_candles(window, parts, rest, ["trend", "generic"], "window")
