@@ -150,6 +150,7 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
 def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
+    hidden = {"visible": False}
     layout = {
         "title": title,
         "height": HEIGHT,
@@ -163,8 +164,7 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
         "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
         "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
-        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "title": "candles from the moment"},
-        "xaxis3_rangeslider_visible": False,
+        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "title": "candles from the moment", "rangeslider": hidden},
         "yaxis3": {"domain": ROWS["moment"], "anchor": "x3", "title": "% of the last close"},
         "xaxis4": {"domain": (0.62, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
         "yaxis4": {"domain": ROWS["moment"], "anchor": "x4", "title": "death (σ)", "range": [-0.03 * top, 1.05 * top]},
