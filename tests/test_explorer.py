@@ -78,6 +78,7 @@ def test_lines_are_shares_and_rows(maps):
     layers = moments.layer_maps(maps)
     assert list(layers) == ["layer 1", "layer 2", "rollout"]
     np.testing.assert_allclose(layers["layer 2"], maps[:, 1].mean(axis=1), rtol=1e-6)
+    assert list(moments.layer_maps(maps[:, :1])) == ["layer 1"]
 
 
 @pytest.fixture
@@ -114,13 +115,14 @@ def test_every_frame_holds_its_moment(figure):
 def test_menu_shows_the_lines_of_one_view(figure):
     figure, _, lines, _ = figure
     buttons = figure.layout.updatemenus[0].buttons
-    assert [button.label for button in buttons] == list(lines)
+    assert [button.label for button in buttons] == [f"weights {name}" for name in lines]
     for button, values in zip(buttons, lines.values(), strict=True):
-        visible, traces = button.args[0]["visible"], button.args[1]
-        shown = [figure.data[k] for k, on in zip(traces, visible, strict=True) if on]
-        assert [trace.name for trace in shown] == list(TOKENS) and {trace.yaxis for trace in shown} == {"y2"}
-        np.testing.assert_allclose(np.column_stack([trace.y for trace in shown]), values, atol=1e-4)
-    assert [trace.visible for trace in figure.data if trace.yaxis == "y2"][:6] == [True] * 3 + [False] * 3
+        given, traces = button.args
+        assert [figure.data[k].name for k in traces] == list(TOKENS)
+        assert {figure.data[k].yaxis for k in traces} == {"y2"}
+        np.testing.assert_allclose(np.transpose(given["y"]), values, atol=1e-4)
+    first = [figure.data[k].y for k in buttons[0].args[1]]
+    np.testing.assert_allclose(np.transpose(first), lines["to the output"], atol=1e-4)
 
 
 def test_long_series_stay_small_on_the_page(samples, candles, maps, config):

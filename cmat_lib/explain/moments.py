@@ -128,7 +128,7 @@ def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...
 
 
 def layer_maps(maps: np.ndarray) -> dict[str, np.ndarray]:
-    """Maps of every layer, mean over its heads, and the rollout through all of them.
+    """Maps of every layer, mean over its heads, and the rollout through all of them where there are several.
 
     Parameters
     ----------
@@ -140,4 +140,5 @@ def layer_maps(maps: np.ndarray) -> dict[str, np.ndarray]:
         ``layer 1``, ``layer 2``, …, ``rollout``.
     """
     means = maps.mean(axis=2, dtype=np.float32)  # (N, layers, M, M)
-    return {f"layer {n + 1}": means[:, n] for n in range(means.shape[1])} | {"rollout": rollout(maps)}
+    layers = {f"layer {n + 1}": means[:, n] for n in range(means.shape[1])}
+    return layers | ({"rollout": rollout(maps)} if len(layers) > 1 else {})

@@ -20,7 +20,7 @@ from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
 MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
 HEIGHT = 1200
-ROWS = {"price": (0.85, 1.0), "lines": (0.66, 0.82), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
+ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
 SLIDER = 0.572  # upper end of the slider, below the range slider of the lines
 
 
@@ -79,7 +79,7 @@ def _limits(values: pd.DataFrame | pd.Series | np.ndarray) -> list[float]:
 
 
 def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
-    """Traces that stay: price, the moments on it, and the lines of every view, of which the menu shows one."""
+    """Traces that stay: price, the moments on it, and a line per token, which the menu gives the values of a view."""
     stretch = np.arange(len(samples)) * min(len(samples), STRETCHES) // len(samples)
     last = samples.groupby(stretch).last()
     time = wall_time(last["timestamp"])
@@ -92,30 +92,25 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
         look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
         hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
-    for number, values in enumerate(lines.values()):
-        for place, token in enumerate(tokens):
-            mean = pd.Series(values[:, place]).groupby(stretch).mean().round(4)
-            style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
-            at = {"x": time, "y": mean, "yaxis": "y2", "visible": number == 0}
-            figure.add_trace(go.Scatter(mode="lines", hovertemplate="%{y:.3f}", **style, **at))
-    first, count = 1 + len(OUTCOME_COLORS), len(tokens)
-    figure.update_layout(updatemenus=[_menu(list(lines), first, count)])
-    uniform = {"y0": 1 / count, "y1": 1 / count, "x0": 0, "x1": 1, "xref": "x domain", "yref": "y2"}
+    views = {name: pd.DataFrame(values).groupby(stretch).mean().round(4) for name, values in lines.items()}  # (n, M)
+    first = next(iter(views.values()))
+    for place, token in enumerate(tokens):
+        style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
+        at = {"x": time, "y": first[place].tolist(), "yaxis": "y2"}
+        figure.add_trace(go.Scatter(mode="lines", hovertemplate="%{y:.3f}", **style, **at))
+    numbers = list(range(len(figure.data) - len(tokens), len(figure.data)))
+    figure.update_layout(updatemenus=[_menu(views, numbers)])
+    uniform = {"y0": 1 / len(tokens), "y1": 1 / len(tokens), "x0": 0, "x1": 1, "xref": "x domain", "yref": "y2"}
     figure.add_shape(type="line", line={"color": GREY, "dash": "dash", "width": 1}, **uniform)
 
 
-def _menu(names: Sequence[str], first: int, count: int) -> dict:
-    """Menu that shows the lines of one view; the traces of the views begin at `first`, `count` of each."""
-    traces = list(range(first, first + count * len(names)))
+def _menu(views: Mapping[str, pd.DataFrame], traces: list[int]) -> dict:
+    """Menu that gives the lines the values of one view; a trace per view would repeat its times on the page."""
     buttons = [
-        {
-            "label": name,
-            "method": "restyle",
-            "args": [{"visible": [place // count == number for place in range(len(traces))]}, traces],
-        }
-        for number, name in enumerate(names)
+        {"label": f"weights {name}", "method": "restyle", "args": [{"y": values.T.to_numpy().tolist()}, traces]}
+        for name, values in views.items()
     ]
-    place = {"x": 0, "xanchor": "left", "y": ROWS["lines"][1] + 0.003, "yanchor": "bottom", "pad": {"b": 0}}
+    place = {"x": 0, "xanchor": "left", "y": 1.003, "yanchor": "bottom", "pad": {"b": 0}}
     look = {"bgcolor": PAPER, "bordercolor": GREY, "font": {"size": 12}}
     return {"buttons": buttons, "direction": "down", "showactive": True, **place, **look}
 
@@ -152,9 +147,9 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
     hidden = {"visible": False}
     layout = {
-        "title": title,
+        "title": {"text": title, "y": 0.985, "yanchor": "top"},
         "height": HEIGHT,
-        "margin": {"t": 80, "b": 90, "l": 70, "r": 30},
+        "margin": {"t": 90, "b": 90, "l": 70, "r": 30},
         "hovermode": "closest",
         "xaxis": {
             "anchor": "y2",
