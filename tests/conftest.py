@@ -8,6 +8,7 @@ import pytest
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # two test processes share the cores; read when torch is imported
 
 import torch
+from smoke_run import smoke_run
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,3 +24,11 @@ def real_candles() -> Path:
     if not folder:
         pytest.skip("CMAT_TEST_DATA is not set: no real candles")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The smoke run: its folder, its report, and the lines that it said. All test processes share one run."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return smoke_run(shared / "smoke")

@@ -10,6 +10,7 @@ import pandas as pd
 import papermill
 import pytest
 from sklearn.metrics import roc_auc_score
+from smoke_run import SMOKE, smoke_config
 
 from cmat_lib.config import load_config, project_root
 from cmat_lib.errors import CmatError
@@ -17,21 +18,6 @@ from cmat_lib.notebooks import run_notebooks
 from cmat_lib.report import offline
 from cmat_lib.run import STAGE_NAMES, Run, select_stages
 from cmat_lib.training.checkpoint import load_model
-
-SMOKE = project_root() / "params/smoke.yaml"
-
-
-def smoke_config(folder, **changes):
-    base = {"run_dir": str(folder / "run"), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
-    return load_config(SMOKE, {**base, **changes})
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke")
-    lines = []
-    report = run_notebooks(smoke_config(folder), say=lines.append)
-    return folder, report, lines
 
 
 def test_every_stage_leaves_a_record_and_a_page(smoke):

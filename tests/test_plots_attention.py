@@ -7,7 +7,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 
 from cmat_lib.plots import attention as plots
-from cmat_lib.plots.intervals import share_forest, token_color
+from cmat_lib.plots.shares import contrast_forest, share_by_decile, share_forest
+from cmat_lib.plots.style import token_color
 
 TOKENS = ["nbeats", "tda", "complexity"]
 
@@ -94,3 +95,27 @@ def test_share_forest_draws_means_and_intervals():
     np.testing.assert_allclose(axes.collections[1].get_segments()[1][:, 0], [0.49, 0.52])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["hit (n = 5)", "quiet (n = 900)"]
     assert axes.lines[0].get_xdata()[0] == pytest.approx(1 / 3) and title(axes) == "by outcome"
+
+
+def test_contrast_forest_has_a_panel_per_contrast():
+    index = pd.MultiIndex.from_product([["wild − calm", "hit − false alarm"], TOKENS], names=["contrast", "token"])
+    value = np.linspace(-0.2, 0.3, 6)
+    table = pd.DataFrame(
+        {"value": value, "low": value - 0.1, "high": value + 0.2, "n_first": 30, "n_second": 1200}, index
+    )
+    first, second = contrast_forest(table, 0.9).axes
+    np.testing.assert_allclose(first.collections[1].get_offsets()[:, 0], value[:3])
+    np.testing.assert_allclose([s[:, 0] for s in second.collections[0].get_segments()], table[["low", "high"]][3:])
+    assert title(second) == "hit − false alarm (n = 30 and 1,200)"
+    assert [t.get_text() for t in second.get_yticklabels()] == TOKENS
+
+
+def test_share_by_decile_goes_from_one_to_ten():
+    groups = [f"{n:2d}" for n in range(1, 11)]
+    index = pd.MultiIndex.from_product([groups[::-1], TOKENS], names=["group", "token"])
+    table = pd.DataFrame({"value": np.arange(30) / 30}, index).assign(low=0.0, high=1.0, n=20)
+    axes = share_by_decile(table, 0.9).axes[0]
+    line = next(line for line in axes.lines if line.get_label() == "tda")
+    assert line.get_xdata().tolist() == list(range(1, 11))
+    np.testing.assert_allclose(line.get_ydata(), [table["value"][name, "tda"] for name in groups])
+    assert {1 / 3} in [set(line.get_ydata()) for line in axes.lines], "uniform"

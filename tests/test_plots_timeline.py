@@ -51,15 +51,3 @@ def test_menu_shows_one_symbol_at_a_time(predictions):
     half = len(figure.data) // 2
     assert buttons[1].args[0]["visible"] == [False] * half + [True] * half
     assert [trace.visible for trace in figure.data] == [True] * half + [False] * half
-
-
-def test_shares_over_time_are_means_of_stretches():
-    time = pd.date_range("2024-01-01", periods=1000, freq="1h", tz="UTC")
-    samples = pd.DataFrame({"symbol": "A", "timestamp": time, "close": np.arange(1000.0)})
-    first = np.linspace(0.2, 0.8, 1000)
-    figure = plots.shares_over_time(samples, np.column_stack([first, 1 - first]), ["a", "b"])
-    a, b = named(figure, "a")[0], named(figure, "b")[0]
-    np.testing.assert_allclose(a.y, first.reshape(500, 2).mean(axis=1))
-    np.testing.assert_allclose(np.asarray(a.y) + np.asarray(b.y), 1)
-    np.testing.assert_array_equal(named(figure, "close")[0].y, np.arange(1.0, 1000, 2))
-    assert figure.layout.shapes[0].y0 == 0.5, "uniform"

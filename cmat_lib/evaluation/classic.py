@@ -78,7 +78,7 @@ def _logistic(data: Parts):
     """Logistic regression on standardised features, with the strength that is best on the stop part."""
     features, trigger = data["stop"]
     models = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300)).fit(*data["train"])
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, solver="newton-cholesky")).fit(*data["train"])
         for strength in STRENGTHS
     ]
     best = min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))

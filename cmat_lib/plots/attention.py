@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from cmat_lib.plots.intervals import token_color
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, token_color
 
 MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
@@ -26,6 +25,7 @@ def map_grid(
     columns: Sequence[str],
     title: str,
     difference: bool = False,
+    label: str | None = None,
 ) -> Figure:
     """Grid of attention maps on one colour scale; a line of a map is a token that looks, a column one that is seen.
 
@@ -39,6 +39,8 @@ def map_grid(
     title : str
     difference : bool
         Colours around 0 instead of from 0.
+    label : str, optional
+        Of the colour bar; by default that of weights or of their differences.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def map_grid(
     if len(rows) > 1:
         for axes, name in zip(panels[:, 0], rows, strict=True):
             axes.set_ylabel(name, fontweight="bold")
-    _color_bar(figure, panels.ravel().tolist(), scale, count, difference)
+    _color_bar(figure, panels.ravel().tolist(), scale, count, difference, label)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
 
@@ -82,8 +84,10 @@ def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, difference: bool
         axes.text(column, line, text, ha="center", va="center", fontsize=8, color="black" if dark else "white")
 
 
-def _color_bar(figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool) -> None:
-    label = "difference of weights" if difference else f"weight (uniform: {1 / count:.2f})"
+def _color_bar(
+    figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool, label: str | None = None
+) -> None:
+    label = label or ("difference of weights" if difference else f"weight (uniform: {1 / count:.2f})")
     mappable = ScalarMappable(scale, DIVERGING if difference else SEQUENTIAL)
     figure.colorbar(mappable, ax=panels, label=label, fraction=0.04, aspect=25).ax.tick_params(labelsize=8)
 
@@ -107,18 +111,19 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
     layers, heads, count = thinned.shape[1:]
     figure = Figure(figsize=(10, 0.9 + 2.3 * layers))
     panels = figure.subplots(layers, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    colors = [token_color(number) for number in range(count)]
+    width = 0.8 / count
+    look = {"showfliers": False, "whis": (5, 95), "patch_artist": True, "medianprops": {"color": "black"}}
     for layer, axes in enumerate(panels):
-        place = np.indices(thinned[:, layer].shape).reshape(3, -1)  # sample, head, token of every value
-        frame = pd.DataFrame({"entropy": thinned[:, layer].ravel(), "head": place[1] + 1})
-        frame["token"] = pd.Categorical.from_codes(place[2], list(tokens))
-        style = {"showfliers": False, "whis": (5, 95), "linewidth": 0.8, "saturation": 1, "palette": colors}
-        sns.boxplot(frame, x="head", y="entropy", hue="token", legend=layer == 0, ax=axes, **style)
+        for token in range(count):
+            places = np.arange(1, heads + 1) + width * (token - (count - 1) / 2)
+            face = {"boxprops": {"facecolor": token_color(token), "linewidth": 0.8}}
+            axes.boxplot(thinned[:, layer, :, token], positions=places, widths=0.9 * width, **look, **face)
         axes.axhline(1, linestyle="--", color=GREY, linewidth=1)
-        axes.set(xlabel="", ylabel="entropy / uniform", title=f"layer {layer + 1}" if layers > 1 else "")
-    legend = panels[0].get_legend()
-    figure.legend(legend.legend_handles, list(tokens), loc="outside lower center", ncols=min(6, count))
-    legend.remove()
+        axes.set(ylabel="entropy / uniform", title=f"layer {layer + 1}" if layers > 1 else "")
+        axes.set_xticks(range(1, heads + 1), range(1, heads + 1))
+        axes.grid(axis="x", visible=False)
+    handles = [Patch(facecolor=token_color(token), edgecolor="black", label=name) for token, name in enumerate(tokens)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, count))
     panels[-1].set_xlabel(f"head (of {heads}); boxes: quartiles, whiskers: 5 % to 95 % of the samples")
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure

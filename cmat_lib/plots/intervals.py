@@ -1,8 +1,8 @@
-"""Points with intervals: scores, differences of scores, and shares of attention."""
+"""Points with intervals: scores and differences of scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -132,43 +132,3 @@ def _scope_legend(figure: Figure, line: str) -> None:
         Line2D([], [], label=line, linestyle="--", color=GREY, linewidth=1),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-
-
-def token_color(number: int) -> str:
-    """Colour of a token, the same in all figures of page 06."""
-    return PALETTE[number % len(PALETTE)]
-
-
-def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
-    """Share of every token in the output of attention, by groups of samples.
-
-    Parameters
-    ----------
-    tables : mapping
-        What groups the samples -> frame with index (group, token), columns ``value``, ``low``, ``high``, ``n``; from
-        `grouped_shares`.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    counts = [len(table.index.unique("group")) for table in tables.values()]
-    figure = Figure(figsize=(9, 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)))
-    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
-    tokens = list(next(iter(tables.values())).index.unique("token"))
-    for axes, (title, table) in zip(panels, tables.items(), strict=True):
-        groups = list(table.index.unique("group"))
-        axes.axvline(1 / len(tokens), color=GREY, linestyle="--", linewidth=1)
-        for number, token in enumerate(tokens):
-            height = np.arange(len(groups)) + 0.5 * (number / max(1, len(tokens) - 1) - 0.5)
-            rows = table.xs(token, level="token").loc[groups]
-            axes.hlines(height, rows["low"], rows["high"], color=token_color(number), linewidth=2, alpha=0.7)
-            axes.plot(rows["value"], height, "o", color=token_color(number), markersize=6, label=token)
-        sizes = table["n"].groupby(level="group").first()
-        axes.set_yticks(range(len(groups)), [f"{group} (n = {sizes[group]:,})" for group in groups])
-        axes.set(title=title, ylim=(len(groups) - 0.5, -0.5))
-    panels[-1].set_xlabel(f"share in the output, intervals of {confidence:.0%} (dashed: uniform)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(tokens)))
-    return figure

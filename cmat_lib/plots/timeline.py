@@ -1,4 +1,4 @@
-"""What the model said, and what it looked at, under the price: Plotly views with one menu entry per symbol."""
+"""What the model said, under the price: a Plotly view with one menu entry per symbol."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from plotly.subplots import make_subplots
 
 from cmat_lib.evaluation.breakdown import outcomes
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.intervals import token_color
-from cmat_lib.plots.style import GREY, PALETTE
+from cmat_lib.plots.style import GREY, OUTCOME_COLORS, PALETTE
 
-OUTCOME_COLORS = {"false alarm": PALETTE[1], "miss": PALETTE[3], "hit": PALETTE[2]}  # later ones lie on top
+MARKED = ("false alarm", "miss", "hit")  # outcomes with a mark on the price; later ones lie on top
 POINTS = 1500  # of a line; more cannot be told apart on a screen
 MARKS = 600  # of each outcome
 MAX_BUTTONS = 6  # more symbols fit a list only
@@ -58,47 +57,13 @@ def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible
     )
     style = {"line": {"color": PALETTE[0], "width": 1.2}, "hovertemplate": "%{y:.1%}", "name": "probability"}
     figure.add_trace(go.Scatter(x=time, y=highest, **style, **line), 2, 1)
-    for name, color in OUTCOME_COLORS.items():
+    for name in MARKED:
         marked = rows[outcome == name]
         marked = marked.iloc[evenly(len(marked), MARKS)]
         symbol = "x" if name == "miss" else "circle"
-        marker = {"color": color, "size": 6, "symbol": symbol, "opacity": 0.8}
+        marker = {"color": OUTCOME_COLORS[name], "size": 6, "symbol": symbol, "opacity": 0.8}
         shown = {"visible": visible, "name": name, "mode": "markers", "marker": marker}
         figure.add_trace(go.Scatter(x=wall_time(marked["timestamp"]), y=marked["close"], **shown), 1, 1)
-
-
-def shares_over_time(samples: pd.DataFrame, shares: np.ndarray, tokens: Sequence[str]) -> go.Figure:
-    """Close, and below it the share of every token in the output, averaged over short stretches of time.
-
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        ``symbol``, ``timestamp``, ``close``; from `describe_samples`.
-    shares : ndarray, shape (N, M)
-        From `token_shares`.
-    tokens : sequence of str, length M
-
-    Returns
-    -------
-    plotly Figure
-    """
-    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.45, 0.55], vertical_spacing=0.04)
-    symbols = list(samples["symbol"].unique())
-    frame = pd.concat([samples[["symbol", "timestamp", "close"]], pd.DataFrame(shares, columns=list(tokens))], axis=1)
-    for number, symbol in enumerate(symbols):
-        rows = frame[frame["symbol"] == symbol].sort_values("timestamp")
-        stretches = rows.groupby(np.arange(len(rows)) * min(len(rows), POINTS // 3) // len(rows))
-        last, mean = stretches.last(), stretches[list(tokens)].mean()
-        line = {"x": wall_time(last["timestamp"]), "mode": "lines", "visible": number == 0}
-        price = go.Scatter(y=last["close"], name="close", showlegend=False, line={"color": GREY, "width": 1.2}, **line)
-        figure.add_trace(price, 1, 1)
-        for place, token in enumerate(tokens):
-            style = {"name": token, "line": {"color": token_color(place), "width": 1.5}}
-            figure.add_trace(go.Scatter(y=mean[token], hovertemplate="%{y:.3f}", **style, **line), 2, 1)
-    figure.add_hline(1 / len(tokens), row=2, line={"color": GREY, "dash": "dash", "width": 1})
-    figure.update_yaxes(title_text="close", row=1)
-    figure.update_yaxes(title_text="share in the output", row=2)
-    return _finish(figure, symbols, "What attention carries from each token to the output (dashed: uniform)")
 
 
 def _finish(figure: go.Figure, symbols: Sequence[str], title: str) -> go.Figure:

@@ -1,0 +1,144 @@
+"""Single moments of one symbol, with what the model had before it: the data behind the explorer of page 06."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.config import Config
+from cmat_lib.explain.attention import rollout
+from cmat_lib.schema import TdaConfig
+from cmat_lib.tda.persistence import rips_diagrams
+from cmat_lib.tda.point_cloud import takens_embedding
+
+PRICES = ("open", "high", "low", "close")
+
+
+class Moment(NamedTuple):
+    """One sample to look at."""
+
+    time: pd.Timestamp
+    label: str  # one line that says what it was
+    outcome: str
+    close: float
+    window: pd.DataFrame  # open, high, low, close in percent of the last close; index: candles from the sample's, 0
+    diagrams: dict[int, np.ndarray]  # homology dimension -> (n, 2) births and deaths, in window standard deviations
+
+
+def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
+    """Numbers of the samples to look at: half of them evenly spaced, half where the price rose most.
+
+    Parameters
+    ----------
+    rises : ndarray, shape (n,)
+        Largest rise after each sample, in percent; samples of one symbol in order of time.
+    limit : int
+        Most moments.
+    apart : int
+        Two large moves are at least this many samples apart, because neighbours see the same move.
+
+    Returns
+    -------
+    ndarray of int64, ascending
+        At most `limit` numbers, without repetition.
+    """
+    evenly = np.linspace(0, len(rises) - 1, min(len(rises), limit - limit // 2)).astype(np.int64)
+    large: list[int] = []
+    for place in np.argsort(-rises, kind="stable"):
+        if len(large) == limit // 2:
+            break
+        if all(abs(place - other) >= apart for other in large):
+            large.append(int(place))
+    return np.unique(np.concatenate([evenly, np.array(large, dtype=np.int64)]))
+
+
+def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
+    """Window and persistence diagram of single samples.
+
+    Parameters
+    ----------
+    samples : DataFrame of K rows
+        From `describe_samples`.
+    candles : DataFrame
+        All candles, with the columns ``symbol``, ``timestamp`` and the prices.
+    config : Config
+
+    Returns
+    -------
+    list of Moment, length K
+    """
+    market = {symbol: own.set_index("timestamp")[list(PRICES)] for symbol, own in candles.groupby("symbol")}
+    return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
+
+
+def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
+    history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
+    window = history.iloc[-config.data.sequence_length :]
+    percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
+    diagrams = window_diagrams(np.log(history["close"].iloc[-config.tda.window_size :].to_numpy()), config.tda)
+    return Moment(row["timestamp"], moment_label(row), row["outcome"], row["close"], percent, diagrams)
+
+
+def moment_label(row: pd.Series) -> str:
+    """When it was, what came of it, and what the model said."""
+    return (
+        f"{row['symbol']} {row['timestamp']:%Y-%m-%d %H:%M} · {row['outcome']} · rose {row['max_pct']:.1f} % · "
+        f"model said {row['probability']:.1%}"
+    )
+
+
+def window_diagrams(log_price: np.ndarray, config: TdaConfig) -> dict[int, np.ndarray]:
+    """Persistence diagrams of one window as page 02 draws them.
+
+    Parameters
+    ----------
+    log_price : ndarray, shape (W,)
+    config : TdaConfig
+
+    Returns
+    -------
+    dict
+        Homology dimension -> births and deaths (n, 2), in standard deviations of the window.
+    """
+    price = (log_price - log_price.mean()) / (log_price.std() or 1.0)
+    cloud = takens_embedding(price, config.embedding_dim, config.time_delay)  # (P, d)
+    diagrams = dict(enumerate(rips_diagrams(cloud, config.engine)))
+    return {dimension: diagrams[dimension] for dimension in config.homology_dimensions}
+
+
+def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What each token gets from the output and from every other token, as series over the samples.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (N, layers, h, M, M)
+    shares : ndarray, shape (N, M)
+        From `token_shares`.
+    tokens : sequence of str, length M
+
+    Returns
+    -------
+    dict of ndarray, shape (N, M)
+        ``to the output`` (the shares), and ``from <token>``: the row of that token, mean over layers and heads.
+    """
+    mean = maps.mean(axis=(1, 2), dtype=np.float32)  # (N, M, M)
+    return {"to the output": shares} | {f"from {token}": mean[:, row] for row, token in enumerate(tokens)}
+
+
+def layer_maps(maps: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps of every layer, mean over its heads, and the rollout through all of them where there are several.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (N, layers, h, M, M)
+
+    Returns
+    -------
+    dict of ndarray, shape (N, M, M)
+        ``layer 1``, ``layer 2``, …, ``rollout``.
+    """
+    means = maps.mean(axis=2, dtype=np.float32)  # (N, layers, M, M)
+    layers = {f"layer {n + 1}": means[:, n] for n in range(means.shape[1])}
+    return layers | ({"rollout": rollout(maps)} if len(layers) > 1 else {})

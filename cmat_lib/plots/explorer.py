@@ -1,0 +1,214 @@
+"""Explorer of page 06: price and attention through time, and one chosen moment with all that belongs to it.
+
+One Plotly figure with frames and a slider, so that it works in JupyterLab and in an exported page alike, without a
+kernel, a server or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from cmat_lib.explain.moments import PRICES, Moment
+from cmat_lib.plots.candles import wall_time
+from cmat_lib.plots.style import GREY, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
+from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
+
+STRETCHES = 500  # points of a line; more cannot be told apart on a screen
+MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
+HEIGHT = 1200
+ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
+SLIDER = 0.572  # upper end of the slider, below the range slider of the lines
+
+
+def attention_explorer(
+    samples: pd.DataFrame,
+    lines: Mapping[str, np.ndarray],
+    tokens: Sequence[str],
+    moments: Sequence[Moment],
+    maps: Mapping[str, tuple[np.ndarray, Sequence[str]]],
+    title: str,
+) -> go.Figure:
+    """Price on top, attention through time below, and a slider that chooses a moment: window, diagram and maps.
+
+    Parameters
+    ----------
+    samples : DataFrame of N rows
+        Samples of one symbol in order of time: ``timestamp``, ``close``.
+    lines : mapping of str to ndarray, shape (N, M)
+        Views that a menu offers -> a series per token, for example of `attention_lines`.
+    tokens : sequence of str, length M
+    moments : sequence of Moment, length K
+        At least one, in order of time; the last is shown first.
+    maps : mapping of str to (ndarray of shape (K, m, m), names)
+        Map of every moment, by name; a line of a map is a token that looks, a column one that is seen.
+    title : str
+
+    Returns
+    -------
+    plotly Figure
+    """
+    shown = len(moments) - 1
+    figure = go.Figure(layout=_layout(title, moments, maps))
+    _add_time(figure, samples, lines, tokens, moments)
+    moving = len(figure.data)  # from here on, every trace belongs to the chosen moment
+    limits = _limits(samples["close"]), _limits(np.concatenate([line.ravel() for line in lines.values()]))
+    figure.add_traces(_moment_traces(moments[shown], limits, maps, shown))
+    numbers = list(range(moving, len(figure.data)))
+    figure.frames = [
+        go.Frame(
+            name=str(k),
+            data=_moment_traces(moment, limits, maps, k),
+            traces=numbers,
+            layout={"yaxis3": {"range": _limits(moment.window)}},
+        )
+        for k, moment in enumerate(moments)
+    ]
+    figure.update_layout(yaxis3_range=_limits(moments[shown].window), yaxis2_range=limits[1])
+    return figure
+
+
+def _limits(values: pd.DataFrame | pd.Series | np.ndarray) -> list[float]:
+    """Ends of an axis, with a margin."""
+    low, high = float(np.min(values)), float(np.max(values))
+    margin = 0.05 * (high - low) or 0.01
+    return [low - margin, high + margin]
+
+
+def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
+    """Traces that stay: price, the moments on it, and a line per token, which the menu gives the values of a view."""
+    stretch = np.arange(len(samples)) * min(len(samples), STRETCHES) // len(samples)
+    last = samples.groupby(stretch).last()
+    time = wall_time(last["timestamp"])
+    above = {"xaxis": "x2"}  # an axis of its own, so that the range slider below shows the lines only
+    price = {"x": time, "y": last["close"], "line": {"color": GREY, "width": 1.2}, "showlegend": False}
+    figure.add_trace(go.Scatter(name="close", mode="lines", **price, **above))
+    for outcome, color in OUTCOME_COLORS.items():
+        own = [m for m in moments if m.outcome == outcome]
+        at = {"x": wall_time(pd.Series([m.time for m in own])) if own else [], "y": [m.close for m in own]}
+        look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
+        hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
+        figure.add_trace(go.Scatter(**hover, **at, **look, **above))
+    views = {name: pd.DataFrame(values).groupby(stretch).mean().round(4) for name, values in lines.items()}  # (n, M)
+    first = next(iter(views.values()))
+    for place, token in enumerate(tokens):
+        style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
+        at = {"x": time, "y": first[place].tolist(), "yaxis": "y2"}
+        figure.add_trace(go.Scatter(mode="lines", hovertemplate="%{y:.3f}", **style, **at))
+    numbers = list(range(len(figure.data) - len(tokens), len(figure.data)))
+    figure.update_layout(updatemenus=[_menu(views, numbers)])
+    uniform = {"y0": 1 / len(tokens), "y1": 1 / len(tokens), "x0": 0, "x1": 1, "xref": "x domain", "yref": "y2"}
+    figure.add_shape(type="line", line={"color": GREY, "dash": "dash", "width": 1}, **uniform)
+
+
+def _menu(views: Mapping[str, pd.DataFrame], traces: list[int]) -> dict:
+    """Menu that gives the lines the values of one view; a trace per view would repeat its times on the page."""
+    buttons = [
+        {"label": f"weights {name}", "method": "restyle", "args": [{"y": values.T.to_numpy().tolist()}, traces]}
+        for name, values in views.items()
+    ]
+    place = {"x": 0, "xanchor": "left", "y": 1.003, "yanchor": "bottom", "pad": {"b": 0}}
+    look = {"bgcolor": PAPER, "bordercolor": GREY, "font": {"size": 12}}
+    return {"buttons": buttons, "direction": "down", "showactive": True, **place, **look}
+
+
+def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) -> list:
+    """Traces of one moment, always in the same order: two cursors, window, diagrams, maps."""
+    time = [wall_time(pd.DatetimeIndex([moment.time]))[0]] * 2
+    cursor = {"mode": "lines", "line": {"color": INK, "width": 1}, "hoverinfo": "skip", "showlegend": False}
+    traces: list = [
+        go.Scatter(x=time, y=limits[0], xaxis="x2", **cursor),
+        go.Scatter(x=time, y=limits[1], yaxis="y2", **cursor),
+    ]
+    prices = {name: moment.window[name].round(3).tolist() for name in PRICES}
+    up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in PALETTE[:2])
+    place = {"xaxis": "x3", "yaxis": "y3", "name": "candle", "showlegend": False}
+    traces.append(go.Candlestick(x=moment.window.index.tolist(), increasing=up, decreasing=down, **prices, **place))
+    for dimension, bars in moment.diagrams.items():
+        points = {"x": bars[:, 0].round(3).tolist(), "y": bars[:, 1].round(3).tolist(), "xaxis": "x4", "yaxis": "y4"}
+        look = {"mode": "markers", "marker": {"color": HOMOLOGY_COLORS[dimension], "size": 5, "opacity": 0.7}}
+        hover = "born %{x:.2f} σ, died %{y:.2f} σ"
+        name = {"name": HOMOLOGY_NAMES[dimension], "legend": "legend3", "hovertemplate": hover}
+        traces.append(go.Scatter(**points, **look, **name))
+    for number, (name, (values, names)) in enumerate(maps.items(), start=5):
+        at = {"x": list(names), "y": list(names), "xaxis": f"x{number}", "yaxis": f"y{number}"}
+        text = {"texttemplate": "%{z:.2f}"} if len(names) <= MAX_NUMBERS else {}
+        hover = f"%{{y}} → %{{x}}: %{{z:.3f}}<extra>{name}</extra>"
+        map_ = values[k].astype(float).round(4).tolist()
+        traces.append(go.Heatmap(z=map_, coloraxis="coloraxis", hovertemplate=hover, **at, **text))
+    return traces
+
+
+def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
+    """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
+    top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
+    hidden = {"visible": False}
+    layout = {
+        "title": {"text": title, "y": 0.985, "yanchor": "top"},
+        "height": HEIGHT,
+        "margin": {"t": 90, "b": 90, "l": 70, "r": 30},
+        "hovermode": "closest",
+        "xaxis": {
+            "anchor": "y2",
+            "title": "",
+            "rangeslider": {"visible": True, "thickness": 0.025, "bordercolor": GREY, "borderwidth": 1},
+        },
+        "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
+        "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
+        "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
+        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "title": "candles from the moment", "rangeslider": hidden},
+        "yaxis3": {"domain": ROWS["moment"], "anchor": "x3", "title": "% of the last close"},
+        "xaxis4": {"domain": (0.62, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
+        "yaxis4": {"domain": ROWS["moment"], "anchor": "x4", "title": "death (σ)", "range": [-0.03 * top, 1.05 * top]},
+        "legend": {"y": 1.0, "yanchor": "bottom"},
+        "legend2": _legend(ROWS["lines"][1]),
+        "legend3": _legend(ROWS["moment"][1]),
+        "coloraxis": _color_axis(maps),
+        "sliders": [_slider([moment.label for moment in moments])],
+        "annotations": [_heading("The window that the model saw", 0, ROWS["moment"][1])],
+        "shapes": [
+            {"type": "line", "xref": "x4", "yref": "y4", "x0": 0, "y0": 0, "x1": top, "y1": top, "line_color": GREY}
+        ],
+    }
+    layout["annotations"].append(_heading("Persistence", 0.62, ROWS["moment"][1]))
+    width = 1 / max(len(maps), 3)
+    for number, name in enumerate(maps, start=5):
+        start = (number - 5) * width + 0.07
+        end = (number - 4) * width - 0.005
+        axis = {"ticks": "", "showgrid": False, "tickfont": {"size": 11}}
+        square = {"scaleanchor": f"x{number}", "constrain": "domain", "constraintoward": "top"}
+        layout[f"xaxis{number}"] = {"domain": (start, end), "anchor": f"y{number}", "tickangle": -90, **axis}
+        layout[f"xaxis{number}"]["constrain"] = "domain"
+        layout[f"yaxis{number}"] = {"domain": ROWS["maps"], "anchor": f"x{number}", "autorange": "reversed"}
+        layout[f"yaxis{number}"] |= square | axis
+        layout["annotations"].append(_heading(name, (start + end) / 2, ROWS["maps"][1], "center"))
+    return layout
+
+
+def _heading(text: str, x: float, y: float, anchor: str = "left") -> dict:
+    place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
+    return {"text": f"<b>{text}</b>", "showarrow": False, **place}
+
+
+def _legend(y: float) -> dict:
+    return {"orientation": "h", "y": y, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+
+
+def _color_axis(maps) -> dict:
+    """One scale for the maps of all moments, so that a change of colour is a change of weight."""
+    end = max((float(values.max()) for values, _ in maps.values()), default=1.0)
+    low, high = ROWS["maps"]
+    bar = {"title": "weight", "y": low, "yanchor": "bottom", "len": high - low, "thickness": 12}
+    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": bar}
+
+
+def _slider(labels: Sequence[str]) -> dict:
+    jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": text, "method": "animate", "args": [[str(k)], jump]} for k, text in enumerate(labels)]
+    place = {"x": 0, "len": 1, "y": SLIDER, "yanchor": "top", "pad": {"t": 0, "b": 0}}
+    look = {"currentvalue": {"prefix": "Moment: ", "font": {"size": 14, "color": INK}}}
+    look["font"] = {"color": "rgba(0, 0, 0, 0)", "size": 1}  # sixty labels below the rail would only be a smear
+    return {"steps": steps, "active": len(labels) - 1, "ticklen": 4, "minorticklen": 0, **place, **look}
