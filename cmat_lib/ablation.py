@@ -21,7 +21,7 @@ from cmat_lib.config import Config, validate
 from cmat_lib.data.panel import Panel, fit_scalers, with_parts
 from cmat_lib.data.splits import split_spans
 from cmat_lib.errors import CmatError, nearest
-from cmat_lib.evaluation.breakdown import ORACLE
+from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.classic import CLASSIC, classic_scores
 from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, draw_scores
@@ -218,7 +218,8 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
     Returns
     -------
     Path
-        `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet``.
+        `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
+        on the synthetic market, ``oracle_share.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
 
@@ -232,6 +233,7 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
         "table": draws.table().rename_axis(index={"score": "row"}),
         "differences": draws.differences(reference),
         "folds": _by_fold(frame, rows),
+        **({"oracle_share": oracle_share(draws)} if ORACLE in frame else {}),
     }
     for name, table in tables.items():
         with atomic_path(folder / f"{name}.parquet") as temporary:

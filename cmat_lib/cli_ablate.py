@@ -57,9 +57,18 @@ def _text(folder: Path) -> str:
 
     from cmat_lib.evaluation.breakdown import with_intervals
 
+    titles = {
+        "table": "ROC-AUC",
+        "differences": "full minus row",
+        "oracle_share": "share of the oracle's lift over 0.5",
+    }
     tables = []
-    for name, title in (("table", "ROC-AUC"), ("differences", "full minus row")):
-        table = pd.read_parquet(folder / f"{name}.parquet").xs("roc_auc", level="metric")
+    for name, title in titles.items():
+        if not (folder / f"{name}.parquet").is_file():
+            continue
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        if "metric" in table.index.names:
+            table = table.xs("roc_auc", level="metric")
         text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
         tables.append(f"\n{title}\n{text.to_string()}")
     return "\n".join(tables)

@@ -73,7 +73,7 @@ def test_fine_tokens_and_their_counts(clock):
     assert [rows[f"TDA encoder: {name}"] for name in FINE[4:]] == [small_encoder(w) for w in (100, 100, 7, 7)]
     tda = 2 * small_encoder(100) + 2 * small_encoder(7)
     projections = 2 * (256 * 256 + 256) + 64 * 256 + 256
-    extra = (14 * 64 + 64 + 64 * 64 + 64) + (64 * 256 + 256) + 256 if clock else 0
+    extra = (15 * 64 + 64 + 64 * 64 + 64) + (64 * 256 + 256) + 256 if clock else 0
     fusion = projections + 9 * 256 + 2 * 789_760 + 65_792
     assert (tda, fusion) == (80_512, 1_795_840)
     assert model.get_num_parameters()[0] == 13_709_564 + tda + 4_608 + fusion + 16_514 + extra

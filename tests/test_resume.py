@@ -25,6 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """A process that was started in the background ignores Ctrl-C; these tests are about one that does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Killed(BaseException):
     """Stands for a process that is gone: nothing may catch it."""
 
