@@ -134,7 +134,14 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    CmatError
+        For combinatorial folds, whose test parts overlap.
     """
+    if config.data.split == "combinatorial":
+        raise CmatError("ablation: every test row counts once; set data.split to walk_forward or holdout")
     folder = run.path("ablation")
     frames = []
     for fold, panel in fold_panels(config, run, folds):

@@ -116,6 +116,13 @@ def test_a_better_row_is_seen_with_its_interval(tmp_path):
     assert row["value"] == pytest.approx(0.5, abs=0.05) and row["low"] > 0.4
 
 
+def test_overlapping_test_parts_are_refused(small):
+    config, run, *_ = small
+    data = config.data.model_copy(update={"split": "combinatorial", "folds": 4})
+    with pytest.raises(CmatError, match="every test row counts once"):
+        run_ablation(config.model_copy(update={"data": data}), run, ["full"], 1, [0], lambda line: None)
+
+
 @pytest.mark.long
 def test_the_whole_table_at_smoke_scale(tmp_path):
     config = smoke(tmp_path)

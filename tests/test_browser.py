@@ -91,7 +91,7 @@ def test_slider_chooses_a_moment_and_the_menu_a_token(browser, smoke):
     plot.find_element(By.CSS_SELECTOR, ".updatemenu-header").click()
     buttons = plot.find_elements(By.CSS_SELECTOR, ".updatemenu-dropdown-button")
     assert [button.text for button in buttons] == [
-        f"weights {name}" for name in ("to the output", "from nbeats", "from tda", "from complexity")
+        f"weights {name}" for name in ("to the output", "from nbeats", "from tda", "from complexity", "from clock")
     ]
     buttons[1].click()
     chosen = browser.execute_script(STATE, plot)

@@ -71,7 +71,7 @@ def test_attention_is_kept(smoke):
     run = Run(smoke_config(folder), STAGE_NAMES[0])
     with np.load(run.path("attention.npz"), allow_pickle=False) as stored:
         maps, tokens, sample = stored["maps"], stored["tokens"], stored["sample"]
-    assert maps.shape[1:] == (2, 4, 3, 3) and len(tokens) == 3 and len(maps) == len(sample)
+    assert maps.shape[1:] == (2, 4, 4, 4) and len(tokens) == 4 and len(maps) == len(sample)
     np.testing.assert_allclose(maps.sum(-1, dtype=np.float32), 1, atol=2e-3)  # stored in half precision
     samples = run.read_frame("data/samples.parquet")
     assert (samples["part"].iloc[sample] == "test").all()
