@@ -176,7 +176,7 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     layout["annotations"].append(_heading("Persistence", 0.62, ROWS["moment"][1]))
     width = 1 / max(len(maps), 3)
     for number, name in enumerate(maps, start=5):
-        start = (number - 5) * width + 0.07
+        start = (number - 5) * width + 0.085
         end = (number - 4) * width - 0.005
         axis = {"ticks": "", "showgrid": False, "tickfont": {"size": 11}}
         square = {"scaleanchor": f"x{number}", "constrain": "domain", "constraintoward": "top"}
