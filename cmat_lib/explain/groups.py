@@ -86,23 +86,6 @@ def group_names(groups: pd.Series) -> list[str]:
     return sorted(present, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def group_maps(maps: np.ndarray, groups: pd.Series) -> np.ndarray:
-    """Mean map of every group, over its samples, layers and heads.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-    groups : Series of str, length N
-
-    Returns
-    -------
-    ndarray, shape (G, M, M)
-        In the order of `group_names`.
-    """
-    flat = maps.mean(axis=(1, 2))  # (N, M, M)
-    return np.stack([flat[(groups == name).to_numpy()].mean(axis=0) for name in group_names(groups)])
-
-
 def grouped_shares(
     shares: np.ndarray, tokens: Sequence[str], groups: pd.Series, timestamps: pd.Series, resampling: Resampling
 ) -> pd.DataFrame:
