@@ -14,6 +14,7 @@ from cmat_lib.stage_training import train_model
 from cmat_lib.stages import build_features, prepare_data
 
 TINY = {
+    "model": {"modalities": ["nbeats", "tda", "complexity"]},  # without the clock of the smoke run
     "data": {"synthetic_symbols": 1, "synthetic_days": 60},
     "training": {"epochs": 1},
     "explain": {"max_samples": 60, "attribution_samples": 40, "batch_size": 25},
