@@ -29,23 +29,6 @@ def samples():
     return pd.concat([*frames, purged], ignore_index=True)
 
 
-@pytest.fixture
-def history():
-    return pd.DataFrame(
-        {
-            "epoch": [1, 2, 3, 4],
-            "train_loss": [4.0, 3.0, 2.0, 1.0],
-            "train_trigger_loss": [2.0, 1.5, 1.0, 0.5],
-            "train_max_pct_loss": [2.0, 1.4, 1.1, 0.6],
-            "stop_loss": [4.0, 2.5, 3.5, 3.8],
-            "stop_trigger_loss": [2.0, 1.2, 1.7, 1.9],
-            "stop_max_pct_loss": [2.1, 1.3, 1.8, 2.0],
-            "stop_roc_auc": [0.5, 0.6, 0.71, 0.7],
-            "learning_rate": [1e-3, 8e-4, 3e-4, 0.0],
-        }
-    )
-
-
 def test_part_table_counts_each_part_in_time_order(samples):
     found = plots.part_table(samples)
     assert list(found.index) == list(PARTS)
