@@ -1,7 +1,7 @@
 """Explorer of page 06: price and attention through time, and one chosen moment with all that belongs to it.
 
 One Plotly figure with frames and a slider, so that it works in JupyterLab and in an exported page alike, without a
-kernel, a server or a network.
+kernel, a server or a network. Beside it `cmat_lib.plots.clicks.click_script` lets a click move the slider.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "height": HEIGHT,
         "margin": {"t": 90, "b": 90, "l": 70, "r": 30},
         "hovermode": "closest",
+        "clickanywhere": True,
+        "meta": {"moments": [str(time) for time in wall_time(pd.DatetimeIndex([m.time for m in moments]))]},
         "xaxis": {
             "anchor": "y2",
             "title": "",
