@@ -38,7 +38,7 @@ from cmat_lib.explain.controls import (
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.measures import Loss, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
-from cmat_lib.explain.shapley import embed_samples
+from cmat_lib.explain.shapley import StandIns, embed_samples
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.stages import load_panel
@@ -146,9 +146,9 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     subject = _subject(config, run, explain.max_samples, explain.attribution_samples)
     resampling, loss = Resampling.from_config(config), trigger_loss(config, subject.panel)
     background = _thinned(subject.panel.index("train"), explain.attribution_samples)
-    found = shapley_tables(
-        subject.model, subject.panel, subject.index, background, loss, resampling, explain.batch_size
-    )
+    features = embed_samples(subject.model, subject.panel, background, explain.batch_size)
+    absent = StandIns(features, explain.absent_draws, config.seed)
+    found = shapley_tables(subject.model, subject.panel, subject.index, absent, loss, resampling, explain.batch_size)
     samples = subject.samples
     rng = np.random.default_rng(config.seed)
     order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
