@@ -1,10 +1,10 @@
 """Exact Shapley values of the modalities.
 
-With K modalities there are ``2 ** K`` coalitions (8, or 16 with the clock), so no order of arrival is sampled. A modality
-that is not in a coalition shows what it showed in training samples drawn at random, and the mean of the predicted
-probabilities counts, as in SAGE (Covert, Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place is cheaper
-and can be chosen, but lies where the model has seen nothing: its answer there is arbitrary, and every modality that puts
-an end to that gets credit for it.
+With K modalities there are ``2 ** K`` coalitions (8, or 16 with the clock), so no order of arrival is sampled. A
+modality that is not in a coalition shows what it showed in training samples drawn at random, and the mean of the
+predicted probabilities counts, as in SAGE (Covert, Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place
+is cheaper and can be chosen, but lies where the model has seen nothing: its answer there is arbitrary, and every
+modality that puts an end to that gets credit for it.
 """
 
 from __future__ import annotations
