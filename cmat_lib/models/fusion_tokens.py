@@ -57,7 +57,7 @@ class FusionBase(nn.Module):
         super().__init__()
         if all(dims.get(name) is None for name in SOURCE_MODALITIES):
             raise ValueError(
-                "a fusion needs at least one modality: nbeats_dim, tda_dim and complexity_dim are all None"
+                "a fusion needs at least one modality; nbeats_dim, tda_dim, complexity_dim are all None"
             )
         names = WHOLE if parts is None else parts
         self.output_dim = hidden_dim
