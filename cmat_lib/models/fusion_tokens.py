@@ -56,9 +56,7 @@ class FusionBase(nn.Module):
     def __init__(self, dims: Mapping[str, int | None], hidden_dim: int, parts: Parts | None = None) -> None:
         super().__init__()
         if all(dims.get(name) is None for name in SOURCE_MODALITIES):
-            raise ValueError(
-                "a fusion needs at least one modality; nbeats_dim, tda_dim, complexity_dim are all None"
-            )
+            raise ValueError("a fusion needs at least one modality; nbeats_dim, tda_dim, complexity_dim are all None")
         names = WHOLE if parts is None else parts
         self.output_dim = hidden_dim
         self.parts = {name: tuple(names[name]) for name in MODALITIES if dims.get(name) is not None}

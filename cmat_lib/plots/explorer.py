@@ -92,7 +92,9 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
         look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
         hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
-    views = {name: pd.DataFrame(values).groupby(stretch).mean().round(4) for name, values in lines.items()}  # (n, M)
+    views = {
+        name: pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4) for name, values in lines.items()
+    }  # (n, M)
     first = next(iter(views.values()))
     for place, token in enumerate(tokens):
         style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
