@@ -30,6 +30,7 @@ from cmat_lib.explain.controls import (
     agreement_table,
     control_readings,
     control_table,
+    mean_maps,
     modality_shares,
     read,
     shares_table,
@@ -133,9 +134,9 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
         `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
         groups of topology features and complexity indicators (see
         `cmat_lib.explain.permutation.permutation_table`); ``controls`` (see
-        `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``shares`` of the modalities in it and
-        their ``agreement`` with Shapley values and ablation. Also in ``attribution.json``, the samples in
-        ``shapley_samples.parquet``.
+        `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``mean_maps`` of the model and its
+        controls, ``shares`` of the modalities in it and their ``agreement`` with Shapley values and ablation. Also in
+        ``attribution.json``, the samples in ``shapley_samples.parquet``.
 
     Raises
     ------
@@ -194,6 +195,7 @@ def _attention_beside(
     tables = {"controls": control_table(readings, trigger, times, loss, resampling)}
     if own.maps is None:
         return tables
+    tables["mean_maps"] = mean_maps(readings)
     parts = model.fusion.parts
     shares = modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
     overall = found.shapley.loc[found.shapley["measure"] == "shapley", "value"].to_numpy()

@@ -66,6 +66,23 @@ def map_grid(
     return figure
 
 
+def model_maps(means: pd.DataFrame) -> Figure:
+    """Mean maps of a model and of its controls beside each other.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    tokens, names = list(means["from"].unique()), list(means["control"].unique())
+    grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
+    return map_grid(grid, tokens, [""], names, "The model and its controls, mean over samples")
+
+
 def _scale(maps: np.ndarray, difference: bool) -> Normalize:
     end = max(float(np.abs(maps).max()), 1e-6)  # maps that do not differ at all still need a scale
     return Normalize(-end, end) if difference else Normalize(0, end)
