@@ -182,6 +182,7 @@ def single_cases(
             axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
             axes.set_title(name, fontsize=10, loc="center")
     _color_bar(figure, panels[:, 1:].ravel().tolist(), scale, count, difference=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return figure
 
 
@@ -193,4 +194,3 @@ def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
     axes.axvline(0, linestyle="--", color=GREY, linewidth=1)
     axes.set_title(title, fontsize=10)
     axes.set(xlabel="candles from the sample", ylabel="close, up to the high (%)")
-    axes.legend(fontsize=8)
