@@ -232,12 +232,13 @@ def control_table(
 
 
 def mean_maps(readings: Mapping[str, Reading]) -> pd.DataFrame:
-    """Rollout of the model and of every control whose maps could be like it, mean over samples.
+    """Rollout of the model and of the other models among its controls, mean over samples.
 
     Parameters
     ----------
     readings : mapping of str to Reading
-        ``model`` first. Uniform attention is left out, and so are models of other tokens.
+        ``model`` first. Models of other tokens are left out, and what has a mean that is known beforehand: uniform
+        attention, and shuffled tokens, which are those of the same samples.
 
     Returns
     -------
@@ -246,7 +247,8 @@ def mean_maps(readings: Mapping[str, Reading]) -> pd.DataFrame:
     """
     own, rows = readings["model"], []
     for control, reading in readings.items():
-        if control == "uniform attention" or reading.maps is None or reading.tokens != own.tokens:
+        known = control in ("uniform attention", "shuffled tokens")
+        if known or reading.maps is None or reading.tokens != own.tokens:
             continue
         mean = rollout(reading.maps).mean(axis=0)  # (M, M)
         rows += [(control, a, b, float(mean[i, j])) for i, a in enumerate(own.tokens) for j, b in enumerate(own.tokens)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -67,7 +69,7 @@ def map_grid(
 
 
 def model_maps(means: pd.DataFrame) -> Figure:
-    """Mean maps of a model and of its controls beside each other.
+    """Mean maps of several models beside each other; a run is named by the last part of its folder.
 
     Parameters
     ----------
@@ -80,7 +82,8 @@ def model_maps(means: pd.DataFrame) -> Figure:
     """
     tokens, names = list(means["from"].unique()), list(means["control"].unique())
     grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
-    return map_grid(grid, tokens, [""], names, "The model and its controls, mean over samples")
+    titles = [textwrap.fill(Path(name).name, 12) for name in names]
+    return map_grid(grid, tokens, [""], titles, "Rollout of several models, mean over samples")
 
 
 def _scale(maps: np.ndarray, difference: bool) -> Normalize:
