@@ -34,6 +34,7 @@ def test_help(cmat):
         (["run", "params/smoke.yaml", "--set", "training.epochs"], "write it as section.key=value"),
         (["run", "params/smoke.yaml", "--set", "fusion.fusion_type=concta"], "did you mean 'concat'?"),
         (["run", "params/smoke.yaml", "--set", "data.channels=[log_close, rsii]"], "did you mean 'rsi'?"),
+        (["run", "params/smoke.yaml", "--set", "complexity.indicators=[lempel_zif]"], "did you mean 'lempel_ziv'?"),
         (["run", "params/smoke.yaml", "--from", "09"], "no stage '09'"),
         (["run", "params/smoke.yaml", "params/smoke.yaml"], "would share one run folder"),
         (["train", "--params", "params/smoke.yaml", "--set", "data.data_dir=/nowhere"], "/nowhere"),
