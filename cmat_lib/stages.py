@@ -35,7 +35,7 @@ def check_before_work(config: Config) -> None:
     Raises
     ------
     CmatError
-        For an unknown channel, indicator or fusion (with the nearest valid name), missing candle files, or a missing GPU.
+        For an unknown channel, indicator or fusion (with the nearest name), missing candle files, or a missing GPU.
     """
     look_back(config.data.channel_names)
     check_indicators(config.complexity.indicators)
