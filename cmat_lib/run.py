@@ -248,12 +248,16 @@ class Run:
         with atomic_path(self.claim(name)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 
-    def save_figure(self, name: str, figure: Any) -> None:
-        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``."""
+    def save_figure(self, name: str, figure: Any, script: str | None = None) -> None:
+        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``.
+
+        A Plotly figure may bring a script of its own.
+        """
         path = self.claim(f"figures/{name}")
         with atomic_path(path) as temporary:
             if path.suffix == ".html":
-                figure.write_html(temporary, include_plotlyjs="directory")  # one script for all figures
+                look = {"include_plotlyjs": "directory", "auto_play": False}  # one plotly.js for all; frames wait
+                figure.write_html(temporary, post_script=script, **look)
             else:
                 figure.savefig(temporary, dpi=150, bbox_inches="tight")
 

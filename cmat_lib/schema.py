@@ -373,6 +373,7 @@ class ExplainConfig(Section):
 
     max_samples: Positive = Field(20000, description="test samples whose maps are kept, evenly spaced in time")
     attribution_samples: Positive = Field(2000, description="of these, samples for Shapley values, permutations and controls, evenly spaced in time")
+    absent_draws: Annotated[int, Field(ge=0)] = Field(32, description="training samples that stand in for absent modalities in Shapley values; 0: their mean embedding")
     permutations: Annotated[int, Field(ge=2)] = Field(3, description="draws of every permutation of inputs")
     other_runs: list[str] = Field([], description="run folders of the same data with another seed, as controls")
     batch_size: Positive = Field(2048, description="samples per forward pass")
