@@ -74,7 +74,9 @@ class DataConfig(Section):
     timeframe: str = Field("15m", pattern=r"^[1-9]\d*[mhd]$", description="length of a candle: 1m to 1d")
     since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
     until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
-    clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality; America/New_York follows its daylight saving")
+    file_zone: str = Field("UTC", description="time zone of times in candle files that bring none, such as a broker's")
+    clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality and sessions; America/New_York follows its daylight saving")
+    sessions: Literal["continuous", "join"] = Field("continuous", description="join: windows, channels and labels run over regular closures (nights, weekends, holidays), which are read off the candles; continuous: a closure is a gap")
     gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
     sequence_length: Annotated[int, Field(ge=8)] = Field(96, description="candles in the OHLCV window (T)")
     channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C)")
@@ -103,7 +105,7 @@ class DataConfig(Section):
         unit = {"m": "min", "h": "h", "d": "D"}[self.timeframe[-1]]
         return pd.Timedelta(int(self.timeframe[:-1]), unit=unit)
 
-    @field_validator("clock_zone")
+    @field_validator("file_zone", "clock_zone")
     @classmethod
     def _zone_exists(cls, zone: str) -> str:
         if zone not in available_timezones():

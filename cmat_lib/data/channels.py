@@ -70,7 +70,8 @@ def compute_channels(candles: pd.DataFrame, names: Sequence[str], bar: pd.Timede
     names : sequence of str, length C
         Keys of `CHANNELS`.
     bar : Timedelta
-        Length of a candle; a longer step between two rows is a gap, and no channel looks across it.
+        Length of a candle; a longer step between two rows is a gap, and no channel looks across it, unless the
+        market was closed then (column ``closed_before``).
 
     Returns
     -------
@@ -89,7 +90,7 @@ def compute_channels(candles: pd.DataFrame, names: Sequence[str], bar: pd.Timede
         return out
     relative = candles.astype(dict.fromkeys(_columns(channels), np.float64))
     relative[list(OHLC)] /= relative["close"].iloc[0]
-    borders = np.flatnonzero(np.diff(segment_ids(candles.index, bar), prepend=-1, append=-1))
+    borders = np.flatnonzero(np.diff(segment_ids(candles, bar), prepend=-1, append=-1))
     for start, stop in pairwise(borders):
         run = relative.iloc[start:stop]
         for column, name in enumerate(names):

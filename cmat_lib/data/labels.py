@@ -49,8 +49,10 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         If `labels.source` is "file" and a label column is missing or holds impossible values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
-    known = _horizon_is_complete(candles.index, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
-    label_end = (candles.index + (labels.horizon + 1) * bar).as_unit("ns")
+    known = _horizon_is_complete(candles, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
+    # The market may close in between: the end is that of the candle H rows on, not H bars later.
+    ends = np.minimum(np.arange(len(candles)) + labels.horizon, len(candles) - 1)
+    label_end = (candles.index[ends] + bar).as_unit("ns")
     return pd.DataFrame(
         {
             "trigger": np.where(known, trigger, np.nan),
@@ -88,7 +90,7 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     fall = -_percent(_ahead(candles["low"], horizon).min(axis=1), close).clip(max=0)
     volatility = np.sqrt(np.square(_ahead(returns, horizon)).mean(axis=1))
     values = np.log([volatility + 0.01, rise + fall + 0.05, rise + 0.1, fall + 0.1]).T  # (T, 4)
-    values[~_horizon_is_complete(candles.index, bar, horizon)] = np.nan
+    values[~_horizon_is_complete(candles, bar, horizon)] = np.nan
     return pd.DataFrame(values.astype(np.float32), columns=list(AUXILIARY_TARGETS), index=candles.index)
 
 
@@ -142,7 +144,7 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = 
     """
     returns = np.log(candles["close"]).diff()
     # The return across a gap is unknown; a NaN makes every window that holds it NaN.
-    returns[np.diff(segment_ids(candles.index, bar), prepend=-1) != 0] = np.nan
+    returns[np.diff(segment_ids(candles, bar), prepend=-1) != 0] = np.nan
     return returns.rolling(window).std().to_numpy()
 
 
@@ -188,10 +190,10 @@ def _refuse(bad: np.ndarray, name: str, candles: pd.DataFrame, problem: str) -> 
         )
 
 
-def _horizon_is_complete(index: pd.DatetimeIndex, bar: pd.Timedelta, horizon: int) -> np.ndarray:
+def _horizon_is_complete(candles: pd.DataFrame, bar: pd.Timedelta, horizon: int) -> np.ndarray:
     """Whether candle t+H exists in the gap-free run of candle t, (T,) bool."""
-    runs = segment_ids(index, bar)
-    complete = np.zeros(len(index), dtype=bool)
+    runs = segment_ids(candles, bar)
+    complete = np.zeros(len(candles), dtype=bool)
     complete[:-horizon] = runs[horizon:] == runs[:-horizon]
     return complete
 
