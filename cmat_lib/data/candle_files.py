@@ -84,8 +84,8 @@ def _join_parts(frames: list[pd.DataFrame], source: CandleSource) -> pd.DataFram
     absent = ", ".join(map(str, pd.period_range(months.min(), months.max(), freq="M").difference(months)))
     if absent:
         warnings.warn(f"{source}: no archive for {absent}; get it, or its candles are a gap", stacklevel=2)
-    about = f"{len(frames)} archives, {min(source.parts)} to {max(source.parts)}" + absent and f" without {absent}"
-    joined.attrs = {"source": about}
+    about = f"{len(frames)} archives, {min(source.parts)} to {max(source.parts)}"
+    joined.attrs = {"source": about + (f" without {absent}" if absent else "")}
     return joined.sort_index(kind="stable") if in_order else joined
 
 

@@ -84,11 +84,11 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
     files = [path for path in visible if is_candle_file(path) and not FREQTRADE_OTHERS.fullmatch(bare_name(path))]
     if not files:
         raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
-    sources = _by_symbol(_of_timeframe(files, data, folder))
+    found = [(path, *names) for path in _of_timeframe(files, data, folder) for names in _symbols_in(path)]
     if data.symbols is not None:
-        _check_symbols_exist(data.symbols, list(sources), folder)
-        sources = {symbol: source for symbol, source in sources.items() if symbol in data.symbols}
-    return dict(sorted(sources.items()))
+        _check_symbols_exist(data.symbols, [symbol for _, symbol, _ in found], folder)
+        found = [entry for entry in found if entry[1] in data.symbols]
+    return dict(sorted(_by_symbol(found).items()))
 
 
 def _data_folder(data: DataConfig) -> Path:
@@ -128,25 +128,25 @@ def _check_symbols_exist(symbols: list[str], present: list[str], folder: Path) -
     for symbol in symbols:
         if symbol not in present:
             close = difflib.get_close_matches(symbol.upper(), present, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(present)}"
+            hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
             raise CmatError(f"data.symbols: no file for '{symbol}' in {folder}; {hint}")
 
 
-def _by_symbol(files: list[Path]) -> dict[str, CandleSource]:
+def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSource]:
     """Sources by symbol; names are compared without case because some file systems cannot tell them apart."""
-    taken: dict[str, CandleSource] = {}
-    names: dict[str, str] = {}
-    for path in files:
-        for symbol, ticker in _symbols_in(path):
-            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", symbol):
-                raise CmatError(f"{path}: symbol '{symbol}' may only have letters, digits, '.', '_' and '-'; rename it")
-            source, key = CandleSource((path,), ticker), symbol.lower()
-            if key in taken and not (taken[key].parts and source.parts and names[key] == symbol):
-                other = taken[key].paths[0].name
-                raise CmatError(f"{path}: symbol '{symbol}' already comes from {other}; keep one file per symbol")
-            taken[key] = CandleSource((*taken[key].paths, path)) if key in taken else source
-            names[key] = symbol
-    return {names[key]: source for key, source in taken.items()}
+    taken: dict[str, tuple[str, CandleSource]] = {}
+    for path, symbol, ticker in found:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", symbol):
+            raise CmatError(f"{path}: symbol '{symbol}' may only have letters, digits, '.', '_' and '-'; rename it")
+        name, other = taken.get(symbol.lower(), (symbol, None))
+        source = CandleSource((path,), ticker)
+        if other is not None:
+            if name != symbol or not (other.parts and source.parts):
+                before = other.paths[0].name
+                raise CmatError(f"{path}: symbol '{symbol}' already comes from {before}; keep one file per symbol")
+            source = CandleSource((*other.paths, path))
+        taken[symbol.lower()] = (symbol, source)
+    return dict(taken.values())
 
 
 def _symbols_in(path: Path) -> list[tuple[str, str | None]]:
