@@ -63,7 +63,7 @@ def test_sigma_barrier_is_the_labels():
     found = trade_outcomes(market, labels, BAR)
     trigger = compute_labels(market, labels, BAR)["trigger"]
     known = trigger.notna()
-    barrier = 100 * 0.5 * trailing_volatility(market, BAR) * 2
+    barrier = 100 * 0.5 * trailing_volatility(market, BAR, 96) * 2
     hit = known & (trigger == 1)
     np.testing.assert_allclose(found["gross_pct"][hit], barrier[hit])
     assert (found["gross_pct"][known & (trigger == 0)] < barrier[known & (trigger == 0)]).all()

@@ -14,16 +14,13 @@ from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import AUXILIARY_TARGETS, LabelsConfig
 
-# Candles whose log returns make the trailing volatility; one day of 15-minute candles.
-VOLATILITY_CANDLES = 96
-
 
 def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
     """Trigger, largest rise and end of the label for every candle.
 
     ``percent``: ``max_pct >= threshold_pct``.
-    ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of 97
-    gap-free candles (96 returns), or whose volatility is 0, have no label.
+    ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of
+    ``volatility_window + 1`` gap-free candles, or whose volatility is 0, have no label.
     ``triple_barrier``: the high reaches ``+upper_pct`` in an earlier candle than the low reaches ``-lower_pct``, within
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
@@ -125,7 +122,7 @@ def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedel
     }
 
 
-def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = VOLATILITY_CANDLES) -> np.ndarray:
+def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
     """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
 
     Parameters
@@ -134,7 +131,7 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = 
         Checked candles of one symbol.
     bar : Timedelta
         Length of a candle.
-    window : int, default 96
+    window : int
         Number of log returns.
 
     Returns
@@ -156,7 +153,7 @@ def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta)
         return _upper_is_first(candles, labels).astype(float), max_pct
     threshold = np.full(len(candles), labels.threshold_pct)
     if labels.mode == "sigma":
-        volatility = trailing_volatility(candles, bar)
+        volatility = trailing_volatility(candles, bar, labels.volatility_window)
         threshold = 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon)
         threshold[threshold == 0] = np.nan  # a flat past has no unit to measure a rise in
     return np.where(np.isnan(threshold), np.nan, max_pct >= threshold), max_pct
