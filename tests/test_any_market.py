@@ -21,7 +21,7 @@ def market(index: pd.DatetimeIndex, bar: pd.Timedelta, seed: int, taker: bool = 
     sigma = 0.6 * np.sqrt(bar / pd.Timedelta(days=365))
     close = 100 * np.exp(np.cumsum(sigma * rng.standard_t(4, len(index)) / np.sqrt(2)))
     opened = np.append(close[0], close[:-1])
-    wick = np.exp(sigma * rng.exponential(size=(2, len(index))))
+    wick = np.exp(sigma * rng.exponential(0.3, size=(2, len(index))))
     low, high = np.minimum(opened, close) / wick[0], np.maximum(opened, close) * wick[1]
     volume = rng.lognormal(3, 1, len(index))
     table = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close, "volume": volume}, index=index)
@@ -93,9 +93,10 @@ def test_one_symbol_and_ten(tmp_path, symbols):
 def test_taker_columns(tmp_path):
     index = pd.date_range("2024-01-01", periods=1500, freq="15min", tz="UTC")
     channels = [*CHANNELS[:4], "obv_change", "mfi"]
-    config, run, samples = stages(tmp_path, index, taker=True, volume_channels="taker", channels=channels)
+    config, run, _ = stages(tmp_path, index, taker=True, volume_channels="taker", channels=channels)
+    panel = load_panel(config, run)
     assert config.data.channel_names[-2:] == ["taker_imbalance", "trade_size"]
-    assert np.isfinite(load_panel(config, run).gather(load_panel(config, run).index("test")[:9]).ohlcv.numpy()).all()
+    assert np.isfinite(panel.gather(panel.index("test")[:9]).ohlcv.numpy()).all()
 
 
 @pytest.mark.parametrize("timeframe", ["15m", "1h", "1d"])
@@ -125,9 +126,8 @@ def test_joined_and_continuous_sessions_have_caches_of_their_own(tmp_path, caplo
     index = forex_index("30min", weeks=10)
     config, run, _ = stages(tmp_path, index, timeframe="30m", sessions="join", clock_zone=NEW_YORK)
     caplog.clear()
-    other = load_config(
-        changes={"data": {**config.data.model_dump(), "sessions": "continuous"}}, base=config.model_dump()
-    )
+    data = {**config.data.model_dump(), "sessions": "continuous"}
+    other = load_config(changes={"data": data}, base=config.model_dump())
     run = Run(other, "01_data_prep").begin()
     with pytest.warns(UserWarning, match="The market closes"):
         prepare_data(other, run)
