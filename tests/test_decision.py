@@ -191,3 +191,12 @@ def test_days_without_a_trade_return_nothing():
     daily = daily_returns(test, rows, BAR)
     assert daily.sum() == pytest.approx(test["net_pct"].iloc[rows].sum()) and (daily != 0).sum() == 2
     assert len(daily) == (test["timestamp"].max() + BAR).dayofyear - (test["timestamp"].min() + BAR).dayofyear + 1
+    assert daily.index.is_monotonic_increasing
+
+
+def test_days_on_which_the_market_is_closed_are_no_days():
+    traded = frame()
+    test = traded[traded["part"] == "test"]
+    closed = (test["timestamp"] + BAR).dt.dayofyear == (test["timestamp"].iloc[0] + BAR).dayofyear + 1
+    open_days = test[~closed]
+    assert len(daily_returns(open_days, np.array([0]), BAR)) == len(daily_returns(test, np.array([0]), BAR)) - 1
