@@ -118,9 +118,10 @@ def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
     closures = (find_closures(candles.index, data.bar, data.clock_zone).before > 0).sum()
     if closures < weeks / 2:
         return ""
+    zone = "; also set data.clock_zone to the market's time zone" if data.clock_zone == "UTC" else ""
     return (
         f"The market closes ({closures} nights, weekends or holidays), and no window runs over a closure unless "
-        "data.sessions: join says so; also set data.clock_zone to the market's time zone"
+        f"data.sessions: join says so{zone}"
     )
 
 
