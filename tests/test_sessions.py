@@ -135,6 +135,9 @@ def test_lunch():
     index = morning[0].append([*morning[1:], *afternoon]).sort_values().tz_convert("UTC")
     assert runs(index, zone="Asia/Tokyo") == 1
     assert runs(index.delete(100), zone="Asia/Tokyo") == 2
+    local = index.tz_convert("Asia/Tokyo")
+    mornings_only = local.normalize().isin([days[20], days[50]]) & (local.hour >= 12)
+    assert runs(index[~mornings_only], zone="Asia/Tokyo") == 1
 
 
 def test_the_wrong_zone_is_told():
@@ -248,6 +251,12 @@ def test_a_part_of_joined_candles_has_the_same_runs():
     for start in (0, 13, 500):
         part = holed.iloc[start:]
         assert np.array_equal(segment_ids(part, bar), segment_ids(holed, bar)[start:])
+
+
+def test_a_row_that_is_taken_out_of_joined_candles_is_a_gap():
+    candles, bar = joined(stock_index()), pd.Timedelta("15min")
+    for text in ("2024-03-05 09:30", "2024-03-05 12:00", "2024-03-05 15:45"):
+        assert segment_ids(candles.drop(at(text)), bar).max() == 1, text
 
 
 def test_sessions_is_a_known_word():

@@ -72,7 +72,7 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
     lacking = ~sleeps & np.isin(day, traded)
     regular = np.bincount(owner[lacking], minlength=len(gaps)) == 0
     later = lacking & (day != day[first][owner])  # on another day than the gap's first
-    early = lacking[first] & sleeps[last] & (np.bincount(owner[later], minlength=len(gaps)) == 0)
+    early = sleeps[last] & (np.bincount(owner[later], minlength=len(gaps)) == 0)
     hour = minute[first] % DAY_MINUTES
     regular |= early & (np.bincount(hour[early], minlength=DAY_MINUTES)[hour] >= EARLY_CLOSES)
     regular &= lengths[gaps] * step <= LONGEST.value
