@@ -18,6 +18,7 @@ from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_download import download
+from cmat_lib.cli_predict import export, predict
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
 from cmat_lib.errors import CmatError, LocalError
 from cmat_lib.files import write_text
@@ -28,6 +29,8 @@ app.add_typer(cache_app, name="cache")
 app.command()(compare)
 app.command()(ablate)
 app.command()(download)
+app.command()(predict)
+app.command()(export)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")

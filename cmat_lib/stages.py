@@ -13,7 +13,7 @@ from cmat_lib.config import Config
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import complexity_features, log_ranges
+from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
@@ -35,9 +35,10 @@ def check_before_work(config: Config) -> None:
     Raises
     ------
     CmatError
-        For an unknown channel or fusion (with the nearest valid name), missing candle files, or a missing GPU.
+        For an unknown channel, indicator or fusion (with the nearest valid name), missing candle files, or no GPU.
     """
     look_back(config.data.channel_names)
+    check_indicators(config.complexity.indicators)
     fusion_class(config.fusion.fusion_type)
     if config.data.data_dir is not None:
         market_files(config.data)
