@@ -17,6 +17,7 @@ from cmat_lib import __version__
 from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
+from cmat_lib.cli_download import download
 from cmat_lib.cli_predict import export, predict
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
 from cmat_lib.errors import CmatError, LocalError
@@ -27,6 +28,7 @@ app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_e
 app.add_typer(cache_app, name="cache")
 app.command()(compare)
 app.command()(ablate)
+app.command()(download)
 app.command()(predict)
 app.command()(export)
 

@@ -312,8 +312,9 @@ def input_identity(config: Config) -> list[list[str]]:
     """
     if config.data.data_dir is None:
         return []
-    stats = {symbol: (path, path.stat()) for symbol, path in market_files(config.data).items()}
-    return [[symbol, _hash_file(path, stat.st_size, stat.st_mtime_ns)] for symbol, (path, stat) in stats.items()]
+    files = [(symbol, path) for symbol, source in market_files(config.data).items() for path in source.paths]
+    stats = [(symbol, path, path.stat()) for symbol, path in files]
+    return [[symbol, _hash_file(path, stat.st_size, stat.st_mtime_ns)] for symbol, path, stat in stats]
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ from cmat_lib.data.candles import audit, data_hash, load_market, read_market, wi
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models.fusion import fusion_class
@@ -80,7 +80,7 @@ def audit_candles(config: Config) -> pd.DataFrame:
         One row per symbol, see `cmat_lib.data.candles.audit`.
     """
     market = load_candles(config) if config.data.data_dir is None else read_market(config.data)
-    return audit(market, config.data.bar)
+    return audit(market, config.data.bar, config.data.clock_zone)
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
@@ -99,8 +99,7 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     check_before_work(config)
     market = load_candles(config)
     for symbol, candles in market.items():
-        if not len(window_ends(candles.index, config.data.bar, needed_candles(config))):
-            raise too_few_candles(symbol, candles, config)
+        check_length(symbol, candles, config)
     channels = {s: compute_channels(c, config.data.channel_names, config.data.bar) for s, c in market.items()}
     labels = {s: compute_labels(c, config.labels, config.data.bar) for s, c in market.items()}
     run.save_frame("data/candles.parquet", stack(market))
@@ -218,7 +217,7 @@ def predict(
 def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:
     """The cache covers every window of the symbol, so that runs with other channels or look-backs share it."""
     window = getattr(config, kind).window_size
-    ends = window_ends(candles.index, config.data.bar, window, config.tda.stride)
+    ends = window_ends(candles, config.data.bar, window, config.tda.stride)
     features = cached_features(
         kind,
         symbol,
@@ -228,10 +227,16 @@ def _cached(kind, symbol, candles, rows, config, compute, width, parameters, pro
         window,
         compute,
         width,
-        {**parameters, "timeframe": config.data.timeframe},
+        parameters | {"timeframe": config.data.timeframe} | _sessions(config),
         resolve_path(config.tda.cache_dir),
         jobs=config.tda.jobs,
         trust=config.tda.trust_cache,
         progress=progress,
     )
     return features[np.searchsorted(ends, rows)]
+
+
+def _sessions(config: Config) -> dict[str, str]:
+    """Joined sessions have other windows, and so other cache files; the key of all others stays as it was."""
+    data = config.data
+    return {"sessions": f"{data.sessions} {data.clock_zone}"} if data.sessions == "join" else {}

@@ -139,6 +139,15 @@ def test_blocks_change_places_within_their_symbol():
     assert (short == np.arange(120)).all()
 
 
+def test_a_closed_night_shortens_no_block():
+    """Six hours a day: a block of twelve hours of trading is two days, not a half."""
+    days = pd.date_range("2025-01-01 10:00", periods=20, freq="D", tz="UTC")
+    times = pd.Series([day + pd.Timedelta(hours=hour) for day in days for hour in range(6)])
+    symbols = pd.Series(np.repeat("A", 120))
+    blocks = block_order(symbols, times, pd.Timedelta("12h"), np.random.default_rng(3)).reshape(10, 12)
+    assert (np.diff(blocks, axis=1) == 1).all() and (np.diff(blocks[:, 0]) != 12).any()
+
+
 def test_too_little_time_gives_no_number(market):
     _, panel, model = market
     index = panel.index("test")[:6]
