@@ -12,9 +12,9 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from cmat_lib.config import Config, project_root
+from cmat_lib.config import Config, project_root, resolve_path
 from cmat_lib.errors import CmatError
-from cmat_lib.files import make_folder
+from cmat_lib.files import make_folder, working_in
 from cmat_lib.report import write_page, write_report
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.stages import check_before_work
@@ -45,9 +45,15 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
     Raises
     ------
     CmatError
-        At the first error, naming notebook, cell and error. The executed page stays in the run folder.
+        At the first error, naming notebook, cell and error. The executed page stays in the run folder. Also if another
+        process works in that folder.
     """
     check_before_work(config)
+    with working_in(resolve_path(config.run_dir)):
+        return _run_stages(config, stages, say)
+
+
+def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], None]) -> Path:
     again = False
     for stage in stages:
         run = Run(config, stage)
