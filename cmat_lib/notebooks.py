@@ -18,6 +18,7 @@ from cmat_lib.files import make_folder, working_in
 from cmat_lib.report import write_page, write_report
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.stages import check_before_work
+from cmat_lib.tracking import log_run
 
 # What a page needs to look the same everywhere: figures that survive export, and no progress bars.
 KERNEL_ENVIRONMENT = {
@@ -72,7 +73,11 @@ def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], No
         execute(run, page)
         write_page(page, html)
         say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
-    return write_report(Run(config, STAGE_NAMES[-1]))
+    run = Run(config, STAGE_NAMES[-1])
+    report = write_report(run)
+    if line := log_run(run):
+        say(line)
+    return report
 
 
 def execute(run: Run, page: Path) -> None:

@@ -52,7 +52,7 @@ OPERATIONAL = {
     "data": {"data_dir"},
     "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
     "training": {"resume"},
-    "logging": {"level"},
+    "logging": {"level", "mlflow"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},
 }
