@@ -17,6 +17,7 @@ from cmat_lib import __version__
 from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
+from cmat_lib.cli_doctor import doctor
 from cmat_lib.cli_runs import runs
 from cmat_lib.cli_sweep import sweep
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
@@ -31,6 +32,7 @@ app.command()(compare)
 app.command()(ablate)
 app.command()(sweep)
 app.command()(runs)
+app.command()(doctor)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
