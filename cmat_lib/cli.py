@@ -18,6 +18,7 @@ from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_doctor import doctor
+from cmat_lib.cli_help import MAIN_EPILOG, examples
 from cmat_lib.cli_runs import runs
 from cmat_lib.cli_sweep import sweep
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
@@ -26,13 +27,12 @@ from cmat_lib.files import write_text
 from cmat_lib.grid import check_folders, grid_members
 from cmat_lib.run import select_stages
 
-app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, epilog=MAIN_EPILOG
+)
 app.add_typer(cache_app, name="cache")
-app.command()(compare)
-app.command()(ablate)
-app.command()(sweep)
-app.command()(runs)
-app.command()(doctor)
+for _command in (sweep, runs, compare, ablate, doctor):
+    app.command(epilog=examples(_command.__name__))(_command)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -83,7 +83,7 @@ def _options(
     """Three views of a market, fused by attention."""
 
 
-@app.command()
+@app.command(epilog=examples("run"))
 def run(
     params: Annotated[list[Path], typer.Argument(help="Parameter files; each is a run of its own.")],
     assignments: Assignments = None,
@@ -151,7 +151,7 @@ def run_config(
     return load_config(path, merged, base=base)
 
 
-@app.command()
+@app.command(epilog=examples("train"))
 def train(
     params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
     assignments: Assignments = None,
@@ -199,7 +199,7 @@ def train(
     run_until_training(config, partial(print, flush=True))
 
 
-@app.command()
+@app.command(epilog=examples("schema"))
 def schema(
     output: Annotated[
         Path | None, typer.Argument(help="File to write; by default params/schema.json and params/sweep.schema.json.")
