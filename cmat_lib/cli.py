@@ -28,7 +28,12 @@ from cmat_lib.grid import check_folders, grid_members
 from cmat_lib.run import select_stages
 
 app = typer.Typer(
-    add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, epilog=MAIN_EPILOG
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=__doc__,
+    epilog=MAIN_EPILOG,
 )
 app.add_typer(cache_app, name="cache")
 for _command in (sweep, runs, compare, ablate, doctor):
@@ -37,9 +42,7 @@ for _command in (sweep, runs, compare, ablate, doctor):
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
 ]
-RunDir = Annotated[
-    str | None, typer.Option("--run-dir", help="Run folder; by default outputs/<name of the parameter file>.")
-]
+RunDir = Annotated[str | None, typer.Option("--run-dir", help="Run folder; by default outputs/NAME for NAME.yaml.")]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ def sweep(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter of the base file."),
     ] = None,
     run_dir: Annotated[
-        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/<name of the file>.")
+        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/NAME for NAME.yaml.")
     ] = None,
 ) -> None:
     """Train many times with other parameters and keep what the stop part likes best.

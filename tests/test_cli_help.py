@@ -78,3 +78,10 @@ def test_shells_get_a_completion_script_and_its_answers():
     }
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert set(found.stdout.split()) == {"sweep", "schema"}, found.stderr
+
+
+def test_no_help_text_loses_words():
+    """The help is read as Markdown, where <name> would be a tag and vanish."""
+    for name, command in commands().items():
+        texts = [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]
+        assert not [text for text in texts if text and "<" in text], name
