@@ -66,4 +66,4 @@ def _outcome(config: Config, stages: tuple[str, ...]) -> Outcome:
     except Exception as error:  # whatever happened to this run, the others go on
         status = "failed"
         say(f"failed: {error}" if isinstance(error, CmatError) else f"failed: {type(error).__name__}: {error}")
-    return Outcome(config.run_dir, status, round(time.perf_counter() - started, 1), report)
+    return Outcome(name, status, round(time.perf_counter() - started, 1), report)

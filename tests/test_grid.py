@@ -85,8 +85,8 @@ def test_one_failure_stops_no_other_run_and_shows_in_table_and_exit_code(cmat, t
     code, out, err = cmat("run", SMOKE, *arguments)
     table = out.split("\n\n")[-1].splitlines()
     assert [line.split()[:2] for line in table[1:3]] == [
-        [f"{tmp_path}/r__complexity.window_size=5000", "failed"],
-        [f"{tmp_path}/r__complexity.window_size=72", "done"],
+        ["r__complexity.window_size=5000", "failed"],
+        ["r__complexity.window_size=72", "done"],
     ]
     assert (tmp_path / "r__complexity.window_size=72/report/index.html").is_file()
     assert "r__complexity.window_size=5000: failed: notebooks/01_data_prep.ipynb failed in cell" in out

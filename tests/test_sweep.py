@@ -117,6 +117,12 @@ def test_every_trial_is_counted_without_a_look_at_the_test_part(swept):
     assert best.fingerprint() in ledger["fingerprint"].tolist(), "evaluating the best one must not count it twice"
 
 
+def test_trials_differ(swept):
+    _, _, _, said, table = swept
+    assert table["training.learning_rate"].is_unique and table["fusion.hidden_dim"].nunique() == 2
+    assert len([line for line in said if line.startswith("trial ")]) == 4
+
+
 def test_the_same_sweep_makes_the_same_trials(swept, tmp_path):
     _, sweep, base, _, table = swept
     again = run_sweep(sweep, base | {"run_dir": str(tmp_path / "sweep")}, 4, 1, lambda line: None)
