@@ -19,6 +19,7 @@ from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_doctor import doctor
 from cmat_lib.cli_help import MAIN_EPILOG, examples
+from cmat_lib.cli_predict import export, predict
 from cmat_lib.cli_runs import runs
 from cmat_lib.cli_sweep import sweep
 from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
@@ -36,7 +37,7 @@ app = typer.Typer(
     epilog=MAIN_EPILOG,
 )
 app.add_typer(cache_app, name="cache")
-for _command in (sweep, runs, compare, ablate, doctor):
+for _command in (sweep, runs, compare, ablate, predict, export, doctor):
     app.command(epilog=examples(_command.__name__))(_command)
 
 Assignments = Annotated[

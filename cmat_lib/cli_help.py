@@ -23,6 +23,12 @@ EXAMPLES = {
         "cmat ablate params/demo.yaml",
         "cmat ablate params/demo.yaml --rows trees+clock,full,concat --seeds 1",
     ),
+    "predict": (
+        "cmat predict --run outputs/demo",
+        "cmat predict --run outputs/demo --since 2024-12-01 --output predictions.parquet",
+        "cmat predict --run outputs/demo --data-dir /path/to/candles --output predictions.csv --follow",
+    ),
+    "export": ("cmat export --run outputs/demo --output model.pt2",),
     "doctor": ("cmat doctor", "cmat doctor --params params/crypto_15m.yaml --set data.data_dir=/path/to/candles"),
     "schema": ("cmat schema", "cmat schema --defaults"),
     "cache build": ("cmat cache build --params params/demo.yaml",),

@@ -23,14 +23,7 @@ PRICE_CHANNELS = ("log_open", "log_high", "log_low", "log_close")
 VOLUME_CHANNELS = ("volume_zscore", "volume_ratio", "obv_change", "vwap_distance", "mfi")
 TECHNICAL_CHANNELS = ("rsi", "macd", "bollinger", "atr", "roc")
 TAKER_SWAP = {"obv_change": "taker_imbalance", "mfi": "trade_size"}
-COMPLEXITY_INDICATORS = (
-    "permutation_entropy",
-    "sample_entropy",
-    "spectral_entropy",
-    "lempel_ziv",
-    "dfa_exponent",
-    "higuchi_dimension",
-)
+COMPLEXITY_INDICATORS = ("permutation_entropy", "sample_entropy", "spectral_entropy", "lempel_ziv", "dfa_exponent", "higuchi_dimension")
 SOURCE_MODALITIES = ("nbeats", "tda", "complexity")
 MODALITIES = (*SOURCE_MODALITIES, "clock")
 AUXILIARY_TARGETS = ("log_volatility", "log_range", "log_rise", "log_fall")
@@ -221,7 +214,7 @@ class ComplexityConfig(Section):
     """Complexity measures of the log returns."""
 
     window_size: Annotated[int, Field(ge=32)] = Field(672, description="candles in the window; one return fewer")
-    indicators: list[Literal[COMPLEXITY_INDICATORS]] = Field(list(COMPLEXITY_INDICATORS), min_length=1, description="indicators in order")
+    indicators: list[str] = Field([*COMPLEXITY_INDICATORS], min_length=1, description="indicators in order, from the registry in cmat_lib/data/complexity.py")
     ranges: list[Positive] = Field([], description="the log range (highest high over lowest low) of that many last candles is added to the indicators, for each entry")
     permutation_order: Annotated[int, Field(ge=2, le=7)] = Field(3, description="order of permutation entropy")
     permutation_delay: Positive = Field(1, description="delay of permutation entropy, in candles")

@@ -32,6 +32,7 @@ from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.trainer import Row, Training, train
 
+FITTED = ("train", "stop", "calibrate")  # parts of whose labels something in the model was chosen
 RESULTS = "training_results.json"
 
 
@@ -247,5 +248,6 @@ def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float,
         "calibration": calibration,
         "labels": config.labels.model_dump(mode="json"),
         "data_hash": run.read_json("data/data.json")["data_hash"],
+        "seen_until": panel.samples.loc[panel.samples["part"].isin(FITTED), "label_end"].max().isoformat(),
         "versions": {"cmat": __version__, "torch": metadata.version("torch")},
     }

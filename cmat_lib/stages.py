@@ -13,7 +13,7 @@ from cmat_lib.config import Config
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import complexity_features, log_ranges
+from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
 from cmat_lib.data.splits import Market
@@ -36,11 +36,12 @@ def check_before_work(config: Config) -> None:
     Raises
     ------
     CmatError
-        For an unknown channel or fusion (with the nearest valid name), missing candle files, a missing GPU, or a
-        package that is asked for and not installed.
+        For an unknown channel, indicator or fusion (with the nearest valid name), missing candle files, a missing GPU,
+        or a package that is asked for and not installed.
     """
     check_mlflow(config)
     look_back(config.data.channel_names)
+    check_indicators(config.complexity.indicators)
     fusion_class(config.fusion.fusion_type)
     if config.data.data_dir is not None:
         market_files(config.data)

@@ -1,6 +1,7 @@
 """Fixtures that several files share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # two test processes share the
 
 import torch
 from smoke_run import smoke_run
+
+from cmat_lib.cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,6 +36,19 @@ def smoke(tmp_path_factory):
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     return smoke_run(shared / "smoke")
+
+
+@pytest.fixture
+def cmat(monkeypatch, capsys):
+    """Run the command in this process; returns exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cmat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Isotonic calibration: right, plain enough for a checkpoint, and equal to scikit-learn's."""
+"""Calibration: right, plain enough for a checkpoint, and made of scikit-learn's isotonic ranges."""
 
 import io
 
@@ -28,11 +28,30 @@ def test_calibration_recovers_the_true_probability():
     assert (np.diff(found[np.argsort(fresh)]) >= 0).all()
 
 
-def test_equal_to_sklearn_also_outside_the_knots():
+def test_a_knot_for_each_range_of_sklearn_at_its_mean_score():
     _, trigger, score = distorted(500, 2)
-    grid = np.linspace(-0.5, 1.5, 1001)
-    expected = IsotonicRegression(out_of_bounds="clip").fit(score, trigger).predict(grid)
-    np.testing.assert_allclose(apply_calibration(grid, fit_calibration(score, trigger)), expected, atol=1e-12)
+    ranges = IsotonicRegression().fit_transform(score, trigger)
+    levels = np.unique(ranges)
+    knots = fit_calibration(score, trigger)
+    np.testing.assert_allclose(knots["y"], levels)
+    np.testing.assert_allclose(knots["x"], [score[ranges == level].mean() for level in levels])
+    assert 5 < len(levels) < 50
+
+
+def test_straight_between_the_knots_and_constant_outside():
+    knots = {"method": "isotonic", "x": [0.2, 0.4, 0.8], "y": [0.1, 0.2, 0.6]}
+    found = apply_calibration(np.array([-1, 0.2, 0.3, 0.6, 0.8, 2]), knots)
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.15, 0.4, 0.6, 0.6])
+
+
+def test_what_rounding_does_to_a_score_does_not_show_in_the_probability():
+    """scikit-learn's own steps turn 1e-7 into more than 1e-4 somewhere on the same data."""
+    _, trigger, score = distorted(20000, 4)
+    knots = fit_calibration(score, trigger)
+    slopes = np.diff(knots["y"]) / np.diff(knots["x"])
+    stepped = IsotonicRegression().fit(score, trigger)
+    steps = np.diff(stepped.y_thresholds_) / np.diff(stepped.X_thresholds_)
+    assert slopes.max() < 100 < 1000 < steps.max()
 
 
 @pytest.mark.parametrize("method", ["isotonic", "temperature"])

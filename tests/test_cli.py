@@ -8,24 +8,11 @@ import pytest
 import yaml
 
 from cmat_lib import __version__
-from cmat_lib.cli import main, run_config
+from cmat_lib.cli import run_config
 from cmat_lib.config import Config, load_config, project_root
 from cmat_lib.run import STAGE_NAMES, Run
 
 SMOKE = project_root() / "params/smoke.yaml"
-
-
-@pytest.fixture
-def cmat(monkeypatch, capsys):
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cmat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_the_module_is_the_command():
@@ -47,6 +34,7 @@ def test_help(cmat):
         (["run", "params/smoke.yaml", "--set", "training.epochs"], "write it as section.key=value"),
         (["run", "params/smoke.yaml", "--set", "fusion.fusion_type=concta"], "did you mean 'concat'?"),
         (["run", "params/smoke.yaml", "--set", "data.channels=[log_close, rsii]"], "did you mean 'rsi'?"),
+        (["run", "params/smoke.yaml", "--set", "complexity.indicators=[lempel_zif]"], "did you mean 'lempel_ziv'?"),
         (["run", "params/smoke.yaml", "--from", "09"], "no stage '09'"),
         (["run", "params/smoke.yaml", "params/smoke.yaml"], "would share one run folder"),
         (["train", "--params", "params/smoke.yaml", "--set", "data.data_dir=/nowhere"], "/nowhere"),

@@ -7,6 +7,7 @@ UTC, ascending) and the float64 columns open, high, low, close, volume and, if k
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from cmat_lib.data.candle_files import market_files, read_market
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
-__all__ = ["audit", "data_hash", "load_market", "read_market", "repair", "segment_ids", "window_ends"]
+__all__ = ["audit", "closed", "data_hash", "load_market", "read_market", "repair", "segment_ids", "window_ends"]
 
 PRICES = ["open", "high", "low", "close"]
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
@@ -159,6 +160,11 @@ def _fill_flat(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
     filled[PRICES] = filled[PRICES].apply(lambda prices: prices.fillna(filled["close"]))
     filled[amounts] = filled[amounts].fillna(0.0)
     return filled
+
+
+def closed(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
+    """Candles that are over: their close lies in the past, by the clock of this machine."""
+    return candles[candles.index + bar <= datetime.now(UTC)]
 
 
 def segment_ids(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:

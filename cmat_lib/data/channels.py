@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import talib
+from numpy.typing import DTypeLike
 
 from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError, nearest
@@ -57,7 +58,9 @@ class Channel:
     columns: tuple[str, ...]
 
 
-def compute_channels(candles: pd.DataFrame, names: Sequence[str], bar: pd.Timedelta) -> np.ndarray:
+def compute_channels(
+    candles: pd.DataFrame, names: Sequence[str], bar: pd.Timedelta, dtype: DTypeLike = np.float32
+) -> np.ndarray:
     """Channels of one symbol.
 
     Price channels are log prices minus the anchor, the log of the frame's first close; it keeps them precise in float32
@@ -71,10 +74,12 @@ def compute_channels(candles: pd.DataFrame, names: Sequence[str], bar: pd.Timede
         Keys of `CHANNELS`.
     bar : Timedelta
         Length of a candle; a longer step between two rows is a gap, and no channel looks across it.
+    dtype : dtype, default float32
+        Of the result; in float64 the anchor leaves no trace in what a window holds.
 
     Returns
     -------
-    ndarray of float32, shape (T, C)
+    ndarray, shape (T, C)
         NaN where the look-back is not complete inside the row's gap-free run.
 
     Raises
@@ -84,7 +89,7 @@ def compute_channels(candles: pd.DataFrame, names: Sequence[str], bar: pd.Timede
     """
     channels = _chosen(names)
     _check_columns(candles, channels)
-    out = np.full((len(candles), len(names)), np.nan, dtype=np.float32)  # (T, C)
+    out = np.full((len(candles), len(names)), np.nan, dtype=dtype)  # (T, C)
     if candles.empty:
         return out
     relative = candles.astype(dict.fromkeys(_columns(channels), np.float64))

@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import ComplexityConfig
 
-__all__ = ["INDICATORS", "Indicator", "complexity_features", "log_ranges"]
+__all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges"]
 
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
 WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
@@ -102,7 +102,15 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
     return np.log(100 * np.reshape(ranges, (len(lengths), len(candles))).T + RANGE_FLOOR).astype(np.float32)
 
 
+def check_indicators(names: Sequence[str]) -> None:
+    """Raise a CmatError for a name that is not in `INDICATORS`, with the nearest one that is."""
+    for name in names:
+        if name not in INDICATORS:
+            raise CmatError(f"complexity.indicators: unknown indicator '{name}'{nearest(name, INDICATORS)}")
+
+
 def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
+    check_indicators(config.indicators)
     if windows.ndim != 2:
         raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
     returns = windows.shape[1] - 1

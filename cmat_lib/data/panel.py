@@ -27,6 +27,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS, DataConfig
 
 LARGEST_SHARE = 0.5  # of a GPU's free memory that the panel may take; the rest is for training
+LABELS = ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)
 CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more
 
 
@@ -163,11 +164,32 @@ def _symbol_samples(
         "local_row": rows,
         "close": candles["close"].to_numpy()[rows],
         "volatility": trailing_volatility(candles, data.bar, data.sequence_length - 1)[rows],
-        **{name: labels[name].array[rows] for name in ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)},
+        **{name: labels[name].array[rows] for name in LABELS},
     }
     if "oracle_probability" in candles:
         columns["oracle_probability"] = candles["oracle_probability"].to_numpy()[rows]
     return pd.DataFrame(columns)
+
+
+def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, data: DataConfig) -> pd.DataFrame:
+    """Samples of one symbol whose labels are not known yet, for a prediction.
+
+    Parameters
+    ----------
+    symbol : str
+    candles : DataFrame of T rows
+    rows : ndarray of int64, shape (N,)
+        From `sample_rows`.
+    data : DataConfig
+
+    Returns
+    -------
+    DataFrame of N rows
+        As from `build_samples`, with labels NaN, and without ``part`` and ``weight``.
+    """
+    labels = pd.DataFrame(index=candles.index, columns=[*LABELS], dtype=np.float64)
+    samples = _symbol_samples(symbol, candles, labels, rows, 0, data)
+    return samples.assign(close_time=samples["timestamp"] + data.bar)
 
 
 def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:
@@ -230,7 +252,7 @@ class Panel:
     Parameters
     ----------
     channels : ndarray, shape (ΣT, C)
-        Stacked channels of all symbols, unscaled, may be a memory map.
+        Stacked channels of all symbols, unscaled, may be a memory map. Kept in their precision; batches are float32.
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
     samples : DataFrame of N rows
@@ -278,9 +300,9 @@ class Panel:
         return len(self.samples)
 
     def _scaled(self, values: np.ndarray, scaler: dict[str, list[float]], clip: bool = True) -> torch.Tensor:
-        tensor = torch.tensor(values, dtype=torch.float32, device=self._home)
-        tensor.sub_(torch.tensor(scaler["center"], dtype=torch.float32, device=self._home))
-        tensor.div_(torch.tensor(scaler["scale"], dtype=torch.float32, device=self._home))
+        tensor = torch.tensor(values, device=self._home)
+        tensor.sub_(tensor.new_tensor(scaler["center"]))
+        tensor.div_(tensor.new_tensor(scaler["scale"]))
         return tensor.clamp_(-CLIP, CLIP) if clip else tensor
 
     def index(self, part: str) -> torch.Tensor:
@@ -307,7 +329,7 @@ class Panel:
         ohlcv = windows.index_select(0, self._start[home])  # (B, C, T)
         if self._close is not None:
             ohlcv -= ohlcv[:, self._close, -1, None, None] * self._price  # every price relative to the last close
-        ohlcv = ohlcv.clamp_(-CLIP, CLIP).transpose(1, 2)  # (B, T, C)
+        ohlcv = ohlcv.clamp_(-CLIP, CLIP).transpose(1, 2).float()  # (B, T, C)
         inputs = (x.to(self.device) for x in (ohlcv, self._tda[home], self._complexity[home]))
         return Batch(*inputs, self._clock[index], *self.targets(index), self.weight[index])
 

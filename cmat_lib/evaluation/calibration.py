@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -18,9 +19,11 @@ EDGE = 1e-7  # a probability of 0 or 1 has no logit
 def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isotonic") -> dict[str, Any]:
     """Calibration of a score on the calibrate part.
 
-    ``isotonic`` (Zadrozny & Elkan 2002) assumes only that a higher score means a higher probability, which a focal loss
-    with class weights leaves true while it distorts the scale. It maps ranges to one value: rank by the raw score, use
-    the calibrated one for probabilities, thresholds and the Brier score.
+    ``isotonic`` assumes only that a higher score means a higher probability, which a focal loss with class weights
+    leaves true while it distorts the scale (Zadrozny & Elkan 2002). It is centred (Oron & Flournoy 2017, Statistics in
+    Biopharmaceutical Research 9, 258): each range of scores with one fitted value becomes one knot at its mean score,
+    with straight lines between. Isotonic regression itself jumps from range to range, within less than what rounding
+    does to a score. Beyond the outer knots it is constant, so rank by the raw score.
 
     ``temperature`` fits two numbers by log loss, ``logit p = slope * logit(score) + bias``: temperature scaling (Guo et
     al. 2017; temperature is 1 / slope) with the bias that class weights make necessary (Platt 1999). It keeps the
@@ -50,8 +53,9 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
     if len(np.unique(trigger)) < 2:
         raise CmatError("calibration: triggers only or none; give the calibrate part more time (data.split_shares)")
     if method == "isotonic":
-        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, trigger)
-        return {"method": method, "x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
+        fitted = IsotonicRegression(y_min=0, y_max=1).fit_transform(score, trigger)
+        knots = pd.Series(score).groupby(fitted).mean()
+        return {"method": method, "x": knots.tolist(), "y": knots.index.tolist()}
     if score.min() < 0 or score.max() > 1:
         raise CmatError("calibration: temperature needs scores between 0 and 1; set evaluation.calibration: isotonic")
     level = {"method": method, "slope": 0.0, "bias": float(logit(trigger.mean()))}

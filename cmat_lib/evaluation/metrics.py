@@ -44,9 +44,9 @@ def top_name(share: float) -> str:
 def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of `frame` that a score needs, checked.
 
-    Isotonic calibration maps whole ranges to one value, and ties cost ranking scores. So a column is ranked by its
-    uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier score and
-    calibration error always use the column itself.
+    Isotonic calibration gives one value to all beyond its outer knots, and ties cost ranking scores. So a column is
+    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
+    score and calibration error always use the column itself.
 
     Parameters
     ----------
@@ -171,8 +171,8 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     "never" at a base rate of a few percent. Triggers come in clusters: over all rows at once, the one week of a crash
     that has half of them decides, and answers with a probability that quiet weeks never reach; on real candles that
     threshold raised no alarm in the whole test part. So each week that has a trigger counts the same. The threshold is
-    put halfway to the next lower probability, because an isotonic fit has steps and what lies on the step itself is an
-    accident. Among equal F1 the highest threshold wins (fewest alarms).
+    put halfway to the next lower probability, because a probability that many rows share, as an isotonic fit may give,
+    is not to be decided by rounding. Among equal F1 the highest threshold wins (fewest alarms).
 
     The stop part has already chosen the epoch and the test part must stay unseen: neither may choose the threshold.
 

@@ -117,7 +117,7 @@ class CrossModalAttentionFusion(TokenFusion):
         Tensor, shape (B, M, D)
         """
         projected = self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock})
-        batch = len(next(iter(projected.values())))
+        batch = next(iter(projected.values())).shape[0]  # a len would be a constant to torch.export
         absent = self.pos_embedding.new_zeros(batch, 1, self.output_dim)
         rows = [projected.get(name, absent.expand(-1, len(names), -1)) for name, names in self._rows.items()]
         if self.cls_token is not None:

@@ -186,7 +186,7 @@ class BottleneckFusion(TokenFusion):
     ) -> Tensor:
         """Tokens with positions, bottleneck tokens last: (B, M, D); arguments as for `CrossModalAttentionFusion`."""
         rows = [*self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock}).values()]
-        rows.append(rows[0].new_zeros(len(rows[0]), self.bottlenecks, self.output_dim))
+        rows.append(rows[0].new_zeros(rows[0].shape[0], self.bottlenecks, self.output_dim))
         return torch.cat(rows, dim=1) + self.pos_embedding  # (B, M, D)
 
     def pool(self, transformed: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEYS = (
     "format_version",
     "weights",
@@ -30,6 +30,7 @@ KEYS = (
     "calibration",
     "labels",
     "data_hash",
+    "seen_until",
     "versions",
 )
 

@@ -1,0 +1,9 @@
+FROM python:3.11-slim
+ARG TORCH=torch==2.13.0+cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+WORKDIR /cmat
+COPY . .
+RUN pip install --no-cache-dir --extra-index-url ${TORCH_INDEX} ${TORCH} \
+ && pip install --no-cache-dir -c constraints.txt -e .
+ENTRYPOINT ["cmat"]
+CMD ["run", "params/demo.yaml"]

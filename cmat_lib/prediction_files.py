@@ -1,0 +1,171 @@
+"""Where predictions go, and candles that are scored as their files grow."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from cmat_lib.data.candle_files import market_files
+from cmat_lib.data.candles import closed, load_market
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path
+from cmat_lib.prediction import Predictor
+from cmat_lib.schema import DataConfig
+
+Signature = tuple[int, int]  # size and time of change of a file
+
+
+def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
+    """Write scores to a .parquet or .csv file, whole or not at all; without a file as CSV to the terminal.
+
+    Raises
+    ------
+    CmatError
+        If the file has another ending or cannot be written.
+    """
+    if output is None:
+        sys.stdout.write(scores.to_csv(index=False))
+        return
+    check_ending(output)
+    with atomic_path(output) as temporary:
+        if output.suffix == ".parquet":
+            scores.to_parquet(temporary, index=False)
+        else:
+            scores.to_csv(temporary, index=False)
+    print(f"{output}: {len(scores):,} candles of {scores['symbol'].nunique()} symbols")
+
+
+def check_ending(output: Path) -> None:
+    """Raise a CmatError for a file that is neither .parquet nor .csv."""
+    if output.suffix not in (".parquet", ".csv"):
+        raise CmatError(f"--output {output}: write predictions to a .parquet or a .csv file")
+
+
+class CsvOutput:
+    """CSV lines, appended to a file or sent to the terminal as soon as they are known.
+
+    Parameters
+    ----------
+    path : Path or None
+        A file that exists is continued; half a line at its end, which a kill can leave, is dropped.
+    model : str
+        `Predictor.name`; a file with another model's scores is not continued.
+
+    Attributes
+    ----------
+    last : dict of str to Timestamp
+        Newest candle open of each symbol in the file.
+
+    Raises
+    ------
+    CmatError
+        If the file does not end in .csv, cannot be read, or holds something else.
+    """
+
+    def __init__(self, path: Path | None, model: str):
+        if path is not None and path.suffix != ".csv":
+            raise CmatError(f"--output {path}: --follow appends line by line, which needs a .csv file")
+        self.path = path
+        self.last = self._continue(model) if path is not None and path.exists() else {}
+        self._needs_header = not (path is not None and path.exists() and path.stat().st_size)
+
+    def _continue(self, model: str) -> dict[str, pd.Timestamp]:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with open(self.path, "r+b") as stream:
+                stream.truncate(len(whole))
+        if not whole:
+            return {}
+        try:
+            known = pd.read_csv(self.path, usecols=["symbol", "timestamp", "model"], dtype=str)
+            times = pd.to_datetime(known["timestamp"], utc=True)
+        except ValueError as error:
+            raise CmatError(f"{self.path}: not a file of predictions ({error}); choose another --output") from None
+        if (other := set(known["model"]) - {model}) != set():
+            raise CmatError(f"{self.path}: holds scores of another model ({other.pop()}); choose another --output")
+        return times.groupby(known["symbol"]).max().to_dict()
+
+    def append(self, scores: pd.DataFrame) -> None:
+        """Add rows; they are on the disk, or in the pipe, when this returns."""
+        text = scores.to_csv(index=False, header=self._needs_header)
+        self._needs_header = False
+        if self.path is None:
+            print(text, end="", flush=True)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+
+
+class Follower:
+    """Scores candles as their files grow.
+
+    A candle is scored once its file is at rest (the same at two looks, so that nobody is writing it) and the candle is
+    over. What a file cannot give, for a bad row or too few candles, is told once, and the file is read again when it
+    changes.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    data : DataConfig
+        From `Predictor.data`; with a folder.
+    first : Timestamp, optional
+        Open of the first candle to score, for symbols that are not in `last`; the newest one by default.
+    last : dict of str to Timestamp
+        Open of the last candle that is scored already.
+
+    Raises
+    ------
+    CmatError
+        If there is no folder to follow.
+    """
+
+    def __init__(
+        self, predictor: Predictor, data: DataConfig, first: pd.Timestamp | None, last: Mapping[str, pd.Timestamp]
+    ):
+        if data.data_dir is None:
+            raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
+        self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
+        self._seen: dict[str, Signature] = {}
+        self._read: dict[str, Signature] = {}
+
+    def look(self) -> Iterator[pd.DataFrame]:
+        """Scores of what is new, a frame for each symbol."""
+        for symbol in self._at_rest():
+            try:
+                candles, scores = self._score(symbol)
+            except (CmatError, OSError) as error:
+                self._read[symbol] = self._seen[symbol]
+                warnings.warn(str(error), stacklevel=2)
+                continue
+            if len(scores):
+                yield scores
+            if len(candles):
+                self.last[symbol] = candles.index[-1]
+
+    def _at_rest(self) -> list[str]:
+        """Symbols whose file has changed since it was read, and not since the last look."""
+        states = {symbol: path.stat() for symbol, path in market_files(self.data).items()}
+        now = {symbol: (state.st_size, state.st_mtime_ns) for symbol, state in states.items()}
+        ready = [s for s, signature in now.items() if self._seen.get(s) == signature != self._read.get(s)]
+        self._seen = now
+        return ready
+
+    def _score(self, symbol: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Candles of a symbol that are over, and the scores of those among them that have none yet."""
+        candles = load_market(self.data.model_copy(update={"symbols": [symbol]}))[symbol]
+        finished = closed(candles, self.data.bar)
+        if len(finished) == len(candles):  # else the file is read again, until its last candle is over
+            self._read[symbol] = self._seen[symbol]
+        if symbol in self.last:
+            start = self.last[symbol] + self.data.bar
+        else:
+            start = finished.index[-1] if self.first is None and len(finished) else self.first
+        if not len(finished) or finished.index[-1] < start:
+            return finished, pd.DataFrame()
+        return finished, self.predictor.scores({symbol: finished}, start)

@@ -1,0 +1,67 @@
+"""The exported program answers as the model does."""
+
+import json
+
+import pytest
+import torch
+from slim import SLIM
+
+from cmat_lib.config import load_config
+from cmat_lib.errors import CmatError
+from cmat_lib.exporting import ABOUT, export_model
+from cmat_lib.models import build_model
+from cmat_lib.training.checkpoint import KEYS, save_checkpoint
+
+FUSIONS = [
+    {"fusion_type": "cross_modal_attention"},
+    {"fusion_type": "cross_modal_attention", "use_cls_token": True, "tokens": "fine"},
+    {"fusion_type": "concat"},
+    {"fusion_type": "gated"},
+    {"fusion_type": "bottleneck"},
+]
+
+
+def checkpoint(path, fusion, modalities=("nbeats", "tda", "complexity", "clock")):
+    base = {**SLIM, "fusion": {**SLIM["fusion"], **fusion}}
+    changes = {"model": {**SLIM["model"], "modalities": list(modalities)}}
+    config = load_config(changes=changes, base={k: v for k, v in base.items() if k != "model"})
+    model = build_model(config)
+    content = dict.fromkeys((key for key in KEYS if key != "format_version"), 0)
+    content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
+    save_checkpoint(path, content)
+    return model.eval(), config
+
+
+def inputs(config, batch):
+    generator = torch.Generator().manual_seed(batch)
+    shapes = (config.data.sequence_length, len(config.data.channel_names)), (config.tda.feature_dim,), (6,), (2,)
+    return tuple(torch.rand(batch, *shape, generator=generator) for shape in shapes)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: "-".join(map(str, fusion.values())))
+def test_round_trip(tmp_path, fusion):
+    model, config = checkpoint(tmp_path / "best_model.pt", fusion)
+    export_model(tmp_path / "best_model.pt", tmp_path / "model.pt2")
+    about = {ABOUT: ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=about).module()
+    for batch in (1, 2, 7):
+        given = inputs(config, batch)
+        with torch.no_grad():
+            expected = model(*given)
+        assert expected[0].shape == (batch, 1)
+        for answer, wanted in zip(program(*given), expected, strict=True):
+            torch.testing.assert_close(answer, wanted, atol=1e-6, rtol=0)
+    assert json.loads(about[ABOUT])["threshold"] == 0.25
+
+
+def test_a_view_that_the_model_does_not_see_is_still_an_argument(tmp_path):
+    model, config = checkpoint(tmp_path / "best_model.pt", {}, ("nbeats", "complexity"))
+    program = export_model(tmp_path / "best_model.pt", tmp_path / "model.pt2").module()
+    given = inputs(config, 3)
+    torch.testing.assert_close(program(*given)[0], model(*given)[0].detach())
+
+
+def test_another_ending(tmp_path):
+    checkpoint(tmp_path / "best_model.pt", {})
+    with pytest.raises(CmatError, match=r"model\.onnx: torch\.export files end in \.pt2"):
+        export_model(tmp_path / "best_model.pt", tmp_path / "model.onnx")

@@ -1,0 +1,133 @@
+"""Scores from ``best_model.pt`` alone: equal to those of the run, and the same one by one as all at once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmat_lib.config import load_config
+from cmat_lib.errors import CmatError
+from cmat_lib.prediction import COLUMNS, Predictor
+
+SCORES = ["raw_probability", "probability", "predicted_max_pct"]
+
+
+@pytest.fixture(scope="module")
+def predictor(smoke):
+    return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
+
+
+@pytest.fixture(scope="module")
+def market(predictor):
+    return predictor.market(predictor.data())
+
+
+@pytest.fixture(scope="module")
+def everything(predictor, market):
+    return predictor.scores(market)
+
+
+def test_every_candle_with_its_whole_history_has_a_score(predictor, market, everything):
+    assert tuple(everything.columns) == COLUMNS
+    for symbol, frame in everything.groupby("symbol"):
+        assert frame["timestamp"].tolist() == market[symbol].index[predictor.history - 1 :].tolist()
+    assert everything["raw_probability"].nunique() > len(everything) / 2
+    assert (everything["model"] == predictor.name).all()
+
+
+def test_the_scores_of_the_run(everything, smoke):
+    known = pd.read_parquet(smoke[0] / "run/predictions.parquet")
+    both = known.merge(everything, on=["symbol", "timestamp"], suffixes=("", "_now"), validate="one_to_one")
+    assert len(both) == len(known)
+    for name, tolerance in zip(SCORES, (1e-6, 1e-5, 1e-6), strict=True):  # the slope of this calibration is near 50
+        np.testing.assert_allclose(both[f"{name}_now"], both[name], rtol=0, atol=tolerance)
+
+
+def test_only_the_rows_that_nothing_was_fitted_to_are_out_of_sample(everything, smoke):
+    known = pd.read_parquet(smoke[0] / "run/predictions.parquet")
+    both = known.merge(everything, on=["symbol", "timestamp"])
+    assert (both["in_sample"] == (both["part"] != "test")).all()
+
+
+def test_one_by_one_is_all_at_once(predictor, market, everything):
+    """With nothing but the candles that the score declares to read, and with none that come later."""
+    expected = everything.set_index(["symbol", "timestamp"])[SCORES]
+    for symbol, candles in market.items():
+        for end in range(predictor.history, len(candles), 97):
+            window = candles.iloc[end - predictor.history : end]
+            row = predictor.scores({symbol: window}).iloc[0]
+            assert np.abs(row[SCORES] - expected.loc[(symbol, window.index[-1])]).max() < 1e-6
+
+
+def test_the_anchor_of_the_prices_leaves_no_trace(predictor, market, everything):
+    """A market that began at a thousandth of its price: in float32 its anchor would cost three digits."""
+    symbol, candles = next(iter(market.items()))
+    cheap = candles.copy()
+    cheap.loc[cheap.index[:5], ["open", "high", "low", "close"]] /= 1000
+    one = everything[everything["symbol"] == symbol].iloc[-1]
+    other = predictor.scores({symbol: cheap}).iloc[-1]
+    assert np.abs(other[SCORES] - one[SCORES]).max() < 1e-7
+
+
+def test_from_a_moment_on(predictor, market, everything):
+    newest = {symbol: candles.index[-3] for symbol, candles in market.items()}
+    few = predictor.scores(market, newest)
+    assert len(few) == 3 * len(market)
+    late = everything[everything["timestamp"] >= min(newest.values())]
+    np.testing.assert_allclose(few["raw_probability"], late["raw_probability"], atol=1e-6)
+    assert predictor.scores(market, pd.Timestamp("2100-01-01", tz="UTC")).empty
+
+
+def test_a_gap_before_the_newest_candle_is_told(predictor, market):
+    symbol, candles = next(iter(market.items()))
+    with pytest.warns(UserWarning, match=f"{symbol}: the newest candle .* has no score"):
+        scores = predictor.scores({symbol: candles.drop(candles.index[-5])})
+    assert scores["timestamp"].max() == candles.index[-6]
+
+
+def test_too_few_candles(predictor, market):
+    symbol, candles = next(iter(market.items()))
+    with pytest.raises(CmatError, match=f"{symbol}: 50 candles are too few"):
+        predictor.scores({symbol: candles.iloc[:50]})
+
+
+def test_a_column_that_the_model_reads_is_missing(predictor, market):
+    symbol, candles = next(iter(market.items()))
+    with pytest.raises(CmatError, match="no column 'volume'"):
+        predictor.scores({symbol: candles.drop(columns="volume")})
+
+
+def test_candles_of_another_length_are_refused(predictor, tmp_path):
+    times = pd.date_range("2025-01-01", periods=300, freq="15min", tz="UTC")
+    flat = dict.fromkeys(("open", "high", "low", "close"), 1.0)
+    pd.DataFrame({"timestamp": times, **flat, "volume": 1.0}).to_csv(tmp_path / "X.csv", index=False)
+    with pytest.raises(CmatError, match=r"X\.csv.*15 *min|X\.csv.*0:15"):
+        predictor.market(predictor.data(str(tmp_path)))
+
+
+def test_a_candle_that_is_not_over_is_left_out(predictor, tmp_path):
+    now = pd.Timestamp.now("UTC").floor("h")
+    times = pd.date_range(end=now, periods=10, freq="1h")
+    flat = dict.fromkeys(("open", "high", "low", "close"), 1.0)
+    pd.DataFrame({"timestamp": times, **flat, "volume": 1.0}).to_csv(tmp_path / "X.csv", index=False)
+    candles = predictor.market(predictor.data(str(tmp_path)))["X"]
+    assert candles.index[-1] == now - pd.Timedelta("1h")
+
+
+def test_data_of_the_run_or_of_a_folder(predictor, tmp_path):
+    assert predictor.data().data_dir is None
+    other = predictor.data(str(tmp_path), ["A"])
+    assert (other.data_dir, other.symbols, other.timeframe) == (str(tmp_path), ["A"], "1h")
+
+
+def test_no_gpu(smoke):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(CmatError, match="torch sees no GPU"):
+        Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cuda")
+
+
+def test_every_candle_can_be_scored_whatever_the_stride_of_the_training(predictor):
+    assert load_config("params/smoke.yaml").tda.stride == 4
+    assert predictor.config.tda.stride == 1

@@ -1,0 +1,200 @@
+"""Files of predictions, and candles that are scored as their files grow."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cmat_lib.errors import CmatError
+from cmat_lib.prediction import Predictor
+from cmat_lib.prediction_files import CsvOutput, Follower, write_predictions
+
+ROWS = pd.DataFrame(
+    {
+        "symbol": ["A", "A", "B"],
+        "timestamp": pd.to_datetime(["2025-01-01 00:00", "2025-01-01 01:00", "2025-01-01 00:00"], utc=True),
+        "probability": [0.1, 0.2, 0.3],
+        "model": "m1",
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def predictor(smoke):
+    return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
+
+
+@pytest.fixture(scope="module")
+def market(predictor):
+    return predictor.market(predictor.data())
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_holds_what_was_predicted(tmp_path, ending):
+    path = tmp_path / f"new/p.{ending}"
+    write_predictions(ROWS, path)
+    back = pd.read_csv(path, parse_dates=["timestamp"]) if ending == "csv" else pd.read_parquet(path)
+    pd.testing.assert_frame_equal(back, ROWS, check_dtype=False)
+
+
+def test_without_a_file_it_is_printed(capsys):
+    write_predictions(ROWS, None)
+    assert capsys.readouterr().out == ROWS.to_csv(index=False)
+
+
+def test_another_ending(tmp_path):
+    with pytest.raises(CmatError, match=r"p\.xlsx: write predictions to a \.parquet or a \.csv file"):
+        write_predictions(ROWS, tmp_path / "p.xlsx")
+
+
+def test_lines_are_appended_under_one_header(tmp_path):
+    path = tmp_path / "p.csv"
+    CsvOutput(path, "m1").append(ROWS[:2])
+    output = CsvOutput(path, "m1")
+    assert output.last == {"A": pd.Timestamp("2025-01-01 01:00", tz="UTC")}
+    output.append(ROWS[2:])
+    assert path.read_text() == ROWS.to_csv(index=False)
+
+
+def test_half_a_line_of_a_killed_process_is_dropped(tmp_path):
+    path = tmp_path / "p.csv"
+    text = ROWS.to_csv(index=False)
+    path.write_text(text[:-7])
+    output = CsvOutput(path, "m1")
+    assert "B" not in output.last
+    output.append(ROWS[2:])
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("content", ["", "symbol,times"])
+def test_a_file_that_never_got_its_header(tmp_path, content):
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    CsvOutput(path, "m1").append(ROWS)
+    assert path.read_text() == ROWS.to_csv(index=False)
+
+
+def test_scores_of_two_models_are_not_mixed(tmp_path):
+    CsvOutput(tmp_path / "p.csv", "m1").append(ROWS)
+    with pytest.raises(CmatError, match="holds scores of another model"):
+        CsvOutput(tmp_path / "p.csv", "m2")
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(CmatError, match="not a file of predictions"):
+        CsvOutput(path, "m1")
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_only_csv_can_grow(tmp_path):
+    with pytest.raises(CmatError, match=r"needs a \.csv file"):
+        CsvOutput(tmp_path / "p.parquet", "m1")
+
+
+# -- following ---------------------------------------------------------------------------------------------------------
+
+
+class Feed:
+    """A folder of candle files, written by somebody else."""
+
+    def __init__(self, folder, market):
+        self.folder, self.market, self.clock = folder, market, 0
+
+    def write(self, symbol, rows, tail=""):
+        text = self.market[symbol].iloc[:rows].to_csv()
+        path = self.folder / f"{symbol}.csv"
+        path.write_text(text + tail)
+        self.clock += 1
+        os.utime(path, (self.clock, self.clock))
+
+
+@pytest.fixture
+def feed(tmp_path, market):
+    return Feed(tmp_path, market)
+
+
+def follower(predictor, feed, first=None, last=()):
+    return Follower(predictor, predictor.data(str(feed.folder)), first, dict(last))
+
+
+def looks(follower, times):
+    """Scores of so many looks."""
+    return [scores for _ in range(times) for scores in follower.look()]
+
+
+def test_each_new_candle_is_scored_once(predictor, feed, market):
+    symbol = next(iter(market))
+    following, found = follower(predictor, feed), []
+    for rows in range(500, 504):
+        feed.write(symbol, rows)
+        found += looks(following, 3)
+    scored = pd.concat(found)
+    assert scored["timestamp"].tolist() == market[symbol].index[499:503].tolist()
+    expected = predictor.scores({symbol: market[symbol].iloc[:503]}, market[symbol].index[499])
+    np.testing.assert_allclose(scored["raw_probability"], expected["raw_probability"], atol=1e-6)
+
+
+def test_several_candles_at_once_and_several_symbols(predictor, feed, market):
+    following = follower(predictor, feed)
+    for rows in (500, 505):
+        for symbol in market:
+            feed.write(symbol, rows)
+        found = looks(following, 2)
+    assert [len(scores) for scores in found] == [5] * len(market)
+
+
+def test_a_file_that_is_being_written_is_left_alone(predictor, feed, market):
+    symbol = next(iter(market))
+    following = follower(predictor, feed)
+    for rows in range(500, 505):
+        feed.write(symbol, rows)
+        assert looks(following, 1) == []
+    assert len(looks(following, 1)) == 1
+
+
+def test_a_bad_line_is_told_once_and_the_candle_comes_when_it_is_mended(predictor, feed, market):
+    symbol = next(iter(market))
+    following = follower(predictor, feed)
+    feed.write(symbol, 500)
+    looks(following, 2)
+    feed.write(symbol, 500, tail=f"{market[symbol].index[500]},1,2,3")
+    with pytest.warns(UserWarning) as told:
+        assert looks(following, 5) == []
+    assert len(told) == 1 and f"{symbol}.csv" in str(told[0].message)
+    feed.write(symbol, 501)
+    assert looks(following, 2)[0]["timestamp"].tolist() == [market[symbol].index[500]]
+
+
+def test_goes_on_where_the_output_ends(predictor, feed, market):
+    symbol = next(iter(market))
+    feed.write(symbol, 500)
+    scored = pd.concat(looks(follower(predictor, feed, last={symbol: market[symbol].index[490]}), 2))
+    assert scored["timestamp"].tolist() == market[symbol].index[491:500].tolist()
+
+
+def test_from_a_moment_on(predictor, feed, market):
+    symbol = next(iter(market))
+    feed.write(symbol, 500)
+    scored = pd.concat(looks(follower(predictor, feed, first=market[symbol].index[495]), 2))
+    assert len(scored) == 5
+
+
+def test_an_unfinished_candle_waits_until_it_is_over(predictor, feed, market, monkeypatch):
+    symbol = next(iter(market))
+    feed.write(symbol, 500)
+    following = follower(predictor, feed)
+    looks(following, 2)
+    feed.write(symbol, 501)
+    whole = "cmat_lib.prediction_files.closed"
+    monkeypatch.setattr(whole, lambda candles, bar: candles.iloc[:500])
+    assert looks(following, 3) == []
+    monkeypatch.setattr(whole, lambda candles, bar: candles)
+    assert looks(following, 1)[0]["timestamp"].tolist() == [market[symbol].index[500]]
+
+
+def test_nothing_to_follow(predictor):
+    with pytest.raises(CmatError, match="name it with --data-dir"):
+        Follower(predictor, predictor.data(), None, {})
