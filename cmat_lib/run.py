@@ -52,7 +52,7 @@ OPERATIONAL = {
     "data": {"data_dir"},
     "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
     "training": {"resume"},
-    "logging": {"level"},
+    "logging": {"level", "mlflow"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},
 }
@@ -151,7 +151,8 @@ class Run:
         for stage in stages:
             record = self.record(stage)
             if record is None:
-                raise CmatError(f"{self.folder}: stage {stage} has not been run; run notebooks/{stage}.ipynb first")
+                since = self._since(stage)
+                raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
             if record.get("fingerprint") != self.fingerprint(stage):
                 raise CmatError(
                     f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
@@ -161,6 +162,11 @@ class Run:
                 raise CmatError(
                     f"{self.folder}: {missing[0]} is missing or cut short; run notebooks/{stage}.ipynb again"
                 )
+
+    def _since(self, stage: str) -> str:
+        """Where a stage's record may have gone: an earlier stage that begins to write withdraws it."""
+        before = [name for name in STAGE_NAMES[: STAGE_NAMES.index(stage)] if self.record(name) is not None]
+        return f" since {before[-1]} was" if before else ""
 
     def _missing(self, record: dict[str, Any]) -> list[str]:
         sizes = {name: self.path(name) for name in record.get("artefacts", {})}

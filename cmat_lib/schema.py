@@ -387,6 +387,7 @@ class LoggingConfig(Section):
 
     save_dir: str = Field("models/cross_modal_attention", description="inside the run folder")
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+    mlflow: bool | Annotated[str, Field(min_length=1)] = Field(False, description="log finished runs to MLflow too: true (MLFLOW_TRACKING_URI, else mlflow.db beside the run folders) or a tracking URI")
 
     @field_validator("save_dir")
     @classmethod

@@ -24,19 +24,22 @@ from cmat_lib.run import Run, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
+from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 
 
 def check_before_work(config: Config) -> None:
-    """Check what the schema cannot know: names that stand in registries, candle files, and the device.
+    """Check what the schema cannot know: names that stand in registries, candle files, packages, and the device.
 
     Raises
     ------
     CmatError
-        For an unknown channel, indicator or fusion (with the nearest name), missing candle files, or a missing GPU.
+        For an unknown channel, indicator or fusion (with the nearest name), missing candle files, a missing GPU,
+        or a package that is asked for and not installed.
     """
+    check_mlflow(config)
     look_back(config.data.channel_names)
     check_indicators(config.complexity.indicators)
     fusion_class(config.fusion.fusion_type)
