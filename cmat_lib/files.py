@@ -30,7 +30,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     CmatError
-        If the folder cannot be made or written to.
+        If the folder cannot be made or written to, or the block fails to write, as on a full disk.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -46,6 +46,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp is private by design; results are not
         os.replace(temporary, path)
+    except OSError as error:
+        raise unwritten(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,6 +70,11 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def unwritten(path: Path, error: OSError) -> CmatError:
+    """Error for a file that could not be written to its end; what was there before is still there."""
+    return CmatError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?")
 
 
 def _unwritable(folder: Path, error: OSError) -> CmatError:

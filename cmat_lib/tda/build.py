@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,9 +144,15 @@ class Build:
         tasks = (delayed(_compute)(self.chunks[index], kept, compute) for index, kept in self.missing.items())
         disable = None if progress is None else not progress  # tqdm's own meaning of None
         with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
-            for index, rows in workers(tasks):
-                self._finish(self.chunks[index], rows, label)
-                bar.update(len(rows))
+            try:
+                for index, rows in workers(tasks):
+                    self._finish(self.chunks[index], rows, label)
+                    bar.update(len(rows))
+            except BrokenProcessPool as error:
+                raise CmatError(
+                    f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
+                    "same command goes on, with fewer tda.jobs if it happens again"
+                ) from error
         seconds = time.monotonic() - began
         report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
         logger.info(report, label, total, todo, seconds, todo / seconds)

@@ -197,7 +197,7 @@ def _open_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.memm
             "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
         )
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise CmatError(f"{path}: not a readable .npy file ({error}); move it away to rebuild it") from None
     if array.shape != shape or array.dtype != np.float32:

@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cmat_lib.errors import CmatError
+from cmat_lib.files import unwritten
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class FeatureStore:
 
     def open(self, rows: int) -> np.memmap:
         """The first rows of the array, read-only, shape (rows, width)."""
-        return np.load(self.array, mmap_mode="r")[:rows]
+        return np.load(self.array, mmap_mode="r", allow_pickle=False)[:rows]
 
     def remove(self) -> None:
         """Delete everything but the lock file, which a waiting process may hold open."""
@@ -146,12 +147,16 @@ class FeatureStore:
 def _replace(path: Path, content: Iterable[bytes]) -> None:
     """Write beside the target, flush to the disk, then rename: the target is whole at any moment."""
     draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        for block in content:
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("wb") as file:
+            for block in content:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise unwritten(path, error) from None
 
 
 def _is_chunk(chunk: dict) -> bool:

@@ -5,6 +5,7 @@ It is loaded with ``weights_only=True``, so a crafted file cannot run code.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -54,8 +55,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         raise CmatError(
             f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {sorted(set(content) ^ set(KEYS))}"
         )
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -78,6 +78,22 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
     return content
+
+
+def write_tensors(path: str | Path, content: Any) -> None:
+    """Write tensors and plain types atomically.
+
+    Through memory, because torch's own writer hides from a full disk behind errors of its format.
+
+    Raises
+    ------
+    CmatError
+        If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_tensors(path: Path, device: torch.device | str) -> Any:
