@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -114,7 +115,7 @@ class Build:
         self.store, self.chunks, self.recorded = store, chunks, recorded
         self.records: dict[int, dict] = {}
         self.missing: dict[int, int] = {}
-        self._rewrite = not store.array.exists()
+        self._rewrite = not store.has_whole_array()
         for chunk in chunks:
             self._plan(chunk)
 
@@ -157,13 +158,14 @@ class Build:
         report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
         logger.info(report, label, total, todo, seconds, todo / seconds)
 
-    def publish(self, about: dict) -> None:
-        """Write record and array if anything changed; chunks behind the request stay if they still line up."""
+    def publish(self, about: dict, known: dict | None) -> None:
+        """Write record and array if anything differs from the `known` record; later chunks stay if they line up."""
         chunks = [self.records[index] for index in range(len(self.chunks))]
         if chunks[-1]["rows"] == CHUNK_WINDOWS:
             chunks += self.recorded[len(chunks) :]
-        if self._rewrite or chunks != self.recorded:
-            self.store.commit({**about, "chunks": chunks}, self._rewrite)
+        record = json.loads(json.dumps({**about, "chunks": chunks}))
+        if self._rewrite or record != known:
+            self.store.commit(record, self._rewrite)
 
     def _plan(self, chunk: Chunk) -> None:
         """Take a chunk from the array, else from the parts, else put it on the list."""
