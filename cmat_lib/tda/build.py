@@ -118,6 +118,8 @@ class Build:
         self._rewrite = not store.has_whole_array()
         for chunk in chunks:
             self._plan(chunk)
+        if store.array.exists() and not store.has_whole_array() and not self.missing:
+            logger.warning("%s: its header is damaged; it is written again", store.array.name)
 
     @property
     def missing_windows(self) -> int:

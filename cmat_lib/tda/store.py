@@ -82,9 +82,9 @@ class FeatureStore:
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             texts = isinstance(record["kind"], str) and isinstance(record["symbol"], str)
-            if record["format"] == RECORD_FORMAT and texts and type(record["width"]) is int:
-                if all(map(_is_chunk, record["chunks"])):
-                    return record
+            known = record["format"] == RECORD_FORMAT and texts and type(record["width"]) is int
+            if known and all(map(_is_chunk, record["chunks"])):
+                return record
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
