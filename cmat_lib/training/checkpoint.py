@@ -19,21 +19,21 @@ from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 
 FORMAT_VERSION = 2
-KEYS = (
-    "format_version",
-    "weights",
-    "config",
-    "channel_names",
-    "feature_names",
-    "complexity_names",
-    "scalers",
-    "threshold",
-    "calibration",
-    "labels",
-    "data_hash",
-    "seen_until",
-    "versions",
-)
+KEYS = {  # and what stands under them
+    "format_version": int,
+    "weights": dict,
+    "config": dict,
+    "channel_names": list,
+    "feature_names": list,
+    "complexity_names": list,
+    "scalers": dict,
+    "threshold": float,
+    "calibration": dict,
+    "labels": dict,
+    "data_hash": str,
+    "seen_until": str,
+    "versions": dict,
+}
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -77,6 +77,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     content = read_tensors(path, device)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
+    if wrong := [key for key, kind in KEYS.items() if not isinstance(content[key], kind)]:
+        raise CmatError(f"{path}: damaged ({wrong[0]} is no {KEYS[wrong[0]].__name__}); train again")
     return content
 
 
@@ -130,9 +132,11 @@ def load_model(
     """
     content = load_checkpoint(path, device)
     config = validate(content["config"], str(path))
-    model = build_model(config).to(device)
     try:
+        model = build_model(config).to(device)
         model.load_state_dict(content["weights"])
-    except RuntimeError as error:
+    except CmatError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, ArithmeticError) as error:
         raise CmatError(f"{path}: the weights do not fit the stored parameters ({error}); train again") from None
     return model.eval(), config, content
