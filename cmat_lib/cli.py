@@ -34,12 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help=__doc__,
+    help="Three views of a market, fused by attention.",
     epilog=MAIN_EPILOG,
 )
-app.add_typer(cache_app, name="cache")
-for _command in (sweep, runs, compare, ablate, download, predict, export, doctor):
-    app.command(epilog=examples(_command.__name__))(_command)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -224,3 +221,8 @@ def schema(
     if defaults:
         write_text(folder / "default.yaml", commented_defaults())
         print(folder / "default.yaml")
+
+
+for _command in (sweep, runs, compare, ablate, download, predict, export, doctor):
+    app.command(epilog=examples(_command.__name__))(_command)
+app.add_typer(cache_app, name="cache")
