@@ -15,6 +15,7 @@ import typer
 
 from cmat_lib import __version__
 from cmat_lib.cli_ablate import ablate
+from cmat_lib.cli_audit import audit
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_predict import export, predict
@@ -27,6 +28,7 @@ app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_e
 app.add_typer(cache_app, name="cache")
 app.command()(compare)
 app.command()(ablate)
+app.command()(audit)
 app.command()(predict)
 app.command()(export)
 
