@@ -24,8 +24,8 @@ lint: $(STAMP)  ## style of code and notebooks, and that no notebook holds outpu
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## JupyterLab, open on notebooks/README.md
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/README.md --LabApp.app_settings_dir="$(CURDIR)/notebooks/.lab"
 
 clean:  ## remove the environment, caches and all runs
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

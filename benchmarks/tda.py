@@ -77,7 +77,7 @@ def market_windows(market: dict[str, pd.DataFrame], rng: np.random.Generator, co
     windows, symbols = [], list(market)
     for number in range(count):
         candles = market[symbols[number % len(symbols)]]
-        end = rng.choice(window_ends(candles.index, DataConfig().bar, width))
+        end = rng.choice(window_ends(candles, DataConfig().bar, width))
         windows.append(np.log(candles["close"].to_numpy()[end - width + 1 : end + 1]))
     return np.stack(windows)
 

@@ -229,7 +229,9 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
         on the synthetic market, ``oracle_share.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
+    from cmat_lib.plots.style import use_style
 
+    use_style()
     rows = [name.removeprefix("train_auc_") for name in frame if name.startswith("train_auc_")]
     reference = "full" if "full" in rows else rows[0]
     columns = dict.fromkeys([*rows, *([ORACLE] if ORACLE in frame else [])], np.nan)

@@ -18,26 +18,31 @@ from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_audit import audit
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
+from cmat_lib.cli_doctor import doctor
+from cmat_lib.cli_download import download
+from cmat_lib.cli_help import MAIN_EPILOG, examples
 from cmat_lib.cli_predict import export, predict
-from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root, resolve_path
+from cmat_lib.cli_runs import runs
+from cmat_lib.cli_sweep import sweep
+from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
 from cmat_lib.errors import CmatError, LocalError
 from cmat_lib.files import write_text
+from cmat_lib.grid import check_folders, grid_members
 from cmat_lib.run import select_stages
 
-app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(cache_app, name="cache")
-app.command()(compare)
-app.command()(ablate)
-app.command()(audit)
-app.command()(predict)
-app.command()(export)
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Three views of a market, fused by attention.",
+    epilog=MAIN_EPILOG,
+)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
 ]
-RunDir = Annotated[
-    str | None, typer.Option("--run-dir", help="Run folder; by default outputs/<name of the parameter file>.")
-]
+RunDir = Annotated[str | None, typer.Option("--run-dir", help="Run folder; by default outputs/NAME for NAME.yaml.")]
 
 
 def main() -> None:
@@ -81,54 +86,75 @@ def _options(
     """Three views of a market, fused by attention."""
 
 
-@app.command()
+@app.command(epilog=examples("run"))
 def run(
     params: Annotated[list[Path], typer.Argument(help="Parameter files; each is a run of its own.")],
     assignments: Assignments = None,
     run_dir: RunDir = None,
     first: Annotated[str | None, typer.Option("--from", help="First notebook, for example 04.")] = None,
     last: Annotated[str | None, typer.Option("--until", help="Last notebook, for example 05.")] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="SECTION.KEY=VALUE,VALUE", help="One run per value; several make the product."),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time.")] = 1,
 ) -> None:
     """Execute the notebooks with the parameters of each file and write a report.
 
-    Finished notebooks whose parameters, input files and earlier stages have not changed are skipped.
+    Finished notebooks whose parameters, input files and earlier stages have not changed are skipped. Of several runs
+    (more than one file, or --grid) one that fails does not stop the others.
     """
     stages = select_stages(first, last)
-    configs = [run_config(path, assignments, run_dir) for path in params]
-    folders = [str(resolve_path(config.run_dir)) for config in configs]
-    if len(set(folders)) < len(folders):
-        raise CmatError(f"two runs would share one run folder ({', '.join(folders)}); give each file its own run_dir")
-    if len(configs) == 1 or jobs == 1:
-        reports = [_run_one(config, stages, "") for config in configs]
-    else:
-        from joblib import Parallel, delayed
+    members = grid_members(grid or [])
+    configs = [c for path in params for c in _grid_configs(path, assignments, run_dir, members)]
+    check_folders(configs)
+    if len(configs) == 1:
+        from cmat_lib.notebooks import run_notebooks, stdout_line
 
-        reports = Parallel(n_jobs=jobs)(delayed(_run_one)(c, stages, f"{Path(c.run_dir).name}: ") for c in configs)
-    for report in reports:
-        print(f"report: {report}")
+        print(f"report: {run_notebooks(configs[0], stages, stdout_line())}")
+        return
+    from cmat_lib.many_runs import run_many
+
+    outcomes = run_many(configs, stages, jobs)
+    print(f"\n{outcomes.to_string(index=False)}")
+    if failed := (outcomes["status"] == "failed").sum():
+        raise CmatError(f"{failed} of {len(outcomes)} runs failed; the lines above say why")
 
 
-def _run_one(config: Config, stages: tuple[str, ...], prefix: str) -> Path:
-    from cmat_lib.notebooks import run_notebooks, stdout_line
+def _grid_configs(
+    path: Path, assignments: list[str] | None, run_dir: str | None, members: dict[str, dict[str, Any]]
+) -> list[Config]:
+    """Parameters of every member of a grid over one file; the file's own without a grid.
 
-    return run_notebooks(config, stages, stdout_line(prefix))
+    Run folders lie side by side, so that all write into one ledger of trials.
+    """
+    plain = run_config(path, assignments, run_dir)
+    if members == {"": {}}:
+        return [plain]
+    return [
+        run_config(path, assignments, f"{plain.run_dir}__{name}", member=changes) for name, changes in members.items()
+    ]
 
 
 def run_config(
-    path: Path | None, assignments: list[str] | None, run_dir: str | None, changes: dict[str, Any] | None = None
+    path: Path | None,
+    assignments: list[str] | None,
+    run_dir: str | None,
+    changes: dict[str, Any] | None = None,
+    member: dict[str, Any] | None = None,
 ) -> Config:
-    """Parameters of one run; ``--set`` wins over the file, and ``--run-dir`` over both."""
+    """Parameters of one run: the file, `changes`, ``--set``, the `member` of a grid, ``--run-dir``; later ones win."""
     merged = dict(changes or {})
     for text in assignments or []:
         merged = merge(merged, parse_assignment(text))
+    merged = merge(merged, member or {})
     if run_dir is not None:
         merged["run_dir"] = run_dir
     base = {"run_dir": f"outputs/{path.stem}"} if path is not None else None
     return load_config(path, merged, base=base)
 
 
-@app.command()
+@app.command(epilog=examples("train"))
 def train(
     params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
     assignments: Assignments = None,
@@ -176,17 +202,28 @@ def train(
     run_until_training(config, partial(print, flush=True))
 
 
-@app.command()
+@app.command(epilog=examples("schema"))
 def schema(
-    output: Annotated[Path | None, typer.Argument(help="File to write; params/schema.json by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Argument(help="File to write; by default params/schema.json and params/sweep.schema.json.")
+    ] = None,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Also rewrite params/default.yaml from the schema.")
     ] = False,
 ) -> None:
-    """Write the JSON schema of the parameters, so that editors complete and check the YAML files."""
-    path = output or project_root() / "params/schema.json"
-    write_text(path, json.dumps(Config.model_json_schema(), indent=2) + "\n")
-    print(path)
+    """Write the JSON schemas of the parameter and sweep files, so that editors complete and check them."""
+    from cmat_lib.sweep_file import Sweep
+
+    folder = project_root() / "params"
+    models = {output: Config} if output else {folder / "schema.json": Config, folder / "sweep.schema.json": Sweep}
+    for path, model in models.items():
+        write_text(path, json.dumps(model.model_json_schema(), indent=2) + "\n")
+        print(path)
     if defaults:
-        write_text(project_root() / "params/default.yaml", commented_defaults())
-        print(project_root() / "params/default.yaml")
+        write_text(folder / "default.yaml", commented_defaults())
+        print(folder / "default.yaml")
+
+
+for _command in (sweep, runs, compare, ablate, download, predict, export, audit, doctor):
+    app.command(epilog=examples(_command.__name__))(_command)
+app.add_typer(cache_app, name="cache")

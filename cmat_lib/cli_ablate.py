@@ -25,7 +25,7 @@ def ablate(
 ) -> None:
     """Train the model, every subset of its modalities, every other fusion and all baselines with the same budget.
 
-    Prepares data and features as needed. Finished trainings are kept in <run>/ablation/cells, so that a command that
+    Prepares data and features as needed. Finished trainings are kept in RUN/ablation/cells, so that a command that
     was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals.
     """
     from cmat_lib.ablation import choose_rows, run_ablation

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cmat_lib.cli_help import examples
 from cmat_lib.config import load_config, merge, parse_assignment, resolve_path
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
@@ -18,7 +19,7 @@ cache_app = typer.Typer(no_args_is_help=True, help="Build, look at, check or emp
 CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="tda.cache_dir; that of the defaults without it.")]
 
 
-@cache_app.command()
+@cache_app.command(epilog=examples("cache build"))
 def build(
     params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
     assignments: Annotated[
@@ -38,7 +39,7 @@ def build(
     info(config.tda.cache_dir)
 
 
-@cache_app.command()
+@cache_app.command(epilog=examples("cache info"))
 def info(cache_dir: CacheDir = None) -> None:
     """Show what the cache holds."""
     from cmat_lib.tda.cache import cache_info
@@ -49,7 +50,7 @@ def info(cache_dir: CacheDir = None) -> None:
         print(table.to_string(index=False, float_format="{:.1f}".format))
 
 
-@cache_app.command()
+@cache_app.command(epilog=examples("cache verify"))
 def verify(cache_dir: CacheDir = None) -> None:
     """Check every chunk against its checksum; exit code 1 if one is damaged. The next build repairs it."""
     from cmat_lib.tda.cache import cache_info
@@ -64,7 +65,7 @@ def verify(cache_dir: CacheDir = None) -> None:
     print(f"{_folder(cache_dir)}: {len(table)} files, {table['windows'].sum()} windows, all as they were written")
 
 
-@cache_app.command()
+@cache_app.command(epilog=examples("cache clean"))
 def clean(cache_dir: CacheDir = None) -> None:
     """Delete all cached features, without asking; finished runs have their own copy."""
     from cmat_lib.tda.cache import cache_info

@@ -88,7 +88,13 @@ def parse_assignment(text: str) -> dict[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise CmatError(f"--set {text}: the value is not YAML: {error}") from None
-    return {parts[0]: {parts[1]: parsed}} if len(parts) == 2 else {parts[0]: parsed}
+    return nest(".".join(parts), parsed)
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """``{section: {key: value}}`` of ``section.key``, and ``{key: value}`` of a key without a section."""
+    section, _, name = key.partition(".")
+    return {section: {name: value}} if name else {section: value}
 
 
 def load_config(

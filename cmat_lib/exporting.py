@@ -21,7 +21,7 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
 
     The program takes scaled inputs, as `cmat_lib.data.panel.Panel` gives them: ohlcv (B, T, C), tda (B, F), complexity
     (B, K) and clock (B, 2), for any B, and returns the trigger's logit (B, 1) and the largest rise in percent (B, 1).
-    Scalers, calibration, threshold and the names of all inputs stand beside it in the file.
+    Scalers, calibration, threshold, and shapes and names of all inputs stand beside it in the file.
 
     Parameters
     ----------
@@ -43,15 +43,16 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     if output.suffix != ".pt2":
         raise CmatError(f"{output}: torch.export files end in .pt2")
     model, config, content = load_model(path)
-    inputs = (
-        torch.zeros(3, config.data.sequence_length, len(config.data.channel_names)),
-        torch.zeros(3, config.tda.feature_dim),
-        torch.zeros(3, len(config.complexity.names)),
-        torch.zeros(3, 2),
-    )
+    shapes = {
+        "ohlcv": (config.data.sequence_length, len(config.data.channel_names)),
+        "tda": (config.tda.feature_dim,),
+        "complexity": (len(config.complexity.names),),
+        "clock": (2,),
+    }
+    inputs = tuple(torch.zeros(3, *shape) for shape in shapes.values())
     batch = Dim("batch")
     program = torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
-    about = {name: content[name] for name in DESCRIBED} | {"inputs": ["ohlcv", "tda", "complexity", "clock"]}
+    about = {name: content[name] for name in DESCRIBED} | {"inputs": shapes}
     with atomic_path(output) as temporary:
         torch.export.save(program, temporary, extra_files={ABOUT: json.dumps(about)})
     return program

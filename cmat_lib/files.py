@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cmat_lib.errors import CmatError
+
+LOCK_NAME = ".lock"
 
 
 @contextmanager
@@ -62,6 +66,38 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Hold a folder while the block runs; the hold ends with the process, however that ends.
+
+    Raises
+    ------
+    CmatError
+        If another process holds it, or it cannot be made.
+    """
+    make_folder(folder)
+    try:
+        with _folder_lock(folder):
+            yield
+    except Timeout:
+        raise CmatError(f"{folder}: another process works here; wait for it, or choose another run folder") from None
+
+
+def is_worked_on(folder: Path) -> bool:
+    """Whether a process holds a folder by `working_in`."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    try:
+        with _folder_lock(folder):
+            return False
+    except Timeout:
+        return True
+
+
+def _folder_lock(folder: Path) -> FileLock:
+    return FileLock(folder / LOCK_NAME, timeout=0)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,4 +1,5 @@
-"""The ledger of trials: every finished evaluation leaves one row, so that a good number shows how many were tried.
+"""The ledger of trials: every finished evaluation and every trial of a sweep leaves one row, so that a good number
+shows how many were tried.
 
 ``ledger.parquet`` lies beside the run folders (``outputs/`` by default). A trial is a trained model, known by the
 fingerprint of its training; evaluating it again replaces its row, deleting its run folder does not.
@@ -54,14 +55,7 @@ def trial_row(
         (``pooled_roc_auc``). Per share, for example ``top_2``: ``trades_``, ``net_pct_``, ``std_pct_`` (per trade),
         ``sharpe_``, ``skew_``, ``kurtosis_`` (of days) and ``daily_`` (list). ``first_day``.
     """
-    parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
-    row: dict[str, Any] = {
-        "fingerprint": run.fingerprint("04_training"),
-        "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),
-        "data_hash": run.read_json("data/data.json")["data_hash"],
-        "run": run.folder.name,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    row = tried_row(run)
     row |= {f"{scope}_{metric}": float(value) for (scope, metric), value in scores["value"].items()}
     for share, returns in daily.items():
         values, name = returns.to_numpy(), f"top_{top_name(share)}"
@@ -75,6 +69,22 @@ def trial_row(
         }
         row["first_day"] = returns.index[0].isoformat()
     return row
+
+
+def tried_row(run: Run) -> dict[str, Any]:
+    """Row of a trial that was trained, whether or not its test part was looked at: who and what, no scores.
+
+    The trials of a sweep are such rows. If one of them is evaluated later, `append_trial` puts its scores in this
+    place, because both have the fingerprint of the same training.
+    """
+    parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
+    return {
+        "fingerprint": run.fingerprint("04_training"),
+        "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),
+        "data_hash": run.read_json("data/data.json")["data_hash"],
+        "run": run.folder.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:

@@ -12,12 +12,13 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from cmat_lib.config import Config, project_root
+from cmat_lib.config import Config, project_root, resolve_path
 from cmat_lib.errors import CmatError
-from cmat_lib.files import make_folder
+from cmat_lib.files import make_folder, working_in
 from cmat_lib.report import write_page, write_report
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.stages import check_before_work
+from cmat_lib.tracking import log_run
 
 # What a page needs to look the same everywhere: figures that survive export, and no progress bars.
 KERNEL_ENVIRONMENT = {
@@ -45,9 +46,15 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
     Raises
     ------
     CmatError
-        At the first error, naming notebook, cell and error. The executed page stays in the run folder.
+        At the first error, naming notebook, cell and error. The executed page stays in the run folder. Also if another
+        process works in that folder.
     """
     check_before_work(config)
+    with working_in(resolve_path(config.run_dir)):
+        return _run_stages(config, stages, say)
+
+
+def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], None]) -> Path:
     again = False
     for stage in stages:
         run = Run(config, stage)
@@ -66,7 +73,11 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
         execute(run, page)
         write_page(page, html)
         say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
-    return write_report(Run(config, STAGE_NAMES[-1]))
+    run = Run(config, STAGE_NAMES[-1])
+    report = write_report(run)
+    if line := log_run(run):
+        say(line)
+    return report
 
 
 def execute(run: Run, page: Path) -> None:

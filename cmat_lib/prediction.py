@@ -175,7 +175,7 @@ class Predictor:
         """Samples (n rows), channels (T, C), topology (n, F), complexity (n, K), made from the candles they read."""
         begin, data = rows[0] - self.history + 1, self.config.data
         candles, rows = candles.iloc[begin:], rows - begin
-        samples = unlabelled_samples(symbol, candles, rows, data)
+        samples = unlabelled_samples(symbol, candles, rows, self.config)
         tda = self._windows(f"{symbol} topology", candles, rows, tda_features, self.config.tda, progress)
         indicators = self._windows(
             f"{symbol} complexity", candles, rows, complexity_features, self.config.complexity, progress

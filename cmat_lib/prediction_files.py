@@ -16,7 +16,7 @@ from cmat_lib.files import atomic_path
 from cmat_lib.prediction import Predictor
 from cmat_lib.schema import DataConfig
 
-Signature = tuple[int, int]  # size and time of change of a file
+Signature = tuple[tuple[int, int], ...]  # size and time of change of each file of a symbol
 
 
 def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
@@ -150,8 +150,8 @@ class Follower:
 
     def _at_rest(self) -> list[str]:
         """Symbols whose file has changed since it was read, and not since the last look."""
-        states = {symbol: path.stat() for symbol, path in market_files(self.data).items()}
-        now = {symbol: (state.st_size, state.st_mtime_ns) for symbol, state in states.items()}
+        states = {symbol: [path.stat() for path in source.paths] for symbol, source in market_files(self.data).items()}
+        now = {symbol: tuple((state.st_size, state.st_mtime_ns) for state in own) for symbol, own in states.items()}
         ready = [s for s, signature in now.items() if self._seen.get(s) == signature != self._read.get(s)]
         self._seen = now
         return ready

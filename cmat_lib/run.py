@@ -52,7 +52,7 @@ OPERATIONAL = {
     "data": {"data_dir"},
     "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
     "training": {"resume"},
-    "logging": {"level"},
+    "logging": {"level", "mlflow"},
     "evaluation": {"batch_size"},
     "explain": {"batch_size"},
 }
@@ -151,7 +151,8 @@ class Run:
         for stage in stages:
             record = self.record(stage)
             if record is None:
-                raise CmatError(f"{self.folder}: stage {stage} has not been run; run notebooks/{stage}.ipynb first")
+                since = self._since(stage)
+                raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
             if record.get("fingerprint") != self.fingerprint(stage):
                 raise CmatError(
                     f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
@@ -161,6 +162,11 @@ class Run:
                 raise CmatError(
                     f"{self.folder}: {missing[0]} is missing or cut short; run notebooks/{stage}.ipynb again"
                 )
+
+    def _since(self, stage: str) -> str:
+        """Where a stage's record may have gone: an earlier stage that begins to write withdraws it."""
+        before = [name for name in STAGE_NAMES[: STAGE_NAMES.index(stage)] if self.record(name) is not None]
+        return f" since {before[-1]} was" if before else ""
 
     def _missing(self, record: dict[str, Any]) -> list[str]:
         sizes = {name: self.path(name) for name in record.get("artefacts", {})}
@@ -248,12 +254,16 @@ class Run:
         with atomic_path(self.claim(name)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 
-    def save_figure(self, name: str, figure: Any) -> None:
-        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``."""
+    def save_figure(self, name: str, figure: Any, script: str | None = None) -> None:
+        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``.
+
+        A Plotly figure may bring a script of its own.
+        """
         path = self.claim(f"figures/{name}")
         with atomic_path(path) as temporary:
             if path.suffix == ".html":
-                figure.write_html(temporary, include_plotlyjs="directory")  # one script for all figures
+                look = {"include_plotlyjs": "directory", "auto_play": False}  # one plotly.js for all; frames wait
+                figure.write_html(temporary, post_script=script, **look)
             else:
                 figure.savefig(temporary, dpi=150, bbox_inches="tight")
 
@@ -308,8 +318,9 @@ def input_identity(config: Config) -> list[list[str]]:
     """
     if config.data.data_dir is None:
         return []
-    stats = {symbol: (path, path.stat()) for symbol, path in market_files(config.data).items()}
-    return [[symbol, _hash_file(path, stat.st_size, stat.st_mtime_ns)] for symbol, (path, stat) in stats.items()]
+    files = [(symbol, path) for symbol, source in market_files(config.data).items() for path in source.paths]
+    stats = [(symbol, path, path.stat()) for symbol, path in files]
+    return [[symbol, _hash_file(path, stat.st_size, stat.st_mtime_ns)] for symbol, path, stat in stats]
 
 
 @lru_cache(maxsize=1024)

@@ -67,10 +67,12 @@ class DataConfig(Section):
     timeframe: str = Field("15m", pattern=r"^[1-9]\d*[mhd]$", description="length of a candle: 1m to 1d")
     since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
     until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
-    clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality; America/New_York follows its daylight saving")
+    file_zone: str = Field("UTC", description="time zone of times in candle files that bring none, such as a broker's")
+    clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality and sessions; America/New_York follows its daylight saving")
+    sessions: Literal["continuous", "join"] = Field("continuous", description="join: windows, channels and labels run over regular closures (nights, weekends, holidays), which are read off the candles; continuous: a closure is a gap")
     gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
     sequence_length: Annotated[int, Field(ge=8)] = Field(96, description="candles in the OHLCV window (T)")
-    channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C)")
+    channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C); volume_zscore:168 is that channel over 168 candles")
     volume_channels: Literal["ohlcv", "taker"] = Field("ohlcv", description="taker: signed taker imbalance and log trade size instead of OBV change and MFI")
     split_shares: list[Share] = Field([0.6, 0.1, 0.1, 0.2], min_length=4, max_length=4, description="shares of time for train, stop, calibrate, test")
     split_dates: list[UtcTime] | None = Field(None, min_length=3, max_length=3, description="starts of stop, calibrate, test (UTC); overrides the shares")
@@ -96,7 +98,7 @@ class DataConfig(Section):
         unit = {"m": "min", "h": "h", "d": "D"}[self.timeframe[-1]]
         return pd.Timedelta(int(self.timeframe[:-1]), unit=unit)
 
-    @field_validator("clock_zone")
+    @field_validator("file_zone", "clock_zone")
     @classmethod
     def _zone_exists(cls, zone: str) -> str:
         if zone not in available_timezones():
@@ -150,6 +152,7 @@ class LabelsConfig(Section):
     horizon: Positive = Field(16, description="candles ahead (H)")
     threshold_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="percent: smallest rise that counts as a trigger, in percent")
     threshold_sigma: Annotated[float, Field(gt=0)] = Field(2.0, description="sigma: smallest rise, in trailing volatility times sqrt(H)")
+    volatility_window: Annotated[int, Field(ge=2)] = Field(96, description="sigma: log returns that make the trailing volatility (a day of 15 minutes)")
     upper_pct: Annotated[float, Field(gt=0)] = Field(3.0, description="triple_barrier: upper barrier, in percent")
     lower_pct: Annotated[float, Field(gt=0, lt=100)] = Field(3.0, description="triple_barrier: lower barrier, in percent below the close")
     uniqueness_weights: bool = Field(False, description="weigh training samples by the uniqueness of their labels, which matters where samples are unevenly spaced")
@@ -373,6 +376,7 @@ class ExplainConfig(Section):
 
     max_samples: Positive = Field(20000, description="test samples whose maps are kept, evenly spaced in time")
     attribution_samples: Positive = Field(2000, description="of these, samples for Shapley values, permutations and controls, evenly spaced in time")
+    absent_draws: Annotated[int, Field(ge=0)] = Field(32, description="training samples that stand in for absent modalities in Shapley values; 0: their mean embedding")
     permutations: Annotated[int, Field(ge=2)] = Field(3, description="draws of every permutation of inputs")
     other_runs: list[str] = Field([], description="run folders of the same data with another seed, as controls")
     batch_size: Positive = Field(2048, description="samples per forward pass")
@@ -383,6 +387,7 @@ class LoggingConfig(Section):
 
     save_dir: str = Field("models/cross_modal_attention", description="inside the run folder")
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+    mlflow: bool | Annotated[str, Field(min_length=1)] = Field(False, description="log finished runs to MLflow too: true (MLFLOW_TRACKING_URI, else mlflow.db beside the run folders) or a tracking URI")
 
     @field_validator("save_dir")
     @classmethod

@@ -30,6 +30,7 @@ from cmat_lib.explain.controls import (
     agreement_table,
     control_readings,
     control_table,
+    mean_maps,
     modality_shares,
     read,
     shares_table,
@@ -38,7 +39,7 @@ from cmat_lib.explain.controls import (
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.measures import Loss, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
-from cmat_lib.explain.shapley import embed_samples
+from cmat_lib.explain.shapley import StandIns, embed_samples
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.stages import load_panel
@@ -133,9 +134,9 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
         `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
         groups of topology features and complexity indicators (see
         `cmat_lib.explain.permutation.permutation_table`); ``controls`` (see
-        `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``shares`` of the modalities in it and
-        their ``agreement`` with Shapley values and ablation. Also in ``attribution.json``, the samples in
-        ``shapley_samples.parquet``.
+        `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``mean_maps`` of the model and its
+        controls, ``shares`` of the modalities in it and their ``agreement`` with Shapley values and ablation. Also in
+        ``attribution.json``, the samples in ``shapley_samples.parquet``.
 
     Raises
     ------
@@ -146,9 +147,9 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     subject = _subject(config, run, explain.max_samples, explain.attribution_samples)
     resampling, loss = Resampling.from_config(config), trigger_loss(config, subject.panel)
     background = _thinned(subject.panel.index("train"), explain.attribution_samples)
-    found = shapley_tables(
-        subject.model, subject.panel, subject.index, background, loss, resampling, explain.batch_size
-    )
+    features = embed_samples(subject.model, subject.panel, background, explain.batch_size)
+    absent = StandIns(features, explain.absent_draws, config.seed)
+    found = shapley_tables(subject.model, subject.panel, subject.index, absent, loss, resampling, explain.batch_size)
     samples = subject.samples
     rng = np.random.default_rng(config.seed)
     order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
@@ -194,6 +195,7 @@ def _attention_beside(
     tables = {"controls": control_table(readings, trigger, times, loss, resampling)}
     if own.maps is None:
         return tables
+    tables["mean_maps"] = mean_maps(readings)
     parts = model.fusion.parts
     shares = modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
     overall = found.shapley.loc[found.shapley["measure"] == "shapley", "value"].to_numpy()

@@ -24,6 +24,7 @@ from cmat_lib.models import build_model
 from cmat_lib.run import Run, environment
 from cmat_lib.stages import build_features, check_before_work, describe_model, load_panel, predict, prepare_data
 from cmat_lib.tda.features import feature_names
+from cmat_lib.tracking import log_run
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric, pick_device, processes
 from cmat_lib.training.logs import TrainingLogs, epoch_line
@@ -162,6 +163,8 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
         raise KeyboardInterrupt
     if fabric.is_global_zero:
         run.finish()
+        if line := log_run(run):
+            say(line)
     say(f"model: {run.model_folder / 'best_model.pt'}")
 
 

@@ -15,7 +15,7 @@ from cmat_lib.data.candles import audit, data_hash, load_market, read_market, wi
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, build_samples, fit_scalers, needed_candles, too_few_candles
+from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models.fusion import fusion_class
@@ -24,19 +24,22 @@ from cmat_lib.run import Run, resolve_path
 from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_params, tda_features
 from cmat_lib.tda.workers import worker_pool
+from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 
 
 def check_before_work(config: Config) -> None:
-    """Check what the schema cannot know: names that stand in registries, candle files, and the device.
+    """Check what the schema cannot know: names that stand in registries, candle files, packages, and the device.
 
     Raises
     ------
     CmatError
-        For an unknown channel, indicator or fusion (with the nearest valid name), missing candle files, or a missing GPU.
+        For an unknown channel, indicator or fusion (with the nearest name), missing candle files, a missing GPU,
+        or a package that is asked for and not installed.
     """
+    check_mlflow(config)
     look_back(config.data.channel_names)
     check_indicators(config.complexity.indicators)
     fusion_class(config.fusion.fusion_type)
@@ -80,7 +83,7 @@ def audit_candles(config: Config) -> pd.DataFrame:
         One row per symbol, see `cmat_lib.data.candles.audit`.
     """
     market = load_candles(config) if config.data.data_dir is None else read_market(config.data)
-    return audit(market, config.data.bar)
+    return audit(market, config.data.bar, config.data.clock_zone)
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
@@ -99,8 +102,7 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     check_before_work(config)
     market = load_candles(config)
     for symbol, candles in market.items():
-        if not len(window_ends(candles.index, config.data.bar, needed_candles(config))):
-            raise too_few_candles(symbol, candles, config)
+        check_length(symbol, candles, config)
     channels = {s: compute_channels(c, config.data.channel_names, config.data.bar) for s, c in market.items()}
     labels = {s: compute_labels(c, config.labels, config.data.bar) for s, c in market.items()}
     run.save_frame("data/candles.parquet", stack(market))
@@ -218,7 +220,7 @@ def predict(
 def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:
     """The cache covers every window of the symbol, so that runs with other channels or look-backs share it."""
     window = getattr(config, kind).window_size
-    ends = window_ends(candles.index, config.data.bar, window, config.tda.stride)
+    ends = window_ends(candles, config.data.bar, window, config.tda.stride)
     features = cached_features(
         kind,
         symbol,
@@ -228,10 +230,16 @@ def _cached(kind, symbol, candles, rows, config, compute, width, parameters, pro
         window,
         compute,
         width,
-        {**parameters, "timeframe": config.data.timeframe},
+        parameters | {"timeframe": config.data.timeframe} | _sessions(config),
         resolve_path(config.tda.cache_dir),
         jobs=config.tda.jobs,
         trust=config.tda.trust_cache,
         progress=progress,
     )
     return features[np.searchsorted(ends, rows)]
+
+
+def _sessions(config: Config) -> dict[str, str]:
+    """Joined sessions have other windows, and so other cache files; the key of all others stays as it was."""
+    data = config.data
+    return {"sessions": f"{data.sessions} {data.clock_zone}"} if data.sessions == "join" else {}

@@ -10,6 +10,7 @@ from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.attribution import shapley_tables
 from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
+from cmat_lib.explain.shapley import StandIns, embed_samples
 from cmat_lib.models import MultiTaskLoss
 from cmat_lib.training.trainer import train
 
@@ -34,8 +35,12 @@ def market():
 @pytest.fixture(scope="module")
 def tables(market):
     config, panel, model = market
-    loss = trigger_loss(config, panel)
-    return shapley_tables(model, panel, panel.index("test"), panel.index("train"), loss, RESAMPLING, 100)
+    loss, background = trigger_loss(config, panel), embed_samples(model, panel, panel.index("train"), 100)
+    tables = (
+        shapley_tables(model, panel, panel.index("test"), StandIns(background, draws, 0), loss, RESAMPLING, 100)
+        for draws in (0, 32)
+    )
+    return dict(zip(("mean", "draws"), tables, strict=True))
 
 
 @pytest.mark.parametrize("weight", ["balanced", 1.5])
@@ -53,13 +58,18 @@ def test_the_loss_is_the_training_s(weight):
         assert found[:, column].mean() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_shapley_finds_the_view_that_matters(tables, market):
-    values = tables.shapley.set_index(["measure", "modality"])
+@pytest.mark.parametrize("absent", ["mean", "draws"])
+def test_shapley_finds_the_view_that_matters(tables, absent):
+    values = tables[absent].shapley.set_index(["measure", "modality"])
     for measure in ("shapley", "main", "alone", "last"):
         own = values.loc[measure]
         assert own.loc["tda", "low"] > 0.05 and own.loc["tda", "low"] > 5 * own.drop("tda")["value"].abs().max()
-    row = tables.efficiency.iloc[0]
+    row = tables[absent].efficiency.iloc[0]
     assert row["shapley_sum"] == pytest.approx(row["reduction"], abs=1e-9) and row["largest_gap"] < 1e-5
+
+
+def test_without_draws_the_mean_embedding_stands_in(tables, market):
+    row = tables["mean"].efficiency.iloc[0]
     config, panel, model = market
     batch = panel.gather(panel.index("test"))
     trigger, loss = batch.trigger.numpy(), trigger_loss(config, panel)
@@ -70,7 +80,8 @@ def test_shapley_finds_the_view_that_matters(tables, market):
         only = model.read_off(model.fusion(means[0], encoded[1], means[2])).trigger_logits[:, 0].numpy()
     assert row["loss_all"] == pytest.approx(loss(logit, trigger).mean(), rel=1e-5)
     alone = row["loss_none"] - loss(only, trigger).mean()
-    assert values.loc[("alone", "tda"), "value"] == pytest.approx(alone, rel=1e-4)
+    values = tables["mean"].shapley.set_index(["measure", "modality"])["value"]
+    assert values["alone", "tda"] == pytest.approx(alone, rel=1e-4)
 
 
 def _train(panel):
@@ -78,6 +89,7 @@ def _train(panel):
 
 
 def test_shapley_tables_fit_together(tables):
+    tables = tables["draws"]
     wide = tables.shapley.pivot(index="modality", columns="measure", values="value")
     pairs = tables.interactions
     touching = {name: pairs[(pairs["first"] == name) | (pairs["second"] == name)]["value"].sum() for name in wide.index}
@@ -125,6 +137,15 @@ def test_blocks_change_places_within_their_symbol():
     assert (order[60:] - 60 != order[:60]).any() and (order[:60] != np.arange(60)).any()
     short = block_order(symbols, stamps, pd.Timedelta("60h"), np.random.default_rng(0))
     assert (short == np.arange(120)).all()
+
+
+def test_a_closed_night_shortens_no_block():
+    """Six hours a day: a block of twelve hours of trading is two days, not a half."""
+    days = pd.date_range("2025-01-01 10:00", periods=20, freq="D", tz="UTC")
+    times = pd.Series([day + pd.Timedelta(hours=hour) for day in days for hour in range(6)])
+    symbols = pd.Series(np.repeat("A", 120))
+    blocks = block_order(symbols, times, pd.Timedelta("12h"), np.random.default_rng(3)).reshape(10, 12)
+    assert (np.diff(blocks, axis=1) == 1).all() and (np.diff(blocks[:, 0]) != 12).any()
 
 
 def test_too_little_time_gives_no_number(market):

@@ -286,8 +286,8 @@ def test_candles_that_were_altered(clean):
     assert finding.feature == "candles"
 
 
-def without_purge(close, label_end, spans, look_back, assign=panel.assign_parts):
-    return assign(close, close.where(label_end.notna()), spans, look_back)
+def without_purge(close, label_end, input_start, spans, assign=panel.assign_parts):
+    return assign(close, close.where(label_end.notna()), input_start, spans)
 
 
 def test_a_split_without_purge(monkeypatch, build):
@@ -314,7 +314,9 @@ def test_a_fold_whose_training_follows_the_test(build):
 
 def test_a_split_without_embargo(monkeypatch, build):
     assign = panel.assign_parts
-    monkeypatch.setattr(panel, "assign_parts", lambda *args: assign(*args[:3], pd.Timedelta(0)))
+    monkeypatch.setattr(
+        panel, "assign_parts", lambda close, label_end, _, spans: assign(close, label_end, close, spans)
+    )
     findings = found(build(data=COMBINATORIAL))["split"]
     assert {f.cause for f in findings} == {"embargo"}
 

@@ -245,7 +245,7 @@ def test_other_spacing_names_the_timeframe_to_set(tmp_path):
 def test_missing_folder_and_folder_without_candles(tmp_path):
     with pytest.raises(CmatError, match=r"nowhere: no such folder; set data\.data_dir"):
         load_market(DataConfig(data_dir=str(tmp_path / "nowhere")))
-    with pytest.raises(CmatError, match=r"no \.csv, \.parquet or \.feather file"):
+    with pytest.raises(CmatError, match=r"no \.csv, \.parquet, \.feather or \.zip file"):
         load_market(DataConfig(data_dir=str(tmp_path)))
     with pytest.raises(CmatError, match=r"data\.data_dir is null"):
         load_market(DataConfig())
@@ -356,22 +356,22 @@ def test_drop_changes_nothing():
 
 
 def test_segment_ids():
-    assert segment_ids(gappy().index, BAR).tolist() == [0] * 5 + [1] * 14 + [2] * 17
-    assert segment_ids(gappy().index.as_unit("s"), BAR).tolist() == segment_ids(gappy().index, BAR).tolist()
+    assert segment_ids(gappy(), BAR).tolist() == [0] * 5 + [1] * 14 + [2] * 17
+    assert segment_ids(gappy().set_axis(gappy().index.as_unit("s")), BAR).tolist() == segment_ids(gappy(), BAR).tolist()
 
 
 def test_window_ends():
-    ends = window_ends(gappy().index, BAR, window=6)
+    ends = window_ends(gappy(), BAR, window=6)
     assert ends.tolist() == [*range(5 + 5, 19), *range(19 + 5, 36)]
-    assert window_ends(gappy().index, BAR, window=1).tolist() == list(range(36))
-    assert window_ends(gappy().index, BAR, window=18).tolist() == []
+    assert window_ends(gappy(), BAR, window=1).tolist() == list(range(36))
+    assert window_ends(gappy(), BAR, window=18).tolist() == []
     with pytest.raises(ValueError, match="at least 1"):
-        window_ends(gappy().index, BAR, window=0)
+        window_ends(gappy(), BAR, window=0)
 
 
 def test_stride_keeps_the_same_moments_for_all_starts():
     one, two = make_candles(start=START), make_candles(start=START + 3 * BAR)
-    times = [candles.index[window_ends(candles.index, BAR, 8, stride=4)] for candles in (one, two)]
+    times = [candles.index[window_ends(candles, BAR, 8, stride=4)] for candles in (one, two)]
     assert times[0].tolist() == [START + k * BAR for k in (8, 12, 16, 20, 24, 28, 32, 36)]
     assert times[1].tolist() == [START + k * BAR for k in (12, 16, 20, 24, 28, 32, 36, 40)]
 
@@ -380,12 +380,12 @@ def test_stride_keeps_the_same_moments_for_all_starts():
 @given(st.sets(st.integers(0, 59), min_size=1), st.integers(1, 12), st.integers(1, 5))
 def test_windows_never_cross_a_gap(kept, window, stride):
     rows = sorted(kept)
-    index = make_candles(60).index[rows]
+    candles = make_candles(60).iloc[rows]
     first = START.value // BAR.value
     expected = [
         i for i, row in enumerate(rows) if set(range(row - window + 1, row + 1)) <= kept and (first + row) % stride == 0
     ]
-    assert window_ends(index, BAR, window, stride).tolist() == expected
+    assert window_ends(candles, BAR, window, stride).tolist() == expected
 
 
 # --- hash

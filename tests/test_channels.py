@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import talib
 
-from cmat_lib.data.channels import CHANNELS, Channel, compute_channels, look_back
+from cmat_lib.data.channels import CHANNELS, Channel, channel_of, compute_channels, look_back
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS, TAKER_SWAP, TECHNICAL_CHANNELS, VOLUME_CHANNELS, DataConfig
 
@@ -265,6 +265,33 @@ def test_unknown_channel_names_the_nearest(candles):
         compute_channels(candles, ["volume_zscor"], BAR)
     with pytest.raises(CmatError, match="valid names are log_open"):
         look_back(["qqq"])
+
+
+WINDOWED = ["volume_zscore", "volume_ratio", "obv_change", "vwap_distance", "mfi", "trade_size", "roc"]
+
+
+def test_another_window_is_another_channel(candles):
+    for name in WINDOWED:
+        usual = next(iter(channel_of(f"{name}:10").function.keywords.values()))
+        assert usual == 10 and look_back([f"{name}:10"]) in (10, 11)
+        assert not np.allclose(*(channel(candles, n)[700:] for n in (name, f"{name}:10")))
+    np.testing.assert_array_equal(channel(candles, "roc:24"), channel(candles, "roc"))
+    change = np.diff(np.log(candles["close"].to_numpy()))
+    np.testing.assert_allclose(np.log1p(channel(candles, "roc:2")[2:]), change[1:] + change[:-1], atol=1e-6)
+
+
+def test_declared_look_backs_of_other_windows_suffice(candles):
+    for name in (f"{name}:{size}" for name in WINDOWED for size in (2, 10, 300)):
+        reach, whole = look_back([name]), channel(candles, name)
+        part = candles.iloc[900 - reach + 1 : 901]
+        assert channel(part, name)[-1] == pytest.approx(whole[900], abs=1e-5)
+        assert np.isnan(channel(part.iloc[1:], name)).all()
+
+
+@pytest.mark.parametrize("name", ["rsi:7", "roc:", "roc:x", "roc:1", "roc:2.5", "roc:-3", "log_close:4"])
+def test_a_window_that_cannot_be(name):
+    with pytest.raises(CmatError, match=rf"'{name}': {name.split(':')[0]} has no such window"):
+        channel_of(name)
 
 
 def test_missing_taker_column_is_named(candles):

@@ -111,3 +111,24 @@ def test_verdict_names_the_contrasts(samples):
     table["high"] = [0.2, -0.2, 1, 1]
     allowed, refused = split(verdict(evidence(), table, 0.5))
     assert "it looks elsewhere (wild − calm): b -0.3" in allowed and "it looks elsewhere (hit − false alarm)" in refused
+
+
+def test_verdict_tells_another_training_from_none_at_all():
+    controls = [
+        {"control": name, "measure": "agreement", "value": low + 0.1, "low": low, "high": low + 0.2}
+        for name, low in (
+            ("shuffled tokens", 0.1),
+            ("untrained model", 0.1),
+            ("outputs/seed1", 0.6),
+            ("outputs/b", 0.4),
+        )
+    ]
+    text = {**evidence(), "controls": pd.DataFrame(controls)}
+    allowed, refused = split(verdict(text, entropy=0.5))
+    assert "no accident of one training: outputs/seed1" in allowed and "outputs/b" not in allowed
+    assert "same tokens: rank correlation of outputs/b with this model +0.5 (+0.4 to +0.6)" in refused
+    assert "what was learned" in refused and "shuffled" not in allowed + refused and "none was compared" not in refused
+    controls[1]["low"] = -0.1
+    text["controls"] = pd.DataFrame(controls[:2])
+    refused = split(verdict(text, entropy=0.5))[1]
+    assert "what was learned" not in refused and "none was compared" in refused

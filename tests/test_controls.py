@@ -9,10 +9,12 @@ from slim import panel_of, slim
 
 from cmat_lib.config import load_config
 from cmat_lib.evaluation.uncertainty import Resampling
+from cmat_lib.explain.attention import rollout
 from cmat_lib.explain.controls import (
     agreement_table,
     control_readings,
     control_table,
+    mean_maps,
     modality_shares,
     read,
     row_kendall,
@@ -91,6 +93,12 @@ def test_readings(fusion):
         assert table["uniform attention", "entropy"] == pytest.approx(1)
         assert table["model", "entropy"] < 0.99999
     assert np.abs(readings["uniform attention"].logits - readings["model"].logits).max() > 1e-5
+    means = mean_maps(readings).set_index(["control", "from", "to"])["weight"]
+    assert list(means.index.unique("control")) == ["model", "same"]
+    tokens = readings["model"].tokens
+    expected = rollout(readings["same"].maps)[:, 0, 1].mean()
+    assert means["same", tokens[0], tokens[1]] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(means.groupby(["control", "from"]).sum(), 1, atol=1e-5)
 
 
 def test_fusions_without_attention_have_controls_too():

@@ -63,7 +63,7 @@ def test_sigma_barrier_is_the_labels():
     found = trade_outcomes(market, labels, BAR)
     trigger = compute_labels(market, labels, BAR)["trigger"]
     known = trigger.notna()
-    barrier = 100 * 0.5 * trailing_volatility(market, BAR) * 2
+    barrier = 100 * 0.5 * trailing_volatility(market, BAR, 96) * 2
     hit = known & (trigger == 1)
     np.testing.assert_allclose(found["gross_pct"][hit], barrier[hit])
     assert (found["gross_pct"][known & (trigger == 0)] < barrier[known & (trigger == 0)]).all()
@@ -191,3 +191,12 @@ def test_days_without_a_trade_return_nothing():
     daily = daily_returns(test, rows, BAR)
     assert daily.sum() == pytest.approx(test["net_pct"].iloc[rows].sum()) and (daily != 0).sum() == 2
     assert len(daily) == (test["timestamp"].max() + BAR).dayofyear - (test["timestamp"].min() + BAR).dayofyear + 1
+    assert daily.index.is_monotonic_increasing
+
+
+def test_days_on_which_the_market_is_closed_are_no_days():
+    traded = frame()
+    test = traded[traded["part"] == "test"]
+    closed = (test["timestamp"] + BAR).dt.dayofyear == (test["timestamp"].iloc[0] + BAR).dayofyear + 1
+    open_days = test[~closed]
+    assert len(daily_returns(open_days, np.array([0]), BAR)) == len(daily_returns(test, np.array([0]), BAR)) - 1

@@ -127,10 +127,11 @@ def test_menu_shows_the_lines_of_one_view(figure):
 
 def test_long_series_stay_small_on_the_page(samples, candles, maps, config):
     many = pd.concat([samples] * 20, ignore_index=True)
-    lines = {"to the output": np.tile(token_shares(maps, TOKENS), (20, 1))}
+    lines = {"to the output": np.tile(token_shares(maps, TOKENS), (20, 1)).astype(np.float32)}
     chosen = moments.describe_moments(samples.iloc[[0]], candles, config)
     figure = attention_explorer(many, lines, TOKENS, chosen, {"layer 1": (maps[:1, 0, 0], TOKENS)}, "B")
     line = next(trace for trace in figure.data if trace.name == "nbeats")
     assert len(line.x) == len(line.y) == STRETCHES
     assert line.y[0] == pytest.approx(lines["to the output"][:12, 0].mean(), abs=1e-4)
+    assert max(len(str(value)) for value in line.y) <= 6, "0.1234 has no more digits on the page"
     assert len(json.dumps(figure.to_plotly_json(), default=str)) < 300_000

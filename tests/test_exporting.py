@@ -51,7 +51,9 @@ def test_round_trip(tmp_path, fusion):
         assert expected[0].shape == (batch, 1)
         for answer, wanted in zip(program(*given), expected, strict=True):
             torch.testing.assert_close(answer, wanted, atol=1e-6, rtol=0)
-    assert json.loads(about[ABOUT])["threshold"] == 0.25
+    about = json.loads(about[ABOUT])
+    assert about["threshold"] == 0.25
+    assert [tuple(shape) for shape in about["inputs"].values()] == [tuple(x.shape[1:]) for x in given]
 
 
 def test_a_view_that_the_model_does_not_see_is_still_an_argument(tmp_path):

@@ -132,3 +132,16 @@ def test_row_of_a_run(tmp_path):
         "the folder is no trial"
     )
     assert np.isnan(twin["sharpe_top_2"]) and len(append_trial(ledger_path(run), twin)) == 1
+
+
+def test_what_was_tried_without_a_look_at_the_test_part_counts(tmp_path):
+    path = tmp_path / "ledger.parquet"
+    append_trial(path, trial(1))
+    alone = trial_table(append_trial(path, trial(1)), "f1", [0.02]).loc[0.02]
+    for number in (2, 3):
+        append_trial(path, {"fingerprint": f"f{number}", "data_hash": "d", "run": "sweep"})
+    append_trial(path, {"fingerprint": "f4", "data_hash": "other candles", "run": "sweep"})
+    among = trial_table(pd.read_parquet(path), "f1", [0.02]).loc[0.02]
+    assert (alone["trials"], among["trials"]) == (1, 3) and among["deflated_sharpe"] < alone["deflated_sharpe"]
+    evaluated = append_trial(path, trial(3))
+    assert trial_table(evaluated, "f3", [0.02]).loc[0.02, "trials"] == 3, "its scores take the place of the empty row"

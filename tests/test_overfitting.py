@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kurtosis, skew
 
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.overfitting import (
@@ -45,6 +46,30 @@ def test_deflated_is_probabilistic_against_the_best_of_the_others():
     assert alone == pytest.approx(probabilistic_sharpe(sharpe_ratio(returns), 0, 500, 0, 3), abs=0.01)
     assert among < alone - 0.2
     assert math.isnan(deflated_sharpe(np.zeros(50), np.array([0.1, np.nan]))), "no trade, no ratio"
+
+
+def test_trials_without_a_known_ratio_count_as_tries():
+    rng = np.random.default_rng(1)
+    returns = rng.normal(0.1, 1, 500)
+    own, others = sharpe_ratio(returns), rng.normal(0, 0.05, 9)
+    known = deflated_sharpe(returns, np.append(others, own))
+    blind = deflated_sharpe(returns, np.concatenate([others, [own], np.full(90, np.nan)]))
+    benchmark = expected_best_sharpe(np.var(np.append(others, own), ddof=1), 100)
+    assert blind < known - 0.05
+    assert blind == pytest.approx(
+        probabilistic_sharpe(own, benchmark, 500, skew(returns), kurtosis(returns, fisher=False))
+    )
+
+
+def test_after_a_sweep_the_spread_is_that_of_worthless_trials():
+    """One trial of 20 was evaluated: by simulation, what the best of 20 worthless ones of 500 days shows."""
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(2000, 20, 500))
+    best = (noise.mean(axis=2) / noise.std(axis=2, ddof=1)).max(axis=1).mean()
+    returns = rng.normal(0.1, 1, 500)
+    found = deflated_sharpe(returns, np.append(np.full(19, np.nan), sharpe_ratio(returns)))
+    expected = probabilistic_sharpe(sharpe_ratio(returns), best, 500, skew(returns), kurtosis(returns, fisher=False))
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_sharpe_ratio_by_hand():

@@ -46,6 +46,22 @@ def test_many_cells_have_no_numbers(maps):
     assert not any(texts(axes) for axes in figure.axes)
 
 
+def test_maps_of_models_stand_side_by_side(maps):
+    names = ["model", "untrained model", "outputs/seed1"]
+    rows = [
+        (name, a, b, maps[0, k, i, j])
+        for k, name in enumerate(names)
+        for i, a in enumerate(TOKENS)
+        for j, b in enumerate(TOKENS)
+    ]
+    figure = plots.model_maps(pd.DataFrame(rows, columns=["control", "from", "to", "weight"]))
+    titles = ["model", "untrained\nmodel", "seed1"]
+    for axes, values, name in zip(figure.axes, maps[0], titles, strict=False):
+        np.testing.assert_array_equal(axes.images[0].get_array(), values)
+        assert title(axes) == name
+    assert len(figure.axes) == 4
+
+
 def test_differences_are_centred_on_zero(maps):
     change = maps - maps.mean(axis=1, keepdims=True)
     figure = plots.map_grid(change, TOKENS, ["1", "2"], list("abcd"), "difference", difference=True)

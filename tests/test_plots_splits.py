@@ -39,9 +39,10 @@ def stretches():
     index = pd.date_range("2025-01-01", periods=400, freq="h", tz="UTC")
     close = pd.Series(index + HOUR)
     samples = pd.DataFrame({"close_time": close, "label_end": (close + 5 * HOUR).where(close.index < 395)})
+    samples["input_start"] = close - 20 * HOUR
     keys = {"timeframe": "1h", "split": "combinatorial", "folds": 4, "test_groups": 1, "fold": 1}
     data = load_config(changes={"data": keys}).data
-    return fold_stretches({"A": pd.DataFrame(index=index)}, pd.concat([samples, samples]), data, 20 * HOUR)
+    return fold_stretches({"A": pd.DataFrame(index=index)}, pd.concat([samples, samples]), data)
 
 
 def test_stretches_tile_the_time_of_every_fold(stretches):

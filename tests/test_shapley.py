@@ -9,9 +9,12 @@ from slim import panel_of, slim
 
 from cmat_lib.config import load_config
 from cmat_lib.explain.shapley import (
+    StandIns,
+    coalition_logits,
     coalitions,
+    embed,
+    embed_samples,
     interaction_matrix,
-    mean_embedding,
     modality_shapley,
     shapley_matrix,
 )
@@ -64,17 +67,43 @@ def test_a_model_s_values_add_up_and_come_from_its_coalitions(fusion, clock):
     torch.manual_seed(0)
     model = build_model(config).train()
     train, batch = panel.index("train"), panel.gather(panel.index("test"))
-    means = mean_embedding(model, panel, train, 64)
-    found = modality_shapley(model, batch, means)
+    background = embed_samples(model, panel, train, 64)
+    found = modality_shapley(model, batch, StandIns(background, 0, 0))
     assert model.training and found.modalities == tuple(seen) and len(found.pairs) == (6 if clock else 3)
     model.eval()
     logit = model(*batch.inputs)[0][:, 0].numpy()
     np.testing.assert_allclose(found.logit, logit, atol=1e-5)
     np.testing.assert_allclose(found.base + found.values.sum(1), logit, atol=1e-5)
     every = [x.mean(0) for x in model.encode(*panel.gather(train).inputs) if x is not None]
-    for mean, wanted in zip(means.values(), every, strict=True):
-        torch.testing.assert_close(mean, wanted, atol=1e-5, rtol=0)
+    for x, wanted in zip(background.values(), every, strict=True):
+        torch.testing.assert_close(x.mean(0), wanted, atol=1e-5, rtol=0)
     alone = [m.expand(len(logit), -1) for m in every]
     base_logit = model.read_off(model.fusion(*alone)).trigger_logits[:, 0].numpy()
     np.testing.assert_allclose(found.base, base_logit, atol=1e-5)
     assert np.abs(found.values).max(axis=0).min() > 1e-4
+
+
+@torch.no_grad()
+def test_absent_modalities_come_from_training_samples_and_probabilities_are_averaged():
+    panel = panel_of(config := slim())
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    background = embed_samples(model, panel, panel.index("train")[:5], 64)
+    own = embed(model, panel.gather(panel.index("test")[:7]))
+    found = coalition_logits(model, own, StandIns(background, 4000, 1).take(7)).sigmoid()
+    for row, members in enumerate(coalitions(3)):
+        said = []  # the mean over all five, which many draws approach
+        for k in range(5):
+            seen = [
+                x if there else background[name][k].expand_as(x)
+                for there, (name, x) in zip(members, own.items(), strict=True)
+            ]
+            said.append(model.read_off(model.fusion(*seen)).trigger_logits[:, 0].double().sigmoid())
+        said = torch.stack(said)
+        error = (said.std(0) / 4000**0.5).clamp(min=1e-7)
+        assert ((found[:, row] - said.mean(0)).abs() < 5 * error).all()
+        assert members.all() or error.max() > 1e-6
+    again = [coalition_logits(model, own, StandIns(background, 3, seed).take(7)) for seed in (1, 1, 2)]
+    assert again[0].equal(again[1]) and not again[0].equal(again[2])
+    batches = StandIns(background, 1, 0)
+    assert not next(batches.take(7))["tda"].equal(next(batches.take(7, number=1))["tda"])

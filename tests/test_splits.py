@@ -64,7 +64,9 @@ def leaks(samples, spans, look_back):
 @given(splits())
 def test_no_part_knows_what_it_must_not(split):
     samples, spans, look_back = split
-    samples["part"] = assign_parts(samples["close_time"], samples["label_end"], spans, look_back)
+    samples["part"] = assign_parts(
+        samples["close_time"], samples["label_end"], samples["close_time"] - look_back, spans
+    )
     assert leaks(samples, spans, look_back) == (0, 0)
 
 
@@ -76,7 +78,7 @@ def ahead_of(span, spans):
 @given(splits())
 def test_every_other_row_is_used(split):
     samples, spans, look_back = split
-    part = assign_parts(samples["close_time"], samples["label_end"], spans, look_back)
+    part = assign_parts(samples["close_time"], samples["label_end"], samples["close_time"] - look_back, spans)
     for row, found in zip(samples.itertuples(), part, strict=True):
         span = next((s for s in spans if s.start <= row.close_time < s.end), None)
         if pd.isna(row.label_end):
@@ -98,9 +100,9 @@ def test_the_property_fails_without_purge_and_without_embargo():
     spans = spans_of(market, split="combinatorial", folds=4, test_groups=1, fold=1)
     close = pd.Series(market["A"].index + HOUR)
     samples = pd.DataFrame({"close_time": close, "label_end": close + 5 * HOUR})
-    nothing = assign_parts(close, close, spans, 0 * HOUR)  # labels of length 0, inputs of length 0
-    no_purge = assign_parts(close, close, spans, 20 * HOUR)
-    no_embargo = assign_parts(close, samples["label_end"], spans, 0 * HOUR)
+    nothing = assign_parts(close, close, close, spans)  # labels of length 0, inputs of length 0
+    no_purge = assign_parts(close, close, close - 20 * HOUR, spans)
+    no_embargo = assign_parts(close, samples["label_end"], close, spans)
     counts = [leaks(samples.assign(part=part), spans, 20 * HOUR) for part in (nothing, no_purge, no_embargo)]
     # Four borders, four rows each; behind the test group the training rows of one look-back.
     assert counts == [(16, 20), (16, 0), (0, 20)]
@@ -112,7 +114,7 @@ def test_parts_at_the_boundary():
     ends.iloc[4] = pd.NaT
     marks = [*times.iloc[[0, 2, 3, 4]], times.iloc[5]]
     spans = [Span(part, marks[i], marks[i + 1]) for i, part in enumerate(PARTS)]
-    found = list(assign_parts(times, ends, spans, HOUR))
+    found = list(assign_parts(times, ends, times - HOUR, spans))
     assert found == ["train", "purged", "purged", "purged", "unlabelled", "outside"]
 
 

@@ -54,7 +54,8 @@ def test_maps_and_attribution_are_kept(trained):
     pd.testing.assert_frame_equal(run.read_frame("shapley_samples.parquet"), each)
     stored = json.loads(run.path("attribution.json").read_text())
     assert set(stored) == set(tables) == {
-        "shapley", "interactions", "efficiency", "ablation", "importance", "controls", "shares", "agreement"
+        "shapley", "interactions", "efficiency", "ablation", "importance", "controls", "mean_maps",
+        "shares", "agreement"
     }  # fmt: skip
     for name, frame in tables.items():
         assert list(stored[name][0]) == list(frame) and len(stored[name]) == len(frame)

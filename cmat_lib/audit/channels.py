@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
-from cmat_lib.data.channels import CHANNELS, compute_channels
+from cmat_lib.data.channels import channel_of, compute_channels
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS
@@ -19,8 +19,8 @@ def check_channels(subject: Subject) -> Report:
     names, rows = subject.config.data.channel_names, subject.candle_rows
     stored = subject.channels[rows["row"].to_numpy()]  # (n, C)
     again = np.full(stored.shape, np.nan)
-    for look_back in {CHANNELS[name].look_back for name in names}:
-        columns = [column for column, name in enumerate(names) if CHANNELS[name].look_back == look_back]
+    for look_back in {channel_of(name).look_back for name in names}:
+        columns = [column for column, name in enumerate(names) if channel_of(name).look_back == look_back]
         group = [names[column] for column in columns]
         for number, place in enumerate(rows.itertuples()):
             again[number, columns] = _declared(subject, subject.hidden, group, place)
@@ -46,7 +46,7 @@ def _cause(subject: Subject, name: str, place: pd.Series, stored: float, toleran
     if not differs(stored, _declared(subject, subject.market, [name], place)[0], tolerance):
         return "label", "with the label columns as they are it is the stored value"
     if not differs(stored, _values(candles.iloc[: row + 1], [name], row, anchor, subject)[0], tolerance):
-        return "look_back", f"it takes more earlier candles than the {CHANNELS[name].look_back} declared"
+        return "look_back", f"it takes more earlier candles than the {channel_of(name).look_back} declared"
     if not differs(stored, _values(candles, [name], row, anchor, subject)[0], tolerance):
         return "future", "it takes candles after the row"
     return "stored", "no choice of candles gives the stored value"
@@ -54,7 +54,7 @@ def _cause(subject: Subject, name: str, place: pd.Series, stored: float, toleran
 
 def _declared(subject: Subject, market: Market, names: Sequence[str], place) -> np.ndarray:
     """Values of channels with one look-back from its candles alone, shape (len(names),)."""
-    first = max(place.local_row - CHANNELS[names[0]].look_back + 1, 0)
+    first = max(place.local_row - channel_of(names[0]).look_back + 1, 0)
     candles = market[place.symbol].iloc[first : place.local_row + 1]
     return _values(candles, names, place.local_row - first, _anchor(subject, place.symbol), subject)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.candles import data_hash
-from cmat_lib.data.labels import VOLATILITY_CANDLES, compute_labels
+from cmat_lib.data.labels import compute_labels
 from cmat_lib.schema import AUXILIARY_TARGETS
 
 LABELS = ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)
@@ -26,31 +26,29 @@ def check_candles(subject: Subject) -> Report:
 
 def check_labels(subject: Subject) -> Report:
     """All labels against recomputed ones; chosen rows also against those of candles cut at the label's end."""
-    findings = _against(subject, {s: _labels(subject, candles) for s, candles in subject.market.items()}, "all rows")
+    config = subject.config
+    whole = {s: compute_labels(candles, config.labels, config.data.bar) for s, candles in subject.market.items()}
     cut = {symbol: _cut_labels(subject, symbol, rows) for symbol, rows in _by_symbol(subject.candle_rows)}
+    findings = _against(subject, whole, "all rows")
     known = {finding.feature for finding in findings}
     findings += [f for f in _against(subject, cut, "candles cut at the label's end") if f.feature not in known]
-    return Report(
-        f"{sum(map(len, subject.labels.values())):,} rows; {len(subject.candle_rows):,} from cut candles", findings
-    )
-
-
-def _labels(subject: Subject, candles: pd.DataFrame) -> pd.DataFrame:
-    """Recomputed labels, with the end taken from the definition: the close of candle t + H."""
-    config = subject.config
-    labels = compute_labels(candles, config.labels, config.data.bar)
-    end = pd.Series(candles.index + (1 + config.labels.horizon) * config.data.bar, candles.index)
-    return labels.assign(label_end=end.dt.as_unit("ns").where(labels["trigger"].notna()))
+    total = sum(map(len, subject.labels.values()))
+    return Report(f"{total:,} rows; {len(subject.candle_rows):,} of them from candles cut at the label's end", findings)
 
 
 def _cut_labels(subject: Subject, symbol: str, rows: np.ndarray) -> pd.DataFrame:
-    """Labels of chosen rows, each from the trailing volatility's candles, its own, and the H after it."""
-    candles, horizon = subject.market[symbol], subject.config.labels.horizon
+    """Labels of chosen rows, each from the trailing volatility's candles, its own, and the H after it.
+
+    The label ends with the last of these candles.
+    """
+    candles, config = subject.market[symbol], subject.config
     parts = []
     for row in rows:
-        first = max(row - VOLATILITY_CANDLES, 0)
-        labels = _labels(subject, candles.iloc[first : row + horizon + 1])
-        parts.append(labels.iloc[[row - first]])
+        first = max(row - config.labels.volatility_window, 0)
+        part = candles.iloc[first : row + config.labels.horizon + 1]
+        label = compute_labels(part, config.labels, config.data.bar).iloc[[row - first]]
+        end = (part.index[[-1]] + config.data.bar).as_unit("ns")
+        parts.append(label.assign(label_end=end.where(label["trigger"].notna().to_numpy())))
     return pd.concat(parts)
 
 

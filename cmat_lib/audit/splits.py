@@ -9,19 +9,30 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import Finding, Report, Subject
-from cmat_lib.data.panel import input_time
+from cmat_lib.data.panel import longest_look_back
 from cmat_lib.data.splits import PARTS, Span, split_spans
 
 
 def check_split(subject: Subject) -> Report:
     """Parts in the fold's order of time, no label that ends in the next part, no input from a part not to be known."""
-    samples = subject.samples[subject.samples["part"].isin(PARTS)].sort_values("close_time", kind="stable")
+    samples = _with_input_start(subject)
+    samples = samples[samples["part"].isin(PARTS)].sort_values("close_time", kind="stable")
     spans = split_spans(subject.market, subject.config.data)
     findings = [*_places(samples, spans), *_unlabelled(samples)]
     stretches = [(span.part, _inside(samples, span)) for span in spans]
     stretches = [(part, frame) for part, frame in stretches if len(frame)]
-    findings += [*_borders(stretches), *_embargo(stretches, input_time(subject.config))]
+    findings += [*_borders(stretches), *_embargo(stretches)]
     return Report(f"{len(samples):,} samples in {len(stretches)} stretches of time", findings)
+
+
+def _with_input_start(subject: Subject) -> pd.DataFrame:
+    """Samples with the open of the oldest candle that an input reads, found by their time."""
+    parts = []
+    for symbol, frame in subject.samples.groupby("symbol", sort=False):
+        index = subject.market[symbol].index
+        first = index.searchsorted(frame["timestamp"], side="right") - longest_look_back(subject.config)
+        parts.append(frame.assign(input_start=index[np.maximum(first, 0)]))
+    return pd.concat(parts)
 
 
 def _inside(samples: pd.DataFrame, span: Span) -> pd.DataFrame:
@@ -56,16 +67,16 @@ def _borders(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
             yield _finding("border", part, late, end, f"{other} begins {first:%Y-%m-%d %H:%M}")
 
 
-def _embargo(stretches: list[tuple[str, pd.DataFrame]], look_back: pd.Timedelta) -> Iterator[Finding]:
+def _embargo(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
     """Rows whose inputs reach into an earlier stretch of a part of higher order."""
     for number, (part, rows) in enumerate(stretches):
         barred = [(other, frame) for other, frame in stretches[:number] if PARTS.index(other) > PARTS.index(part)]
         if not barred:
             continue
         known_at = max(frame["label_end"].max() for _, frame in barred)
-        near = rows[rows["close_time"] - look_back < known_at]
+        near = rows[rows["input_start"] < known_at]
         if len(near):
-            begin = f"inputs from {near['close_time'].iloc[0] - look_back:%Y-%m-%d %H:%M}"
+            begin = f"inputs from {near['input_start'].iloc[0]:%Y-%m-%d %H:%M}"
             yield _finding("embargo", part, near, begin, f"{barred[-1][0]} known until {known_at:%Y-%m-%d %H:%M}")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cmat_lib.config import Config, load_config, resolve_path
 from cmat_lib.data.candles import segment_ids
-from cmat_lib.data.channels import CHANNELS
+from cmat_lib.data.channels import channel_of
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
@@ -159,6 +159,11 @@ class Subject:
         return self.run.config
 
     @cached_property
+    def runs(self) -> dict[str, np.ndarray]:
+        """Number of the gap-free run of every candle, by symbol."""
+        return {symbol: segment_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
+
+    @cached_property
     def hidden(self) -> Market:
         """The candles with other numbers in the columns that know the future."""
         return {symbol: _without_labels(candles) for symbol, candles in self.market.items()}
@@ -171,7 +176,7 @@ class Subject:
         """
         frames = []
         for symbol, candles in self.market.items():
-            borders = self._borders(candles)
+            borders = self._borders(symbol)
             chosen = np.union1d(self._choose(np.arange(len(candles))), self._choose(borders))
             frames.append(pd.DataFrame({"symbol": symbol, "local_row": chosen, "row": chosen + self.offsets[symbol]}))
         return pd.concat(frames, ignore_index=True)
@@ -180,9 +185,9 @@ class Subject:
     def sample_rows(self) -> pd.DataFrame:
         """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free run."""
         chosen = []
-        for _, frame in self.samples.groupby("symbol", sort=False):
-            runs = segment_ids(pd.DatetimeIndex(frame["timestamp"]), self.config.tda.stride * self.config.data.bar)
-            border = np.flatnonzero((np.diff(runs, prepend=-1) != 0) | (np.diff(runs, append=runs[-1] + 1) != 0))
+        for symbol, frame in self.samples.groupby("symbol", sort=False):
+            runs = self.runs[symbol][frame["local_row"]]
+            border = np.flatnonzero((np.diff(runs, prepend=-1) != 0) | (np.diff(runs, append=-1) != 0))
             local = np.union1d(self._choose(np.arange(len(frame))), self._choose(border))
             chosen.append(frame.iloc[local])
         return pd.concat(chosen)
@@ -193,13 +198,12 @@ class Subject:
         inner = np.random.default_rng(self.seed).choice(numbers[1:-1], max(self.rows - 2, 0), replace=False)
         return np.union1d(inner, numbers[[0, -1]])
 
-    def _borders(self, candles: pd.DataFrame) -> np.ndarray:
+    def _borders(self, symbol: str) -> np.ndarray:
         """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
-        runs = segment_ids(candles.index, self.config.data.bar)
-        starts = np.flatnonzero(np.diff(runs, prepend=-1))
-        look_backs = np.unique([CHANNELS[name].look_back for name in self.config.data.channel_names])
+        starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
+        look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
         rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])
-        return rows[(rows >= 0) & (rows < len(candles))]
+        return rows[(rows >= 0) & (rows < len(self.runs[symbol]))]
 
     def end(self, symbol: str, time: pd.Timestamp) -> int:
         """Number of candles of a symbol up to the one that opens at `time`, it included."""

@@ -64,8 +64,8 @@ class Windows:
     def at(self, place, shift: int = 0, longer: int = 0) -> np.ndarray:
         """Features of the window that ends `shift` candles after a sample; NaN if it is not there without a gap."""
         end, length = self.subject.end(place.symbol, place.timestamp) + shift, self.length + longer
-        index, bar = self.subject.market[place.symbol].index, self.subject.config.data.bar
-        if end < length or end > len(index) or index[end - 1] - index[end - length] != (length - 1) * bar:
+        runs = self.subject.runs[place.symbol]
+        if end < length or end > len(runs) or runs[end - 1] != runs[end - length]:
             return np.full(len(self.names), np.nan)
         return self.compute(place.symbol, end, length)
 

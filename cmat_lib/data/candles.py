@@ -1,7 +1,8 @@
 """A market of candles: what is wrong with it, the one repair that may be asked for, and where its gap-free runs lie.
 
 A market is a dict of symbol to candles, sorted by symbol. Candles are a frame with the index `timestamp` (candle open,
-UTC, ascending) and the float64 columns open, high, low, close, volume and, if known, those of taker statistics.
+UTC, ascending) and the float64 columns open, high, low, close, volume and, if known, those of taker statistics. With
+`data.sessions: join` the column `closed_before` tells which steps are regular closures and no gaps.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.data.candle_files import market_files, read_market
+from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -47,7 +49,8 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to DataFrame
-        Candles per symbol, sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`).
+        Candles per symbol, sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with
+        `sessions: join` they have the column ``closed_before``.
 
     Raises
     ------
@@ -58,10 +61,13 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     market, files = read_market(data), market_files(data)
     for symbol, candles in market.items():
         _check(candles, data.bar, str(files[symbol]))
-    return repair(market, data)
+    market = repair(market, data)
+    if data.sessions == "continuous":
+        return market
+    return {s: join_sessions(candles, data.bar, data.clock_zone, str(files[s])) for s, candles in market.items()}
 
 
-def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta) -> pd.DataFrame:
+def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC") -> pd.DataFrame:
     """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
 
     Parameters
@@ -70,31 +76,37 @@ def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta) -> pd.DataFrame:
         Candles per symbol, raw or loaded.
     bar : Timedelta
         Length of a candle.
+    zone : str
+        Time zone in which a market's session has the same hours all year.
 
     Returns
     -------
     DataFrame, one row per symbol
-        rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in candles); rows with
-        each defect: duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices,
-        negative_amounts, inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median);
-        largest_move_pct (largest close-to-close change in percent, signed).
+        source (what was read); rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in
+        candles), regular_closures (how many of the gaps are, see `cmat_lib.data.sessions`); rows with each defect:
+        duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices, negative_amounts,
+        inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median); largest_move_pct
+        (largest close-to-close change in percent, signed).
     """
-    rows = {symbol: _audit_symbol(candles, bar) for symbol, candles in market.items()}
+    rows = {symbol: _audit_symbol(candles, bar, zone) for symbol, candles in market.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")
 
 
-def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta) -> dict[str, object]:
-    gap_lengths = np.diff(np.unique(_nanoseconds(candles.index))) // _nanoseconds(bar) - 1
+def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> dict[str, object]:
+    times = candles.index.unique().sort_values()
+    gap_lengths = np.diff(_nanoseconds(times)) // _nanoseconds(bar) - 1
     gap_lengths = gap_lengths[gap_lengths > 0]
     spread = candles["high"] / candles["low"] - 1
     moves = 100 * candles["close"].pct_change(fill_method=None).to_numpy()
     return {
+        "source": candles.attrs.get("source", ""),
         "rows": len(candles),
         "from": candles.index.min(),
         "to": candles.index.max(),
         "missing_candles": int(gap_lengths.sum()),
         "gaps": len(gap_lengths),
         "longest_gap": int(gap_lengths.max(initial=0)),
+        "regular_closures": int((find_closures(times, bar, zone).before > 0).sum()),
         **{name: int(rows.sum()) for name, rows in _defects(candles, bar).items()},
         "zero_volume": int((candles["volume"] == 0).sum()),
         "extreme_candles": int((spread > EXTREME_RANGE * spread.median()).sum()),
@@ -137,24 +149,26 @@ def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.Da
     market : dict of str to DataFrame
         Checked candles per symbol.
     data : DataConfig
-        `gaps` and `timeframe` are read.
+        `gaps`, `timeframe`, `sessions` and `clock_zone` are read.
 
     Returns
     -------
     dict of str to DataFrame
         `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted
-        with all four prices at the last close and no volume; other columns (labels) are NaN there.
+        with all four prices at the last close and no volume; other columns (labels) are NaN there. With
+        `sessions: join` only those of a session are.
     """
     if data.gaps == "drop":
         return market
-    return {symbol: _fill_flat(candles, data.bar) for symbol, candles in market.items()}
+    return {symbol: _fill_flat(candles, data) for symbol, candles in market.items()}
 
 
-def _fill_flat(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
-    grid = pd.date_range(
-        candles.index[0], candles.index[-1], freq=bar, unit=candles.index.unit, name=candles.index.name
-    )
-    filled = candles.reindex(grid)
+def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
+    if data.sessions == "join":
+        grid = candles.index.union(find_closures(candles.index, data.bar, data.clock_zone).absent)
+    else:
+        grid = pd.date_range(candles.index[0], candles.index[-1], freq=data.bar, unit=candles.index.unit)
+    filled = candles.reindex(grid.rename(candles.index.name))
     amounts = [name for name in AMOUNTS if name in filled]
     filled["close"] = filled["close"].ffill()
     filled[PRICES] = filled[PRICES].apply(lambda prices: prices.fillna(filled["close"]))
@@ -167,13 +181,14 @@ def closed(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
     return candles[candles.index + bar <= datetime.now(UTC)]
 
 
-def segment_ids(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
+def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
     """Number of the gap-free run that each candle belongs to.
 
     Parameters
     ----------
-    index : DatetimeIndex, length T
-        Candle opens, strictly ascending.
+    candles : DataFrame of T rows
+        Strictly ascending index of candle opens. A step over exactly as many candles as ``closed_before`` tells, if
+        there is that column, is no gap.
     bar : Timedelta
         Length of a candle.
 
@@ -182,17 +197,21 @@ def segment_ids(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
     ndarray of int64, shape (T,)
         0 for the first run, one more after each gap.
     """
-    opens = _nanoseconds(index)
-    return np.cumsum(np.diff(opens, prepend=opens[:1] - _nanoseconds(bar)) != _nanoseconds(bar))
+    opens = _nanoseconds(candles.index)
+    closed = candles[CLOSED].to_numpy(np.int64) if CLOSED in candles else 0
+    steps = np.diff(opens, prepend=opens[:1] - _nanoseconds(bar))
+    gap = steps != _nanoseconds(bar) * (1 + closed)
+    gap[:1] = False
+    return np.cumsum(gap)
 
 
-def window_ends(index: pd.DatetimeIndex, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:
+def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:
     """Rows at which a window of candles can end without crossing a gap.
 
     Parameters
     ----------
-    index : DatetimeIndex, length T
-        Candle opens, strictly ascending.
+    candles : DataFrame of T rows
+        See `segment_ids`.
     bar : Timedelta
         Length of a candle.
     window : int
@@ -213,10 +232,10 @@ def window_ends(index: pd.DatetimeIndex, bar: pd.Timedelta, window: int, stride:
     """
     if window < 1 or stride < 1:
         raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")
-    rows = np.arange(len(index))
-    starts_run = np.diff(segment_ids(index, bar), prepend=-1) != 0
+    rows = np.arange(len(candles))
+    starts_run = np.diff(segment_ids(candles, bar), prepend=-1) != 0
     run_start = np.maximum.accumulate(np.where(starts_run, rows, 0))
-    on_stride = _nanoseconds(index) // _nanoseconds(bar) % stride == 0
+    on_stride = _nanoseconds(candles.index) // _nanoseconds(bar) % stride == 0
     return np.flatnonzero((rows - run_start + 1 >= window) & on_stride)
 
 

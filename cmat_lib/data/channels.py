@@ -12,7 +12,9 @@ candle without volume the lower bound of volume z-score and ratio, a stretch wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
 from itertools import pairwise
 
 import numpy as np
@@ -22,8 +24,6 @@ from numpy.typing import DTypeLike
 
 from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError, nearest
-
-__all__ = ["CHANNELS", "Channel", "compute_channels", "look_back"]
 
 OHLC = ("open", "high", "low", "close")
 RECURSIVE = 256  # candles in which Wilder's and exponential averages forget their start, to 1e-7
@@ -71,9 +71,10 @@ def compute_channels(
     candles : DataFrame of T rows
         Checked candles of one symbol, indexed by candle open.
     names : sequence of str, length C
-        Keys of `CHANNELS`.
+        Keys of `CHANNELS`, or with another window (see `channel_of`).
     bar : Timedelta
-        Length of a candle; a longer step between two rows is a gap, and no channel looks across it.
+        Length of a candle; a longer step between two rows is a gap, and no channel looks across it, unless the
+        market was closed then (column ``closed_before``).
     dtype : dtype, default float32
         Of the result; in float64 the anchor leaves no trace in what a window holds.
 
@@ -94,7 +95,7 @@ def compute_channels(
         return out
     relative = candles.astype(dict.fromkeys(_columns(channels), np.float64))
     relative[list(OHLC)] /= relative["close"].iloc[0]
-    borders = np.flatnonzero(np.diff(segment_ids(candles.index, bar), prepend=-1, append=-1))
+    borders = np.flatnonzero(np.diff(segment_ids(candles, bar), prepend=-1, append=-1))
     for start, stop in pairwise(borders):
         run = relative.iloc[start:stop]
         for column, name in enumerate(names):
@@ -105,25 +106,30 @@ def compute_channels(
 
 
 def look_back(names: Sequence[str]) -> int:
-    """Candles, the newest included, that the longest-looking of these channels needs.
-
-    Raises
-    ------
-    CmatError
-        For an unknown channel.
-    """
+    """Candles, the newest included, that the longest-looking of these channels needs."""
     return max(channel.look_back for channel in _chosen(names).values())
 
 
+def channel_of(name: str) -> Channel:
+    """Entry of `CHANNELS`; ``volume_zscore:168`` is that one over 168 candles (2 or more), if it has a `window`."""
+    base, colon, size = name.partition(":")
+    if base not in CHANNELS:
+        raise CmatError(f"data.channels: unknown channel '{base}'{nearest(base, CHANNELS)}")
+    if not colon:
+        return CHANNELS[base]
+    function = CHANNELS[base].function
+    window = signature(function).parameters.get("window")
+    if window is None or not size.isdecimal() or int(size) < 2:
+        raise CmatError(f"data.channels: '{name}': {base} has no such window; write a whole number, or '{base}' alone")
+    reach = CHANNELS[base].look_back + int(size) - window.default
+    return replace(CHANNELS[base], function=partial(function, window=int(size)), look_back=reach)
+
+
 def _chosen(names: Sequence[str]) -> dict[str, Channel]:
-    unknown = [name for name in names if name not in CHANNELS]
-    if unknown:
-        raise CmatError(f"data.channels: unknown channel '{unknown[0]}'{nearest(unknown[0], CHANNELS)}")
-    return {name: CHANNELS[name] for name in names}
+    return {name: channel_of(name) for name in names}
 
 
 def _columns(channels: dict[str, Channel]) -> list[str]:
-    """Prices, and what these channels read."""
     return list(dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)]))
 
 
@@ -274,9 +280,9 @@ def atr(run: pd.DataFrame) -> np.ndarray:
     return np.log(_average_true_range(run) / run["close"].to_numpy())
 
 
-def roc(run: pd.DataFrame) -> np.ndarray:
-    """Rate of change over 24 candles, as a share of the price then."""
-    return talib.ROCP(run["close"].to_numpy(), 24)
+def roc(run: pd.DataFrame, window: int = 24) -> np.ndarray:
+    """Rate of change over `window` candles, as a share of the price then."""
+    return talib.ROCP(run["close"].to_numpy(), window)
 
 
 CHANNELS: dict[str, Channel] = {

@@ -14,16 +14,13 @@ from cmat_lib.data.candles import segment_ids
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import AUXILIARY_TARGETS, LabelsConfig
 
-# Candles whose log returns make the trailing volatility; one day of 15-minute candles.
-VOLATILITY_CANDLES = 96
-
 
 def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
     """Trigger, largest rise and end of the label for every candle.
 
     ``percent``: ``max_pct >= threshold_pct``.
-    ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of 97
-    gap-free candles (96 returns), or whose volatility is 0, have no label.
+    ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of
+    ``volatility_window + 1`` gap-free candles, or whose volatility is 0, have no label.
     ``triple_barrier``: the high reaches ``+upper_pct`` in an earlier candle than the low reaches ``-lower_pct``, within
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
@@ -49,8 +46,10 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         If `labels.source` is "file" and a label column is missing or holds impossible values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
-    known = _horizon_is_complete(candles.index, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
-    label_end = (candles.index + (labels.horizon + 1) * bar).as_unit("ns")
+    known = _horizon_is_complete(candles, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
+    # The market may close in between: the end is that of the candle H rows on, not H bars later.
+    ends = np.minimum(np.arange(len(candles)) + labels.horizon, len(candles) - 1)
+    label_end = (candles.index[ends] + bar).as_unit("ns")
     return pd.DataFrame(
         {
             "trigger": np.where(known, trigger, np.nan),
@@ -88,7 +87,7 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     fall = -_percent(_ahead(candles["low"], horizon).min(axis=1), close).clip(max=0)
     volatility = np.sqrt(np.square(_ahead(returns, horizon)).mean(axis=1))
     values = np.log([volatility + 0.01, rise + fall + 0.05, rise + 0.1, fall + 0.1]).T  # (T, 4)
-    values[~_horizon_is_complete(candles.index, bar, horizon)] = np.nan
+    values[~_horizon_is_complete(candles, bar, horizon)] = np.nan
     return pd.DataFrame(values.astype(np.float32), columns=list(AUXILIARY_TARGETS), index=candles.index)
 
 
@@ -123,7 +122,7 @@ def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedel
     }
 
 
-def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = VOLATILITY_CANDLES) -> np.ndarray:
+def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
     """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
 
     Parameters
@@ -132,7 +131,7 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = 
         Checked candles of one symbol.
     bar : Timedelta
         Length of a candle.
-    window : int, default 96
+    window : int
         Number of log returns.
 
     Returns
@@ -142,7 +141,7 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int = 
     """
     returns = np.log(candles["close"]).diff()
     # The return across a gap is unknown; a NaN makes every window that holds it NaN.
-    returns[np.diff(segment_ids(candles.index, bar), prepend=-1) != 0] = np.nan
+    returns[np.diff(segment_ids(candles, bar), prepend=-1) != 0] = np.nan
     return returns.rolling(window).std().to_numpy()
 
 
@@ -154,7 +153,7 @@ def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta)
         return _upper_is_first(candles, labels).astype(float), max_pct
     threshold = np.full(len(candles), labels.threshold_pct)
     if labels.mode == "sigma":
-        volatility = trailing_volatility(candles, bar)
+        volatility = trailing_volatility(candles, bar, labels.volatility_window)
         threshold = 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon)
         threshold[threshold == 0] = np.nan  # a flat past has no unit to measure a rise in
     return np.where(np.isnan(threshold), np.nan, max_pct >= threshold), max_pct
@@ -188,10 +187,10 @@ def _refuse(bad: np.ndarray, name: str, candles: pd.DataFrame, problem: str) -> 
         )
 
 
-def _horizon_is_complete(index: pd.DatetimeIndex, bar: pd.Timedelta, horizon: int) -> np.ndarray:
+def _horizon_is_complete(candles: pd.DataFrame, bar: pd.Timedelta, horizon: int) -> np.ndarray:
     """Whether candle t+H exists in the gap-free run of candle t, (T,) bool."""
-    runs = segment_ids(index, bar)
-    complete = np.zeros(len(index), dtype=bool)
+    runs = segment_ids(candles, bar)
+    complete = np.zeros(len(candles), dtype=bool)
     complete[:-horizon] = runs[horizon:] == runs[:-horizon]
     return complete
 

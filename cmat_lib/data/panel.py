@@ -22,11 +22,13 @@ from cmat_lib.data.candles import window_ends
 from cmat_lib.data.channels import look_back
 from cmat_lib.data.label_audit import uniqueness_weights
 from cmat_lib.data.labels import trailing_volatility
+from cmat_lib.data.sessions import closure_hint
 from cmat_lib.data.splits import PARTS, Market, Span, assign_parts, split_spans
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS, DataConfig
 
 LARGEST_SHARE = 0.5  # of a GPU's free memory that the panel may take; the rest is for training
+FEW = 0.8  # share of the candles that could end a window, below which it is said what costs the others
 LABELS = ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)
 CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing more
 
@@ -54,23 +56,40 @@ class Batch(NamedTuple):
         return self.trigger, self.max_pct, self.auxiliary
 
 
+def longest_look_back(config: Config) -> int:
+    """Candles that the inputs of one sample read, the newest included."""
+    ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
+    return max(ohlcv, config.tda.window_size, config.complexity.window_size)
+
+
 def needed_candles(config: Config) -> int:
     """Smallest gap-free series with one labelled sample: the largest look-back of any input, plus the horizon."""
-    ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
-    return max(ohlcv, config.tda.window_size, config.complexity.window_size) + config.labels.horizon
-
-
-def input_time(config: Config) -> pd.Timedelta:
-    """Length of time that the inputs of one sample read, up to its close."""
-    return (needed_candles(config) - config.labels.horizon) * config.data.bar
+    return longest_look_back(config) + config.labels.horizon
 
 
 def too_few_candles(symbol: str, candles: pd.DataFrame, config: Config) -> CmatError:
     """Error for a symbol that has no complete sample; it says how many candles would give one."""
     return CmatError(
         f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
-        f"{needed_candles(config)} without a gap. Use more candles, or smaller windows"
+        f"{needed_candles(config)} without a gap. "
+        + (closure_hint(candles, config.data) or "Use more candles, or smaller windows")
     )
+
+
+def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
+    """Refuse a symbol without one labelled sample; warn if the market's closures cost most of its samples.
+
+    Raises
+    ------
+    CmatError
+        If no gap-free run is long enough.
+    """
+    possible = len(window_ends(candles, config.data.bar, needed_candles(config)))
+    if not possible:
+        raise too_few_candles(symbol, candles, config)
+    hint = closure_hint(candles, config.data) if possible < FEW * (len(candles) - needed_candles(config)) else ""
+    if hint:
+        warnings.warn(f"{symbol}: only {possible} of {len(candles)} candles end a window. {hint}", stacklevel=2)
 
 
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
@@ -86,8 +105,7 @@ def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
     ndarray of int64, shape (N,)
         Every ``tda.stride``-th such row, aligned to the clock, so that all symbols share their moments.
     """
-    longest = needed_candles(config) - config.labels.horizon
-    return window_ends(candles.index, config.data.bar, longest, config.tda.stride)
+    return window_ends(candles, config.data.bar, longest_look_back(config), config.tda.stride)
 
 
 def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
@@ -103,10 +121,10 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
     Returns
     -------
     DataFrame of N rows
-        ``symbol``, ``timestamp`` (candle open), ``close_time``, ``row`` (into the stacked channels),
-        ``local_row`` (into the symbol's candles), ``close``, ``volatility`` (standard deviation of the log
-        returns over the look-back, the plainest baseline), ``trigger``, ``max_pct``, ``label_end``, ``part``,
-        ``weight``, and ``oracle_probability`` on the synthetic market.
+        ``symbol``, ``timestamp`` (candle open), ``close_time``, ``input_start`` (open of the oldest candle that an
+        input reads), ``row`` (into the stacked channels), ``local_row`` (into the symbol's candles), ``close``,
+        ``volatility`` (standard deviation of the log returns over the look-back, the plainest baseline), ``trigger``,
+        ``max_pct``, ``label_end``, ``part``, ``weight``, and ``oracle_probability`` on the synthetic market.
 
     Raises
     ------
@@ -118,7 +136,7 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
         rows = sample_rows(candles, config)
         if not np.isfinite(labels[symbol]["trigger"].to_numpy()[rows]).any():
             raise too_few_candles(symbol, candles, config)
-        frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config.data))
+        frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config))
         offset += len(candles)
     samples = pd.concat(frames, ignore_index=True)
     samples["close_time"] = samples["timestamp"] + config.data.bar
@@ -146,7 +164,7 @@ def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.D
     CmatError
         If a part is empty or of one class only.
     """
-    parts = assign_parts(samples["close_time"], samples["label_end"], spans, input_time(config))
+    parts = assign_parts(samples["close_time"], samples["label_end"], samples["input_start"], spans)
     samples = samples.assign(part=parts, weight=1.0)
     _check_parts(samples, config.data)
     if config.labels.uniqueness_weights:
@@ -155,11 +173,13 @@ def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.D
 
 
 def _symbol_samples(
-    symbol: str, candles: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, offset: int, data: DataConfig
+    symbol: str, candles: pd.DataFrame, labels: pd.DataFrame, rows: np.ndarray, offset: int, config: Config
 ) -> pd.DataFrame:
+    data = config.data
     columns = {
         "symbol": symbol,
         "timestamp": candles.index[rows],
+        "input_start": candles.index[rows - longest_look_back(config) + 1],
         "row": rows + offset,
         "local_row": rows,
         "close": candles["close"].to_numpy()[rows],
@@ -171,7 +191,7 @@ def _symbol_samples(
     return pd.DataFrame(columns)
 
 
-def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, data: DataConfig) -> pd.DataFrame:
+def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config) -> pd.DataFrame:
     """Samples of one symbol whose labels are not known yet, for a prediction.
 
     Parameters
@@ -180,7 +200,7 @@ def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, dat
     candles : DataFrame of T rows
     rows : ndarray of int64, shape (N,)
         From `sample_rows`.
-    data : DataConfig
+    config : Config
 
     Returns
     -------
@@ -188,8 +208,8 @@ def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, dat
         As from `build_samples`, with labels NaN, and without ``part`` and ``weight``.
     """
     labels = pd.DataFrame(index=candles.index, columns=[*LABELS], dtype=np.float64)
-    samples = _symbol_samples(symbol, candles, labels, rows, 0, data)
-    return samples.assign(close_time=samples["timestamp"] + data.bar)
+    samples = _symbol_samples(symbol, candles, labels, rows, 0, config)
+    return samples.assign(close_time=samples["timestamp"] + config.data.bar)
 
 
 def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:

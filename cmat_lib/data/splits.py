@@ -18,6 +18,7 @@ from cmat_lib.schema import DataConfig
 
 PARTS = ("train", "stop", "calibrate", "test")  # each may know those before it, none those after it
 LEFT_OUT = ("purged", "embargo", "outside", "unlabelled")
+EARLIEST = pd.Timestamp(0, tz="UTC")
 Market = dict[str, pd.DataFrame]
 
 
@@ -121,7 +122,7 @@ def _combinatorial(first: pd.Timestamp, last: pd.Timestamp, data: DataConfig) ->
     return [Span(same[0].part, same[0].start, same[-1].end) for same in merged]
 
 
-def assign_parts(close_time: pd.Series, label_end: pd.Series, spans: list[Span], look_back: pd.Timedelta) -> np.ndarray:
+def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Series, spans: list[Span]) -> np.ndarray:
     """Part of every sample.
 
     Purging and embargo as in López de Prado (2018), section 7.4, except that the embargo is not a share of time but
@@ -131,10 +132,10 @@ def assign_parts(close_time: pd.Series, label_end: pd.Series, spans: list[Span],
     ----------
     close_time, label_end : Series of Timestamp, length N
         When the sample is known and when its label is; no label is NaT.
+    input_start : Series of Timestamp, length N
+        Open of the oldest candle that any input of the sample reads.
     spans : list of Span
         From `split_spans`.
-    look_back : Timedelta
-        Length of time that the inputs of a sample read, up to its close.
 
     Returns
     -------
@@ -146,33 +147,31 @@ def assign_parts(close_time: pd.Series, label_end: pd.Series, spans: list[Span],
     number = pd.DatetimeIndex([span.start for span in spans]).searchsorted(close, side="right") - 1
     ends = pd.DatetimeIndex([span.end for span in spans])
     parts = np.array([span.part for span in spans], dtype=object)[number]
-    parts[close < pd.DatetimeIndex(_clear_from(spans, look_back)).take(number)] = "embargo"
+    parts[pd.DatetimeIndex(input_start) < pd.DatetimeIndex(_ahead_until(spans)).take(number)] = "embargo"
     parts[(end_of_label > ends.take(number)) & (number < len(spans) - 1)] = "purged"
     parts[(number < 0) | (close >= ends[-1])] = "outside"
     parts[end_of_label.isna()] = "unlabelled"
     return parts
 
 
-def _clear_from(spans: list[Span], look_back: pd.Timedelta) -> list[pd.Timestamp]:
-    """Per span, the first close whose inputs lie after every earlier span of a part of higher order."""
+def _ahead_until(spans: list[Span]) -> list[pd.Timestamp]:
+    """Per span, the end of the last earlier span of a part of higher order, before which no input may reach back."""
     order = {part: number for number, part in enumerate(PARTS)}
     return [
-        max([span.start, *(other.end + look_back for other in spans[:i] if order[other.part] > order[span.part])])
+        max([EARLIEST, *(other.end for other in spans[:i] if order[other.part] > order[span.part])])
         for i, span in enumerate(spans)
     ]
 
 
-def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig, look_back: pd.Timedelta) -> pd.DataFrame:
+def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """What becomes of time in every fold of the split, for a picture.
 
     Parameters
     ----------
     market : dict of str to DataFrame
     samples : DataFrame of N rows
-        ``close_time``, ``label_end``.
+        ``close_time``, ``label_end``, ``input_start``.
     data : DataConfig
-    look_back : Timedelta
-        See `assign_parts`.
 
     Returns
     -------
@@ -181,11 +180,11 @@ def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig, look
         the first and end of the last; the next stretch starts there).
     """
     moments = samples.dropna(subset="label_end").drop_duplicates("close_time").sort_values("close_time")
-    close, label_end = moments["close_time"], moments["label_end"]
+    close, times = moments["close_time"], [moments[name] for name in ("close_time", "label_end", "input_start")]
     frames = []
     for fold in range(data.fold_count):
         spans = split_spans(market, data.model_copy(update={"fold": fold}))
-        part = assign_parts(close, label_end, spans, look_back)
+        part = assign_parts(*times, spans)
         first = np.flatnonzero(np.append(True, part[1:] != part[:-1]))
         start = pd.DatetimeIndex(close).take(first)
         end = start[1:].append(pd.DatetimeIndex(close.iloc[-1:]))

@@ -171,9 +171,9 @@ def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> 
     Returns
     -------
     Series
-        Index: every day from the first to the last row of `test`.
+        Index: every day on which `test` has a row; a market that closes at weekends earns nothing by them.
     """
     day = (test["timestamp"] + bar).dt.tz_convert(None).dt.floor("D")
-    days = pd.date_range(day.min(), day.max(), freq="D", name="day")
+    days = pd.DatetimeIndex(day.unique(), name="day").sort_values()
     traded = test["net_pct"].iloc[trades]
     return traded.groupby(day.iloc[trades]).sum().reindex(days, fill_value=0.0)

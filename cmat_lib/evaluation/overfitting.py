@@ -72,7 +72,8 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
     returns : (T,) array
         Of the trial in question.
     trials : (N,) array
-        Sharpe ratios of all trials, this one among them, over periods of the same length; NaN is no trial.
+        Sharpe ratios of all trials, this one among them, over periods of the same length. NaN is a trial whose ratio is
+        not known, because it never traded or its test part was not looked at (a sweep's): it counts as a try.
 
     Returns
     -------
@@ -83,8 +84,9 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
     sharpe, known = sharpe_ratio(returns), trials[~np.isnan(trials)]
     if np.isnan(sharpe):
         return np.nan
-    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    benchmark = expected_best_sharpe(variance, len(known))
+    # With one ratio known, as after a sweep, the spread of worthless trials by eq. 2 at a ratio of 0.
+    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 1 / (len(returns) - 1)
+    benchmark = expected_best_sharpe(variance, len(trials))
     return probabilistic_sharpe(sharpe, benchmark, len(returns), skew(returns), kurtosis(returns, fisher=False))
 
 

@@ -66,7 +66,8 @@ def _barriers(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) ->
     no_stop = np.full(size, -np.inf)
     if labels.mode == "percent":
         return np.full(size, labels.threshold_pct), no_stop
-    return 100 * labels.threshold_sigma * trailing_volatility(candles, bar) * np.sqrt(labels.horizon), no_stop
+    volatility = trailing_volatility(candles, bar, labels.volatility_window)
+    return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), no_stop
 
 
 def _ahead(prices: pd.Series, horizon: int) -> np.ndarray:

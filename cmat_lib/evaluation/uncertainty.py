@@ -82,7 +82,7 @@ def block_bootstrap(
     moments, moment_of_row = np.unique(pd.DatetimeIndex(timestamps).as_unit("ns").asi8, return_inverse=True)
     shape = np.shape(statistic(np.ones(len(moment_of_row))))
     results = np.full((resampling.samples, *shape), np.nan)
-    length = _moments_per_block(moments, resampling.block)
+    length = moments_per_block(moments, resampling.block)
     if len(moments) < MIN_BLOCKS * length:
         return results
     rng = np.random.default_rng(resampling.seed)
@@ -91,8 +91,11 @@ def block_bootstrap(
     return results
 
 
-def _moments_per_block(moments: np.ndarray, block: pd.Timedelta) -> int:
-    """Blocks across a gap last longer than asked, never shorter."""
+def moments_per_block(moments: np.ndarray, block: pd.Timedelta) -> int:
+    """Samples in a block, by the median step of `moments`, (n,) in ns.
+
+    A block across a gap, or a night in which the market closes, lasts longer than asked, never shorter.
+    """
     if len(moments) < 2:
         return 1
     return max(1, math.ceil(block.as_unit("ns").value / np.median(np.diff(moments))))

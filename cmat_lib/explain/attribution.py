@@ -19,15 +19,15 @@ from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.measures import Loss, mean_table
 from cmat_lib.explain.shapley import (
     Shapley,
+    StandIns,
     coalition_logits,
     coalitions,
-    embed,
+    embed_samples,
     interaction_matrix,
-    mean_embedding,
     shapley_matrix,
     shapley_of,
 )
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 
 
 class ShapleyTables(NamedTuple):
@@ -45,7 +45,7 @@ def shapley_tables(
     model: MultiTaskCrossModalAttention,
     panel: Panel,
     index: Tensor,
-    background: Tensor,
+    absent: StandIns,
     loss: Loss,
     resampling: Resampling,
     size: int,
@@ -59,8 +59,7 @@ def shapley_tables(
     panel : Panel
     index : Tensor of int64, shape (n,)
         Labelled samples.
-    background : Tensor of int64
-        Training samples, whose mean embedding stands for a modality that is left out.
+    absent : StandIns
     loss : callable
         From `cmat_lib.explain.measures.trigger_loss`.
     resampling : Resampling
@@ -78,11 +77,12 @@ def shapley_tables(
         ``largest_gap`` (over samples, of base + Shapley values to the logit). ``samples``: ``sample``, ``trigger``,
         ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``. ``single``: the latter as arrays.
     """
-    means = mean_embedding(model, panel, background, size)
-    with evaluation_mode(model):
-        worth = [coalition_logits(model, embed(model, batch), means) for batch in panel.batches(index, size)]
-    worth = torch.cat(worth).double().cpu().numpy()  # (n, 2 ** K)
-    modalities = tuple(means)
+    features = embed_samples(model, panel, index, size)
+    modalities, worth = tuple(features), []
+    for number, here in enumerate(torch.arange(len(index)).split(size)):
+        part = {name: x[here] for name, x in features.items()}
+        worth.append(coalition_logits(model, part, absent.take(len(here), number)).cpu().numpy())
+    worth = np.concatenate(worth)  # (n, 2 ** K)
     single = shapley_of(worth, modalities)
     samples = panel.samples.iloc[index.cpu().numpy()]
     losses = loss(worth, samples["trigger"].to_numpy())  # (n, 2 ** K)

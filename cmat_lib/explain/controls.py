@@ -15,7 +15,7 @@ import torch
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
-from cmat_lib.explain.attention import attention_entropy, has_attention, walk_layers
+from cmat_lib.explain.attention import attention_entropy, has_attention, rollout, walk_layers
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.layers import Step, beside, uniform
 from cmat_lib.explain.measures import Loss, mean_table
@@ -229,6 +229,30 @@ def control_table(
         columns += found.values()
     table = mean_table(np.stack(columns, axis=1), timestamps, resampling)
     return pd.DataFrame(names, columns=["control", "measure"]).join(table)
+
+
+def mean_maps(readings: Mapping[str, Reading]) -> pd.DataFrame:
+    """Rollout of the model and of the other models among its controls, mean over samples.
+
+    Parameters
+    ----------
+    readings : mapping of str to Reading
+        ``model`` first. Models of other tokens are left out, and what has a mean that is known beforehand: uniform
+        attention, and shuffled tokens, which are those of the same samples.
+
+    Returns
+    -------
+    DataFrame
+        ``control``, ``from``, ``to``, ``weight``; every ``from`` sums to 1.
+    """
+    own, rows = readings["model"], []
+    for control, reading in readings.items():
+        known = control in ("uniform attention", "shuffled tokens")
+        if known or reading.maps is None or reading.tokens != own.tokens:
+            continue
+        mean = rollout(reading.maps).mean(axis=0)  # (M, M)
+        rows += [(control, a, b, float(mean[i, j])) for i, a in enumerate(own.tokens) for j, b in enumerate(own.tokens)]
+    return pd.DataFrame(rows, columns=["control", "from", "to", "weight"])
 
 
 def shares_table(

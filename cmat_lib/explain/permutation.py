@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmat_lib.data.panel import Panel
-from cmat_lib.evaluation.uncertainty import Resampling
+from cmat_lib.evaluation.uncertainty import Resampling, moments_per_block
 from cmat_lib.explain.measures import mean_table
 from cmat_lib.explain.shapley import embed, logits
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
@@ -63,10 +63,10 @@ def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, 
         blocks keeps its order.
     """
     order = np.arange(len(symbols))
-    times = pd.DatetimeIndex(timestamps)
+    times = pd.DatetimeIndex(timestamps).as_unit("ns").asi8
     for places in pd.Series(order).groupby(np.asarray(symbols)).indices.values():
-        number = (times[places] - times[places[0]]) // block  # (own,)
-        blocks = np.split(places, np.flatnonzero(np.diff(number)) + 1)
+        length = moments_per_block(times[places], block)
+        blocks = np.split(places, np.arange(length, len(places), length))
         order[places] = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
     return order
 

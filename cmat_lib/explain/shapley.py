@@ -1,11 +1,15 @@
 """Exact Shapley values of the modalities.
 
-With K modalities there are ``2 ** K`` coalitions (8, or 16 with the clock), so nothing is sampled. A modality that is
-not in a coalition is replaced by its mean embedding over training samples: it is there, and says nothing.
+With K modalities there are ``2 ** K`` coalitions (8, or 16 with the clock), so no order of arrival is sampled. A
+modality that is not in a coalition shows what it showed in training samples drawn at random, and the mean of the
+predicted probabilities counts, as in SAGE (Covert, Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place
+is cheaper and can be chosen, but lies where the model has seen nothing: its answer there is arbitrary, and every
+modality that puts an end to that gets credit for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from math import factorial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 from cmat_lib.schema import MODALITIES
@@ -30,7 +35,7 @@ class Shapley(NamedTuple):
     values: np.ndarray  # (B, K)
     pairs: list[tuple[str, str]]  # P = K (K - 1) / 2
     interactions: np.ndarray  # (B, P)
-    base: np.ndarray  # (B,), logit with every modality at its mean
+    base: np.ndarray  # (B,), logit with every modality absent
     logit: np.ndarray  # (B,), of the model
 
 
@@ -108,26 +113,26 @@ def logits(model: MultiTaskCrossModalAttention, features: Features) -> Tensor:
     return model.read_off(model.fusion(*(features.get(name) for name in MODALITIES))).trigger_logits[:, 0]
 
 
+class StandIns(NamedTuple):
+    """What absent modalities show in place of their own."""
+
+    background: Features  # embeddings of training samples, from `embed_samples`
+    draws: int  # stand-ins of each sample, each a whole training sample; with 0, the mean embedding is the only one
+    seed: int
+
+    def take(self, count: int, number: int = 0) -> Iterator[Features]:
+        """Stand-ins of `count` samples, one (count, width) per modality and draw; `number` tells batches apart."""
+        if not self.draws:
+            yield {name: x.mean(0).expand(count, -1) for name, x in self.background.items()}
+        generator = torch.Generator().manual_seed(self.seed + number)
+        size = len(next(iter(self.background.values())))
+        for _ in range(self.draws):
+            rows = torch.randint(size, (count,), generator=generator)
+            yield {name: x[rows.to(x.device)] for name, x in self.background.items()}
+
+
 @torch.no_grad()
-def mean_embedding(model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, size: int) -> Features:
-    """Mean embedding of every modality over samples, (width,) each, in evaluation mode.
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-    panel : Panel
-    index : Tensor of int64, shape (n,)
-        Training samples.
-    size : int
-        Samples per forward pass.
-    """
-    with evaluation_mode(model):
-        sums = [{name: x.double().sum(0) for name, x in embed(model, b).items()} for b in panel.batches(index, size)]
-    return {name: (sum(part[name] for part in sums) / len(index)).float() for name in sums[0]}
-
-
-@torch.no_grad()
-def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, means: Features) -> Tensor:
+def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, absent: Iterable[Features]) -> Tensor:
     """Trigger logits under every coalition of modalities, in evaluation mode.
 
     Parameters
@@ -135,26 +140,29 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, me
     model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (B, width)
         From `embed`.
-    means : dict of str to Tensor, shape (width,)
-        From `mean_embedding`.
+    absent : iterable of dict of str to Tensor, shape (B, width)
+        From `StandIns.take`; at least one.
 
     Returns
     -------
-    Tensor, shape (B, 2 ** K)
-        In the order of `coalitions`, of the modalities as `features` has them.
+    Tensor of float64, shape (B, 2 ** K)
+        Log-odds of the mean probability over the stand-ins, in the order of `coalitions`, of the modalities as
+        `features` has them.
     """
-    columns = []
+    said = []
     with evaluation_mode(model):
-        for members in coalitions(len(features)):
-            chosen = {
-                name: x if seen else means[name].expand_as(x)
-                for seen, (name, x) in zip(members, features.items(), strict=True)
-            }
-            columns.append(logits(model, chosen))
-    return torch.stack(columns, dim=1)  # (B, 2 ** K)
+        for other in absent:
+            chosen = [
+                {name: x if seen else other[name] for seen, (name, x) in zip(members, features.items(), strict=True)}
+                for members in coalitions(len(features))
+            ]
+            said.append(torch.stack([logits(model, own) for own in chosen], dim=1))
+    said = torch.stack(said).double()  # (draws, B, 2 ** K)
+    yes, no = (torch.logsumexp(F.logsigmoid(sign * said), dim=0) for sign in (1, -1))
+    return yes - no  # (B, 2 ** K)
 
 
-def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, means: Features) -> Shapley:
+def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
     """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit.
 
     Parameters
@@ -163,8 +171,7 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, means: F
         Every module is left in the mode it was found in.
     batch : Batch
         B samples.
-    means : dict of str to Tensor, shape (width,)
-        From `mean_embedding` over training samples.
+    absent : StandIns
 
     Returns
     -------
@@ -172,8 +179,8 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, means: F
     """
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)
-    worth = coalition_logits(model, features, means).double().cpu().numpy()  # (B, 2 ** K)
-    return shapley_of(worth, tuple(features))
+    stand_ins = absent.take(len(batch.trigger))
+    return shapley_of(coalition_logits(model, features, stand_ins).cpu().numpy(), tuple(features))
 
 
 def shapley_of(worth: np.ndarray, modalities: tuple[str, ...]) -> Shapley:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 NEAR_UNIFORM = 0.95  # mean entropy relative to uniform from which a map has little to tell
+ALIKE = 0.5  # rank correlation from which two trainings are said to look at the same tokens
 
 
 class Finding(NamedTuple):
@@ -30,7 +31,7 @@ def verdict(
     evidence : mapping of str to DataFrame
         ``shapley`` (modality, measure, value, low, high), ``interactions`` (first, second, value, low, high) and, for a
         fusion with attention, ``agreement`` (reference, scope, statistic, value, low, high) and ``controls`` (control,
-        measure with ``loss increase``, value, low, high).
+        measure with ``loss increase`` and ``agreement``, value, low, high).
     contrasts : DataFrame, optional
         From `contrast_table`.
     entropy : float, optional
@@ -43,7 +44,7 @@ def verdict(
     found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
     if entropy is not None:
         found += [_entropy(entropy), *_agreement(evidence.get("agreement")), *_uniform(evidence.get("controls"))]
-        found += _contrasts(contrasts)
+        found += [*_other_models(evidence.get("controls")), *_contrasts(contrasts)]
     found.append(Finding(False, "that any of this *causes* a price to move: it describes a model, not the market"))
     titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
     lists = {may: "\n".join(f"- {text}" for own, text in found if own == may) for may in titles}
@@ -105,6 +106,29 @@ def _uniform(controls: pd.DataFrame | None) -> Iterator[Finding]:
             yield Finding(True, f"predictions depend on where it looks: uniform attention costs {_range(row)} of loss")
         else:
             yield Finding(False, f"that predictions depend on where it looks: uniform attention costs {_range(row)}")
+
+
+def _other_models(controls: pd.DataFrame | None) -> Iterator[Finding]:
+    """Do models that learned from other random numbers, or nothing at all, look at the same tokens?"""
+    if controls is None:
+        return
+    rows = controls[(controls["measure"] == "agreement") & (controls["control"] != "shuffled tokens")]
+    alike = "ranks the tokens of a sample as this model does: rank correlation"
+    for _, row in rows.iterrows():
+        if row["control"] == "untrained model":
+            if _above(row):
+                yield Finding(
+                    False, f"that the maps come from what was learned: an untrained model {alike} {_range(row)}"
+                )
+        elif row["low"] > ALIKE:
+            yield Finding(True, f"the maps are no accident of one training: {row['control']} {alike} {_range(row)}")
+        else:
+            text = f"rank correlation of {row['control']} with this model {_range(row)}, short of {ALIKE:g}"
+            yield Finding(False, f"that another training would look at the same tokens: {text}")
+    if rows["control"].isin(["untrained model"]).all():
+        yield Finding(
+            False, "that another training would look at the same tokens: none was compared (`explain.other_runs`)"
+        )
 
 
 def _contrasts(contrasts: pd.DataFrame | None) -> Iterator[Finding]:

@@ -17,8 +17,7 @@ from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
 from cmat_lib.models.fusion_gated import GatedFusion
-from cmat_lib.models.fusion_tokens import WHOLE, Parts, check_widths, xavier
-from cmat_lib.schema import MODALITIES
+from cmat_lib.models.fusion_tokens import FusionBase, Parts, xavier
 
 if TYPE_CHECKING:
     from cmat_lib.schema import FusionConfig
@@ -51,7 +50,7 @@ class Fusion(Protocol):
         """Fuse (B, nbeats_dim), (B, tda_dim), (B, complexity_dim) and (B, clock_dim) to (B, output_dim)."""
 
 
-class ConcatFusion(nn.Module):
+class ConcatFusion(FusionBase):
     """Concatenation and two linear layers, sum of widths → 2 D → D, with ReLU and dropout after each.
 
     These are the document's ``shared_fc``. An unseen modality is left out of the concatenation: zeros in its place
@@ -83,8 +82,6 @@ class ConcatFusion(nn.Module):
         If all three widths are None.
     """
 
-    token_names: tuple[str, ...] = ()
-
     def __init__(
         self,
         nbeats_dim: int | None = 1024,
@@ -95,11 +92,8 @@ class ConcatFusion(nn.Module):
         clock_dim: int | None = None,
         parts: Parts | None = None,
     ) -> None:
-        super().__init__()
-        check_widths(nbeats_dim, tda_dim, complexity_dim)
-        self.output_dim = hidden_dim
-        dims = dict(zip(MODALITIES, (nbeats_dim, tda_dim, complexity_dim, clock_dim), strict=True))
-        self.parts = {name: tuple((WHOLE if parts is None else parts)[name]) for name, dim in dims.items() if dim}
+        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
+        super().__init__(dims, hidden_dim, parts)
         width = sum(dim for dim in dims.values() if dim is not None)
         self.shared_fc = nn.Sequential(
             xavier(nn.Linear(width, 2 * hidden_dim)),
@@ -109,12 +103,6 @@ class ConcatFusion(nn.Module):
             nn.ReLU(),
             Dropout(dropout),
         )
-
-    @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
-        widths = (dims["nbeats"], dims["tda"], dims["complexity"])
-        return cls(*widths, config.hidden_dim, config.dropout, clock_dim=dims.get("clock"), parts=parts)
 
     def forward(
         self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
-
 import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.fusion_tokens import WHOLE, Parts, TokenFusion, output_projection, positions, transformer_layer
 from cmat_lib.schema import SOURCE_MODALITIES
-
-if TYPE_CHECKING:
-    from cmat_lib.schema import FusionConfig
 
 
 class CrossModalAttentionFusion(TokenFusion):
@@ -59,6 +53,8 @@ class CrossModalAttentionFusion(TokenFusion):
         If all three widths are None, or the heads do not divide the width.
     """
 
+    settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout", "use_cls_token")
+
     def __init__(
         self,
         nbeats_dim: int | None = 1024,
@@ -83,23 +79,6 @@ class CrossModalAttentionFusion(TokenFusion):
         self.cls_token = positions(1, hidden_dim) if use_cls_token else None
         self.transformer = _transformer(hidden_dim, num_heads, num_layers, ffn_dim, dropout)
         self.output_proj = output_projection(hidden_dim, dropout)
-
-    @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
-        return cls(
-            nbeats_dim=dims["nbeats"],
-            tda_dim=dims["tda"],
-            complexity_dim=dims["complexity"],
-            hidden_dim=config.hidden_dim,
-            num_heads=config.num_heads,
-            num_layers=config.num_layers,
-            ffn_dim=config.ffn_dim,
-            dropout=config.dropout,
-            use_cls_token=config.use_cls_token,
-            clock_dim=dims.get("clock"),
-            parts=parts,
-        )
 
     def tokens(
         self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None

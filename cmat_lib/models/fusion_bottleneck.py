@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.fusion_tokens import Parts, TokenFusion, output_projection, positions, transformer_layer
-
-if TYPE_CHECKING:
-    from cmat_lib.schema import FusionConfig
 
 # Layer and its input (B, m, D) -> weights and output.
 Step = Callable[[nn.TransformerEncoderLayer, Tensor], tuple[Tensor | None, Tensor]]
@@ -121,7 +117,7 @@ class BottleneckFusion(TokenFusion):
         Widths of the encoded modalities; None for one that the model does not see.
     hidden_dim, num_heads, num_layers, ffn_dim, dropout
         As for `cmat_lib.models.CrossModalAttentionFusion`.
-    bottlenecks : int
+    bottleneck_tokens : int
         Bottleneck tokens; four as in the source.
     clock_dim : int or None
         Width of the encoded clock; None without one.
@@ -139,6 +135,8 @@ class BottleneckFusion(TokenFusion):
         If all three widths are None, or the heads do not divide the width.
     """
 
+    settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout", "bottleneck_tokens")
+
     def __init__(
         self,
         nbeats_dim: int | None = 1024,
@@ -149,37 +147,20 @@ class BottleneckFusion(TokenFusion):
         num_layers: int = 2,
         ffn_dim: int = 1024,
         dropout: float = 0.3,
-        bottlenecks: int = 4,
+        bottleneck_tokens: int = 4,
         clock_dim: int | None = None,
         parts: Parts | None = None,
     ) -> None:
         dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
         super().__init__(dims, hidden_dim, parts)
         own = [token for names in self.parts.values() for token in names]
-        self.token_names = (*own, *(f"bottleneck {number}" for number in range(1, bottlenecks + 1)))
-        self.bottlenecks = bottlenecks
+        self.token_names = (*own, *(f"bottleneck {number}" for number in range(1, bottleneck_tokens + 1)))
+        self.bottlenecks = bottleneck_tokens
         self.pos_embedding = positions(len(self.token_names), hidden_dim)
         sizes = {name: len(names) for name, names in self.parts.items()}
-        shape = (sizes, bottlenecks, hidden_dim, num_heads, ffn_dim, dropout)
+        shape = (sizes, bottleneck_tokens, hidden_dim, num_heads, ffn_dim, dropout)
         self.transformer = BottleneckEncoder([BottleneckLayer(*shape) for _ in range(num_layers)])
         self.output_proj = output_projection(hidden_dim, dropout)
-
-    @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
-        return cls(
-            nbeats_dim=dims["nbeats"],
-            tda_dim=dims["tda"],
-            complexity_dim=dims["complexity"],
-            hidden_dim=config.hidden_dim,
-            num_heads=config.num_heads,
-            num_layers=config.num_layers,
-            ffn_dim=config.ffn_dim,
-            dropout=config.dropout,
-            bottlenecks=config.bottleneck_tokens,
-            clock_dim=dims.get("clock"),
-            parts=parts,
-        )
 
     def tokens(
         self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None

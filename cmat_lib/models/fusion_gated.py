@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
-
 import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.fusion_tokens import Parts, TokenFusion, output_projection, xavier
-
-if TYPE_CHECKING:
-    from cmat_lib.schema import FusionConfig
 
 
 class GatedFusion(TokenFusion):
@@ -62,12 +56,6 @@ class GatedFusion(TokenFusion):
         width = sum(dim for dim in dims.values() if dim is not None)
         self.gate = xavier(nn.Linear(width, len(self.gate_names) * hidden_dim))
         self.output_proj = output_projection(hidden_dim, dropout)
-
-    @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
-        widths = (dims["nbeats"], dims["tda"], dims["complexity"])
-        return cls(*widths, config.hidden_dim, config.dropout, clock_dim=dims.get("clock"), parts=parts)
 
     def gates(
         self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None

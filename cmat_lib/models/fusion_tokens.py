@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.encoders import numbered
-from cmat_lib.schema import MODALITIES
+from cmat_lib.schema import MODALITIES, SOURCE_MODALITIES
 
 if TYPE_CHECKING:
     from cmat_lib.config import Config
+    from cmat_lib.schema import FusionConfig
 
 INIT_STD = 0.02  # standard deviation of positions and [CLS] at the start
 Parts = Mapping[str, tuple[str, ...]]  # modality -> names of its tokens
 WHOLE: Parts = {name: (name,) for name in MODALITIES}  # a token for each modality
 
 
-class TokenFusion(nn.Module):
-    """Base of fusions that project every modality to one or several tokens of equal width.
-
-    A modality of G tokens is a vector of G equal pieces; its pieces share one projection.
+class FusionBase(nn.Module):
+    """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
 
     Parameters
     ----------
     dims : mapping of str to int or None
-        Widths of the encoded modalities, pieces together; None for one that the model does not see.
+        Widths of the encoded modalities, their pieces together; None for one that the model does not see.
     hidden_dim : int
-        Token width D.
+        Length D of the fused vector.
     parts : mapping of str to tuple of str, optional
-        Names of every modality's tokens; by default each modality is one token of its own name.
+        Names of every modality's tokens, among which its width is shared; by default one token of the modality's name.
 
     Attributes
     ----------
@@ -42,6 +41,42 @@ class TokenFusion(nn.Module):
         Names of the tokens of every modality that the model sees.
     token_names : tuple of str
         Names of the M tokens that attend to each other, in order; empty where nothing attends.
+    settings : tuple of str
+        Keys of the section ``fusion`` that are arguments of the class.
+
+    Raises
+    ------
+    ValueError
+        If nbeats, tda and complexity are all None.
+    """
+
+    token_names: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ("hidden_dim", "dropout")
+
+    def __init__(self, dims: Mapping[str, int | None], hidden_dim: int, parts: Parts | None = None) -> None:
+        super().__init__()
+        if all(dims.get(name) is None for name in SOURCE_MODALITIES):
+            raise ValueError("a fusion needs at least one modality; nbeats_dim, tda_dim, complexity_dim are all None")
+        names = WHOLE if parts is None else parts
+        self.output_dim = hidden_dim
+        self.parts = {name: tuple(names[name]) for name in MODALITIES if dims.get(name) is not None}
+
+    @classmethod
+    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
+        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
+        widths = {f"{name}_dim": dims.get(name) for name in MODALITIES}
+        return cls(**widths, parts=parts, **{key: getattr(config, key) for key in cls.settings})
+
+
+class TokenFusion(FusionBase):
+    """Base of fusions that project every modality to one or several tokens of equal width.
+
+    A modality of G tokens is a vector of G equal pieces; its pieces share one projection.
+
+    Parameters
+    ----------
+    dims, hidden_dim, parts
+        As for `FusionBase`; the fused vector is as wide as a token.
 
     Raises
     ------
@@ -49,16 +84,11 @@ class TokenFusion(nn.Module):
         If nbeats, tda and complexity are all None, or a width is no multiple of its number of tokens.
     """
 
-    token_names: tuple[str, ...] = ()
-
     def __init__(self, dims: Mapping[str, int | None], hidden_dim: int, parts: Parts | None = None) -> None:
-        super().__init__()
-        check_widths(*(dims.get(name) for name in MODALITIES if name != "clock"))
-        parts = WHOLE if parts is None else parts
-        self.output_dim = hidden_dim
-        self.parts = {name: tuple(parts[name]) for name in MODALITIES if dims.get(name) is not None}
+        super().__init__(dims, hidden_dim, parts)
+        names = WHOLE if parts is None else parts
         for name in MODALITIES:
-            setattr(self, f"proj_{name}", _projection(dims.get(name), len(parts[name]), hidden_dim))
+            setattr(self, f"proj_{name}", _projection(dims.get(name), len(names[name]), hidden_dim))
 
     def project(self, features: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Tokens of every modality that the model sees, without positions.
@@ -98,12 +128,6 @@ def topology_groups(config: Config) -> dict[str, slice]:
     from cmat_lib.tda.features import feature_groups  # numba, which a model does not need otherwise
 
     return feature_groups(config.tda)
-
-
-def check_widths(*dims: int | None) -> None:
-    """Raise ValueError if no modality of the market is there."""
-    if all(dim is None for dim in dims):
-        raise ValueError("a fusion needs at least one modality: nbeats_dim, tda_dim and complexity_dim are all None")
 
 
 def xavier(linear: nn.Linear) -> nn.Linear:

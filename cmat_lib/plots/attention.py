@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -64,6 +66,24 @@ def map_grid(
     _color_bar(figure, panels.ravel().tolist(), scale, count, difference, label)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
+
+
+def model_maps(means: pd.DataFrame) -> Figure:
+    """Mean maps of several models beside each other; a run is named by the last part of its folder.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    tokens, names = list(means["from"].unique()), list(means["control"].unique())
+    grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
+    titles = [textwrap.fill(Path(name).name, 12) for name in names]
+    return map_grid(grid, tokens, [""], titles, "Rollout of several models, mean over samples")
 
 
 def _scale(maps: np.ndarray, difference: bool) -> Normalize:
@@ -165,6 +185,7 @@ def single_cases(
             axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
             axes.set_title(name, fontsize=10, loc="center")
     _color_bar(figure, panels[:, 1:].ravel().tolist(), scale, count, difference=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return figure
 
 
@@ -176,4 +197,3 @@ def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
     axes.axvline(0, linestyle="--", color=GREY, linewidth=1)
     axes.set_title(title, fontsize=10)
     axes.set(xlabel="candles from the sample", ylabel="close, up to the high (%)")
-    axes.legend(fontsize=8)

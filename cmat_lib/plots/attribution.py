@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.plots.style import GREY, PALETTE, token_color
 
@@ -81,7 +82,7 @@ def ablation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence
         _name_rows(axes, list(table["name"]))
         axes.set(xlabel="increase of the loss")
         axes.set_title(title, fontsize=11)
-        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         axes.tick_params(labelsize=9)
     _headline(figure, f"Ablation by blocks of time, intervals of {confidence:.0%}")
     return figure

@@ -262,7 +262,7 @@ def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
     middle = predicted.groupby(group).median()
     quartiles = realised.groupby(group).quantile([0.25, 0.5, 0.75]).unstack()
     shown = realised <= realised.quantile(SHOWN)
-    figure = Figure(figsize=(9, 4.6))
+    figure = Figure(figsize=(9, 5))
     axes = figure.subplots()
     cells = axes.hexbin(predicted[shown], realised[shown], gridsize=45, bins="log", cmap=SEQUENTIAL, mincnt=1)
     figure.colorbar(cells, ax=axes, label="samples (log scale)")
@@ -275,5 +275,5 @@ def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
     correlation = predicted.corr(realised, method="spearman")
     axes.set(title=f"Largest rise in the horizon: rank correlation {correlation:.2f}")
     axes.set(xlabel="predicted (%)", ylabel=f"realised (%), up to the {SHOWN:.1%} quantile")
-    axes.legend(loc="upper right", facecolor="white", frameon=True, framealpha=0.8)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure

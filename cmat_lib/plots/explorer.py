@@ -1,7 +1,7 @@
 """Explorer of page 06: price and attention through time, and one chosen moment with all that belongs to it.
 
 One Plotly figure with frames and a slider, so that it works in JupyterLab and in an exported page alike, without a
-kernel, a server or a network.
+kernel, a server or a network. Beside it `cmat_lib.plots.clicks.click_script` lets a click move the slider.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
         look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
         hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
-    views = {name: pd.DataFrame(values).groupby(stretch).mean().round(4) for name, values in lines.items()}  # (n, M)
+    views = {
+        name: pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4) for name, values in lines.items()
+    }  # (n, M)
     first = next(iter(views.values()))
     for place, token in enumerate(tokens):
         style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
@@ -151,6 +153,8 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "height": HEIGHT,
         "margin": {"t": 90, "b": 90, "l": 70, "r": 30},
         "hovermode": "closest",
+        "clickanywhere": True,
+        "meta": {"moments": [str(time) for time in wall_time(pd.DatetimeIndex([m.time for m in moments]))]},
         "xaxis": {
             "anchor": "y2",
             "title": "",

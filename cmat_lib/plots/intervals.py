@@ -66,7 +66,7 @@ def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confide
     matplotlib Figure
     """
     names = list(differences.index.unique("baseline"))
-    figure = Figure(figsize=(3.1 * len(metrics), 1.5 + 0.5 * len(names)))
+    figure = Figure(figsize=(max(8, 3.1 * len(metrics)), 1.5 + 0.5 * len(names)))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
@@ -74,7 +74,7 @@ def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confide
             table = differences.xs((scope, metric), level=("scope", "metric")).loc[names]
             _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
         axes.set_title(metric_name(metric), fontsize=11)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     _name_rows(panels[0], [f"model − {score_name(name)}" for name in names])
     _scope_legend(figure, "no difference")
     figure.suptitle(f"Paired differences, intervals of {confidence:.0%}", x=0.01, ha="left", weight="bold")

@@ -1,0 +1,37 @@
+"""``cmat doctor``: is everything here that a run needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Parameter file of a planned run: look at its data and memory too.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated."),
+    ] = None,
+) -> None:
+    """Check Python, packages, machine, folders, data, topology, model and notebook kernel; say how to mend each.
+
+    Exit code 1 if there is a problem; a warning is none. Takes half a minute.
+    """
+    from cmat_lib.cli import run_config
+    from cmat_lib.doctor import examine, one_line, worst
+
+    config = run_config(params, assignments, None) if params or assignments else None
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        print(f"{finding.state:<8} {finding.check:<16} {one_line(finding.text)}", flush=True)
+        if finding.mend:
+            print(f"{'':<25} mend: {finding.mend}", flush=True)
+    if (state := worst(findings)) == "problem":
+        print("\nThere are problems; the lines above say how to mend them.")
+        raise typer.Exit(1)
+    print("\nAll is well." if state == "ok" else "\nThis works; look at the warnings.")

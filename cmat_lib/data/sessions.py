@@ -1,0 +1,138 @@
+"""Markets that close: which missing candles are nights, weekends and holidays, and which are really missing.
+
+The calendar is read off the candles. A slot of the week, such as Monday 09:30 to 09:45, belongs to the session if the
+symbol has a candle there in at least half of its weeks, by the clock of `data.clock_zone`. A gap is a *regular closure*
+if no candle of a session is missing in it. A day without any candle is a holiday, and an early close is regular if it
+happens at the same hour on two days or more. All other gaps stay gaps. What is inferred is only where windows may run
+on; no price enters it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.errors import CmatError
+from cmat_lib.schema import DataConfig
+
+CLOSED = "closed_before"  # column: candles that are missing before this one because the market was closed
+MIN_WEEKS = 4
+LONGEST = pd.Timedelta(days=12)  # China's new year, with both weekends
+EARLY_CLOSES = 2
+MINUTE = 60 * 10**9
+DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
+
+
+class Closures(NamedTuple):
+    """Gaps of a symbol, judged.
+
+    Attributes
+    ----------
+    before : ndarray of int64, shape (T,)
+        Missing candles of the regular closure right before each candle; 0 where there is none.
+    absent : DatetimeIndex
+        Candles of the session that are missing.
+    """
+
+    before: np.ndarray
+    absent: pd.DatetimeIndex
+
+
+def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Closures:
+    """Regular closures of one symbol.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, length T
+        Candle opens (UTC), strictly ascending.
+    bar : Timedelta
+        Length of a candle.
+    zone : str
+        Time zone in which the session has the same hours all year.
+
+    Returns
+    -------
+    Closures
+        None are found in fewer than four weeks, or in a market that never closes.
+    """
+    opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
+    lengths = np.diff(opens) // step - 1  # (T − 1,) missing candles after each candle
+    gaps = np.flatnonzero(lengths > 0)
+    owner = np.repeat(np.arange(len(gaps)), lengths[gaps])  # gap of each missing candle
+    last = np.cumsum(lengths[gaps]) - 1
+    first = last - lengths[gaps] + 1
+    missing = opens[gaps][owner] + (np.arange(len(owner)) - first[owner] + 1) * step
+    minute, day = _local(missing, zone)
+    in_session, traded = _calendar(opens, zone)
+    sleeps = ~in_session[minute]
+    if not len(gaps) or not sleeps.any() or opens[-1] - opens[0] < MIN_WEEKS * WEEK_MINUTES * MINUTE:
+        return Closures(np.zeros(len(index), dtype=np.int64), pd.DatetimeIndex(missing, tz="UTC"))
+    lacking = ~sleeps & np.isin(day, traded)
+    regular = np.bincount(owner[lacking], minlength=len(gaps)) == 0
+    later = lacking & (day != day[first][owner])  # on another day than the gap's first
+    early = sleeps[last] & (np.bincount(owner[later], minlength=len(gaps)) == 0)
+    hour = minute[first] % DAY_MINUTES
+    regular |= early & (np.bincount(hour[early], minlength=DAY_MINUTES)[hour] >= EARLY_CLOSES)
+    regular &= lengths[gaps] * step <= LONGEST.value
+    before = np.zeros(len(index), dtype=np.int64)
+    before[gaps[regular] + 1] = lengths[gaps[regular]]
+    return Closures(before, pd.DatetimeIndex(missing[lacking & ~regular[owner]], tz="UTC"))
+
+
+def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
+    """Candles with the column ``closed_before``, by which windows, channels and labels run over regular closures.
+
+    Parameters
+    ----------
+    candles : DataFrame of T rows
+        Checked candles of one symbol.
+    bar : Timedelta
+    zone : str
+        See `find_closures`.
+    name : str
+        For the error message.
+
+    Raises
+    ------
+    CmatError
+        If there are gaps, but too few weeks to tell a calendar.
+    """
+    span = candles.index[-1] - candles.index[0]
+    if len(candles) * bar <= span and span < pd.Timedelta(weeks=MIN_WEEKS):
+        raise CmatError(
+            f"{name}: data.sessions: join reads the market's calendar off {MIN_WEEKS} weeks of candles or more, and "
+            f"these are {span.days} days; give more candles, or set data.sessions: continuous"
+        )
+    return candles.assign(**{CLOSED: find_closures(candles.index, bar, zone).before.astype(np.float64)})
+
+
+def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
+    """What to set if it is regular closures that cut the candles of a symbol into pieces; else nothing."""
+    weeks = (candles.index[-1] - candles.index[0]) / pd.Timedelta(weeks=1)
+    if data.sessions == "join":
+        left = len(find_closures(candles.index, data.bar, data.clock_zone).absent)
+        advice = "set data.clock_zone to the market's, or every change of the clocks makes gaps"
+        return f"{left} candles of its sessions are missing: {advice}" if left and data.clock_zone == "UTC" else ""
+    closures = (find_closures(candles.index, data.bar, data.clock_zone).before > 0).sum()
+    if closures < weeks / 2:
+        return ""
+    zone = "; also set data.clock_zone to the market's time zone" if data.clock_zone == "UTC" else ""
+    return (
+        f"The market closes ({closures} nights, weekends or holidays), and no window runs over a closure unless "
+        f"data.sessions: join says so{zone}"
+    )
+
+
+def _calendar(opens: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each minute of the week opens a candle of the session, (10080,) bool, and the days with candles."""
+    minute, day = _local(opens, zone)
+    weeks = (opens[-1] - opens[0]) / (WEEK_MINUTES * MINUTE)
+    return np.bincount(minute, minlength=WEEK_MINUTES) >= weeks / 2, np.unique(day)
+
+
+def _local(stamps: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
+    """Minute of the week and number of the day of moments, by the clock of a zone, (n,) each."""
+    local = pd.DatetimeIndex(stamps, tz="UTC").tz_convert(zone).tz_localize(None).as_unit("ns").asi8 // MINUTE
+    return (local + 3 * DAY_MINUTES) % WEEK_MINUTES, local // DAY_MINUTES  # 1970-01-01 was a Thursday

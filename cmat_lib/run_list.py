@@ -1,0 +1,129 @@
+"""What runs there are in a folder, by what their folders hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cmat_lib.config import load_config
+from cmat_lib.errors import CmatError
+from cmat_lib.files import is_worked_on
+from cmat_lib.run import STAGE_NAMES, Run
+
+SCORES = ("base_rate", "auc", "auc_low", "auc_high", "auc_within", "auc_within_low", "auc_within_high")
+COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCORES)
+MODEL = "probability"
+
+
+def list_runs(folder: Path) -> pd.DataFrame:
+    """One row per run folder directly in `folder`, by name.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    DataFrame
+        ``run``; ``status``, see `run_status`; ``stages``, those that have a record, as ``1-5``; ``finished``, when the
+        last of them ended (UTC); ``data``, ``fusion``, ``seed``; of the test part and empty before stage 05:
+        ``base_rate``, and ROC-AUC with its interval, pooled (``auc``, ``auc_low``, ``auc_high``) and within symbols
+        (``auc_within`` and so on).
+
+    Raises
+    ------
+    CmatError
+        If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CmatError(f"{folder}: no such folder; name the one that holds run folders, such as outputs")
+    rows = [
+        _row(path)
+        for path in sorted(folder.iterdir())
+        if any((path / part).is_dir() for part in ("stages", "notebooks"))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": path.name}
+    try:
+        run = Run(load_config(path / "params.yaml", {"run_dir": str(path)}), STAGE_NAMES[-1])
+    except CmatError:  # no stage has ended yet, or another version wrote them
+        return row | {"status": _first_status(path) or "unreadable"}
+    records = {stage: run.record(stage) for stage in STAGE_NAMES}
+    there = {stage: record for stage, record in records.items() if record}
+    row |= {"status": run_status(run), "stages": _stages(list(there)), "data": _data(run), "seed": run.config.seed}
+    row |= {"finished": max((record["finished"] for record in there.values()), default=None)}
+    return row | {"fusion": run.config.fusion.fusion_type} | _headline(run, "05_evaluation" in there)
+
+
+def run_status(run: Run) -> str:
+    """State of a run.
+
+    Returns
+    -------
+    str
+        ``running`` (a process holds the folder), ``failed NN`` (page NN did not reach its end), ``stale NN`` (from
+        stage NN on, results were made with other parameters, input files or code), ``no data`` (the candle files are
+        gone, so nothing can be checked), ``finished`` (all six), ``sweep`` (the folder of `cmat sweep`), else
+        ``unfinished``.
+    """
+    if status := _first_status(run.folder):
+        return status
+    try:
+        run.fingerprint()
+    except CmatError:
+        return "no data"
+    open_stage = next((stage for stage in STAGE_NAMES if not run.is_finished(stage)), None)
+    if open_stage is None:
+        return "finished"
+    left = [stage for stage in STAGE_NAMES[STAGE_NAMES.index(open_stage) :] if run.record(stage) is not None]
+    if left:
+        return f"stale {_number(left[0])}"
+    return "sweep" if run.path("journal.log").is_file() else "unfinished"
+
+
+def _first_status(folder: Path) -> str | None:
+    """What needs no parameters to be seen: somebody works here, or a page did not reach its end."""
+    if is_worked_on(folder):
+        return "running"
+    pages = [stage for stage in STAGE_NAMES if (folder / f"notebooks/{stage}.ipynb").is_file()]
+    # The runner removes both before a page starts and writes the second when the page has ended well.
+    cut = next((stage for stage in pages if not (folder / f"report/{stage}.html").is_file()), None)
+    return f"failed {_number(cut)}" if cut else None
+
+
+def _number(stage: str) -> str:
+    return stage.split("_")[0]
+
+
+def _stages(names: list[str]) -> str:
+    """``1-5``, ``1-4 6`` or ``none``."""
+    spans: list[list[int]] = []
+    for number in (int(_number(name)) for name in names):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans) or "none"
+
+
+def _data(run: Run) -> str:
+    data = run.config.data
+    try:
+        symbols = run.read_json("data/data.json")["symbols"]
+    except (OSError, ValueError):
+        symbols = data.symbols or []
+    named = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3} more" if len(symbols) > 3 else "")
+    return f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"
+
+
+def _headline(run: Run, is_evaluated: bool) -> dict[str, float]:
+    if not is_evaluated:
+        return {}
+    scores = pd.DataFrame(run.read_json("metrics.json")["scores"]).set_index(["score", "scope", "metric"]).loc[MODEL]
+    pooled, within = (scores.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
+    return dict(zip(SCORES, [scores.loc[("pooled", "base_rate"), "value"], *pooled, *within], strict=True))

@@ -1,0 +1,93 @@
+"""`cmat runs`: every state a run can be in, told from its folder."""
+
+import json
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from cmat_lib.cli import main
+from cmat_lib.errors import CmatError
+from cmat_lib.files import is_worked_on, working_in
+from cmat_lib.run_list import list_runs
+
+
+@pytest.fixture(scope="module")
+def folder(smoke, tmp_path_factory):
+    """Copies of one finished run (without its large pages), each with something done to it."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("whole", "changed", "cut", "until4", "lost"):
+        skip = shutil.ignore_patterns("figures", "[0-9]*.ipynb", "[0-9]*.html")
+        shutil.copytree(smoke[0] / "run", folder / name, ignore=skip)
+    params = yaml.safe_load((folder / "changed/params.yaml").read_text())
+    params["training"]["epochs"] = 1
+    (folder / "changed/params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "cut/stages/05_evaluation.json").unlink()
+    (folder / "cut/stages/06_attention_visualization.json").unlink()
+    (folder / "cut/notebooks/05_evaluation.ipynb").write_text("{}")
+    for stage in ("05_evaluation", "06_attention_visualization"):
+        (folder / f"until4/stages/{stage}.json").unlink()
+    params = yaml.safe_load((folder / "lost/params.yaml").read_text())
+    params["data"]["data_dir"] = str(folder / "nowhere")
+    (folder / "lost/params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "early/notebooks").mkdir(parents=True)
+    (folder / "early/notebooks/01_data_prep.ipynb").write_text("{}")
+    (folder / "cache").mkdir()
+    for record in folder.glob("*/stages/0[1-6]*.json"):  # the figures were left out of the copies
+        content = json.loads(record.read_text())
+        content["artefacts"] = {k: v for k, v in content["artefacts"].items() if not k.startswith("figures")}
+        record.write_text(json.dumps(content))
+    return folder
+
+
+def test_states(folder):
+    runs = list_runs(folder).set_index("run")
+    assert runs["status"].to_dict() == {
+        "whole": "finished",
+        "changed": "stale 04",
+        "cut": "failed 05",
+        "until4": "unfinished",
+        "lost": "no data",
+        "early": "failed 01",
+    }
+    assert runs.loc["whole", "stages"] == "1-6" and runs.loc["until4", "stages"] == "1-4"
+    with working_in(folder / "until4"):
+        assert list_runs(folder).set_index("run").loc["until4", "status"] == "running"
+    assert list_runs(folder).set_index("run").loc["until4", "status"] == "unfinished"
+
+
+def test_headline_is_that_of_the_metrics(folder, smoke):
+    row = list_runs(folder).set_index("run").loc["whole"]
+    scores = json.loads((smoke[0] / "run/metrics.json").read_text())["scores"]
+    wanted = {(s["scope"], s["metric"]): s for s in scores if s["score"] == "probability"}
+    auc = wanted["pooled", "roc_auc"]
+    assert [row["auc"], row["auc_low"], row["auc_high"]] == [auc["value"], auc["low"], auc["high"]]
+    assert row["auc_within"] == wanted["within", "roc_auc"]["value"]
+    assert row["base_rate"] == wanted["pooled", "base_rate"]["value"]
+    assert pd.isna(list_runs(folder).set_index("run").loc["until4", "auc"])
+
+
+def test_command_and_csv(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cmat", "runs", str(folder), "--csv", str(tmp_path / "runs.csv")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert "stale 04" in out and " to " in out
+    assert pd.read_csv(tmp_path / "runs.csv")["run"].tolist() == sorted(list_runs(folder)["run"])
+
+
+def test_no_folder_is_an_error(tmp_path):
+    with pytest.raises(CmatError, match="no such folder"):
+        list_runs(tmp_path / "nowhere")
+
+
+def test_a_held_folder_refuses_a_second_worker(tmp_path):
+    assert not is_worked_on(tmp_path)
+    with working_in(tmp_path):
+        assert is_worked_on(tmp_path)
+        with pytest.raises(CmatError, match="another process works here"), working_in(tmp_path):
+            pass
+    assert not is_worked_on(tmp_path)
