@@ -84,6 +84,19 @@ def test_a_clean_run_has_no_finding(clean):
     assert [name for name, report in reports.items() if report.skipped] == ["predictions"]
 
 
+def test_a_market_that_closes_is_clean(build, tmp_path):
+    """Windows, labels and channels run over nights; the file has lost one session."""
+    days = pd.bdate_range("2024-01-02", periods=160).delete(70)
+    times = pd.DatetimeIndex([day + pd.Timedelta(hours=hour) for day in days for hour in range(9, 16)])
+    rng = np.random.default_rng(0)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.006, len(times))))
+    prices = {"open": close, "high": close * 1.003, "low": close * 0.997, "close": close}
+    candles = pd.DataFrame({"timestamp": times, **prices, "volume": rng.lognormal(size=len(times))})
+    candles.drop(candles.index[3]).to_parquet(tmp_path / "AAPL.parquet")
+    subject = build(data={"data_dir": str(tmp_path), "sessions": "join"})
+    assert len(subject.samples) > 100 and not found(subject)
+
+
 def test_the_rows_looked_at_have_those_around_the_gap(clean):
     clean = replace(clean, rows=20)
     candles = clean.candle_rows[clean.candle_rows["symbol"] == "SYNB"]["local_row"]

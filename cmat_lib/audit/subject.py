@@ -27,58 +27,61 @@ SHARE_OF_SPREAD = 1e-5
 SPREAD_ROWS = 10_000
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
+# A finished stage is skipped as long as parameters and files are the same; it does not notice changed functions.
+AGAIN = "then make the run in a new folder (cmat run ... --run-dir)."
+
 # Cause of a finding -> what it means, and what to do about it.
 CAUSES = {
     "future": (
         "The value changes when the candles after its row are taken away: it reads the future, and every score of this "
         "run flatters.",
-        "Make the function read its own row and earlier ones only (a shift must be positive), then run again from 01.",
+        f"Make the function read its own row and earlier ones only (a shift must be positive), {AGAIN}",
     ),
     "label": (
-        "The value follows a column that is made from the future (trigger, max_pct, oracle_probability), or the label.",
-        "Take the input out of data.channels or complexity.indicators, or stop it from reading that column.",
+        "The value follows a column that is made from the future (trigger, max_pct, oracle_probability).",
+        f"Stop the function from reading that column, or take it out of the parameters, {AGAIN}",
     ),
     "look_back": (
-        "The value needs more candles than its channel declares: windows, gaps and `cmat predict` rely on the "
+        "The value needs more candles than its channel declares; windows, gaps and cmat predict rely on the "
         "declaration. A channel that depends on the price level reads the symbol's first candle.",
-        "Raise the look_back in CHANNELS to what the function reads, then run again from 01.",
+        f"Raise the look-back in CHANNELS to what the function reads, {AGAIN}",
     ),
     "window": (
         "The feature was made from another window than the declared candles up to its row.",
-        "Correct what cuts the windows, `cmat cache clean`, then run again from 02.",
+        f"Correct what cuts the windows, cmat cache clean, {AGAIN}",
     ),
     "batch": (
         "The indicator's value depends on the other windows that are computed with it, later ones among them.",
-        "Make each row of the result depend on its own row of returns only, `cmat cache clean`, then run again.",
+        f"Make each row of the result depend on its own row of returns only, cmat cache clean, {AGAIN}",
     ),
     "stored": (
         "The stored value is not what today's code makes of the run's own candles: the code has changed since, a cache "
         "was trusted that holds something else, or the file was altered.",
-        "Run again from the stage that wrote the value (`cmat run --from`); features after `cmat cache clean`.",
+        f"If it is a feature of windows, cmat cache clean; {AGAIN}",
     ),
     "border": (
         "The row's label ends after the next part has begun: the part before knows what the part after is asked.",
-        "Purge such rows (`cmat_lib.data.splits.assign_parts` does), then run again from 02.",
+        f"Purge such rows, as assign_parts in cmat_lib/data/splits.py does, {AGAIN}",
     ),
     "embargo": (
         "The row's inputs reach back into an earlier stretch of a part that it must not know.",
-        "Leave out rows until their inputs lie behind that stretch, then run again from 02.",
+        f"Leave out the rows whose inputs do not lie behind that stretch, as assign_parts does, {AGAIN}",
     ),
     "overlap": (
         "The row is in a part to which the fold gives another time, or it has no label.",
-        "Split by time, all symbols at once, then run again from 02.",
+        f"Split by time, all symbols at once, {AGAIN}",
     ),
     "scaler": (
         "Centre or scale is not that of the training rows: the inputs carry knowledge of other rows.",
-        "Fit scalers on the rows whose part is train, then run again from 02.",
+        f"Fit scalers on the rows whose part is train, {AGAIN}",
     ),
     "suspicious": (
-        "This input alone ranks the triggers of the test part better than any honest one could.",
-        "Find out how it knows; if it is made from a column of the files, that column may be made from the future.",
+        "This input alone ranks the triggers of the test part better than any honest one could, or is a label.",
+        "Find out how it knows; a column of the candle files that it reads may be made from the future.",
     ),
     "prediction": (
         "The stored model, given the candles up to the row alone, does not say what the run says.",
-        "Train and evaluate again (`cmat run --from 04`); if it stays, an input knows more than those candles.",
+        "If no other check has a finding, the model or the predictions were replaced: train and evaluate again.",
     ),
 }
 
