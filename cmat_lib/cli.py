@@ -16,6 +16,7 @@ import typer
 
 from cmat_lib import __version__
 from cmat_lib.cli_ablate import ablate
+from cmat_lib.cli_audit import audit
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_doctor import doctor
@@ -37,12 +38,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help=__doc__,
+    help="Three views of a market, fused by attention.",
     epilog=MAIN_EPILOG,
 )
-app.add_typer(cache_app, name="cache")
-for _command in (sweep, runs, compare, ablate, download, predict, export, doctor):
-    app.command(epilog=examples(_command.__name__))(_command)
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -234,3 +232,8 @@ def schema(
     if defaults:
         write_text(folder / "default.yaml", commented_defaults())
         print(folder / "default.yaml")
+
+
+for _command in (sweep, runs, compare, ablate, download, predict, export, audit, doctor):
+    app.command(epilog=examples(_command.__name__))(_command)
+app.add_typer(cache_app, name="cache")

@@ -33,6 +33,7 @@ EXAMPLES = {
         "cmat predict --run outputs/demo --data-dir /path/to/candles --output predictions.csv --follow",
     ),
     "export": ("cmat export --run outputs/demo --output model.pt2",),
+    "audit": ("cmat audit outputs/demo", "cmat audit outputs/demo --rows 1000 --seed 1"),
     "doctor": ("cmat doctor", "cmat doctor --params params/crypto_15m.yaml --set data.data_dir=/path/to/candles"),
     "schema": ("cmat schema", "cmat schema --defaults"),
     "cache build": ("cmat cache build --params params/demo.yaml",),

@@ -164,13 +164,11 @@ def check_folders(config: Config) -> Iterator[Finding]:
 
 def check_data(config: Config) -> Iterator[Finding]:
     """The candles as page 01 would find them."""
-    from cmat_lib.data.candles import window_ends
-    from cmat_lib.data.panel import needed_candles, too_few_candles
+    from cmat_lib.data.panel import check_length
     from cmat_lib.stages import audit_candles, load_candles
 
     for symbol, candles in load_candles(config).items():
-        if not len(window_ends(candles.index, config.data.bar, needed_candles(config))):
-            raise too_few_candles(symbol, candles, config)
+        check_length(symbol, candles, config)
     table = audit_candles(config)
     span = f"{table['from'].min():%Y-%m-%d} to {table['to'].max():%Y-%m-%d}"
     source = config.data.data_dir or "synthetic market"

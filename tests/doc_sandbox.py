@@ -30,6 +30,18 @@ STAND_INS = {
     "stocks_1h": {"data": {"data_dir": "stocks", "sessions": "join", "clock_zone": "America/New_York"}},
 }
 
+LOCAL_EXCHANGE = """
+_open_exchange = open_exchange
+
+
+def open_exchange(name):
+    exchange = _open_exchange(name)
+    exchange.enableRateLimit = False
+    for part in ("public", "fapiPublic", "dapiPublic"):
+        exchange.urls["api"][part] = "{url}/" + part
+    return exchange
+"""
+
 
 def blocks(page: Path) -> list[tuple[str, str | None, str]]:
     """Fenced blocks of a page: language, title, text."""
@@ -37,10 +49,10 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
 
 
 class Sandbox:
-    """The copied project in `folder`."""
+    """The copied project in `folder`; its downloads come from the local server at the address `exchange`."""
 
-    def __init__(self, folder: Path, server: str | None = None):
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, exchange: str):
+        self.folder = folder
         for name in COPIED:
             source = project_root() / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -48,6 +60,7 @@ class Sandbox:
         self._parameters()
         self._programs()
         self._data()
+        self.append("cmat_lib/data/exchange.py", LOCAL_EXCHANGE.format(url=exchange))
 
     def run(self, script: str) -> subprocess.CompletedProcess:
         """A block of commands, as a reader would paste it, with this project's programs first on the PATH."""
@@ -58,8 +71,6 @@ class Sandbox:
             "PYTHONPATH": str(self.folder),
             "OMP_NUM_THREADS": "1",
         }
-        if self.server:
-            environment["CMAT_STAND_IN_EXCHANGE"] = self.server
         command = ["bash", "-euo", "pipefail", "-c", text]
         options = {"capture_output": True, "text": True, "timeout": 900}
         return subprocess.run(command, cwd=self.folder, env=environment, **options)

@@ -2,9 +2,11 @@
 
 import re
 
+import pandas as pd
 import pytest
 import yaml
 from doc_sandbox import Sandbox, blocks
+from exchange_server import Binance, serving
 
 from cmat_lib.config import project_root
 
@@ -16,10 +18,18 @@ def name_of(page):
     return str(page.relative_to(project_root()))
 
 
+@pytest.fixture
+def exchange():
+    """Address of a local Binance with two months of candles."""
+    start, end = (int(pd.Timestamp(day, tz="UTC").timestamp() * 1000) for day in ("2024-01-01", "2024-03-01"))
+    with serving(Binance(now=end, listed=start)) as state:
+        yield state.url
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
-def test_every_command_works(page, tmp_path):
-    sandbox = Sandbox(tmp_path)
+def test_every_command_works(page, tmp_path, exchange):
+    sandbox = Sandbox(tmp_path, exchange)
     for language, title, text in blocks(page):
         if language == "python" and title:
             sandbox.append(title, text)

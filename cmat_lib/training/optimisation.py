@@ -55,17 +55,26 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
     -------
     MultiTaskLoss
         On the CPU.
+
+    Raises
+    ------
+    CmatError
+        If a target is the same in every training row.
     """
     training = config.training
     rows = panel.samples[panel.samples["part"] == "train"]
     auxiliary = rows[list(AUXILIARY_TARGETS) if config.model.auxiliary_head else []]
     base_rate = rows["trigger"].mean()
     clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
+    clipped = rows["max_pct"].clip(upper=clip)
+    for name, target in {"max_pct": clipped, **auxiliary}.items():
+        if not target.std() > 0:
+            raise CmatError(f"{name} is the same in every row of the train part; check prices and label columns")
     weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
     return MultiTaskLoss(
         gamma=training.focal_gamma,
         positive_weight=float(weight),
-        max_pct_std=float(rows["max_pct"].clip(upper=clip).std()),
+        max_pct_std=float(clipped.std()),
         max_pct_clip=float(clip),
         task_weighting=training.task_weighting,
         trigger_weight=training.trigger_weight,

@@ -1,0 +1,82 @@
+"""Predictions of the run against the stored model on candles cut at the row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.audit.subject import Finding, Report, Subject
+from cmat_lib.evaluation.calibration import apply_calibration
+from cmat_lib.prediction import Predictor
+from cmat_lib.training.checkpoint import load_checkpoint
+
+SHARE_OF_ROWS = 10  # a score costs ten times what a feature does
+# The run keeps channels in float32 and computes in it, the predictor in float64. Measured: 1e-6 in the raw probability
+# on a CPU. A GPU's TF32 products have 10 bits, 1e-3.
+TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}
+
+
+def check_predictions(subject: Subject) -> Report:
+    """Scores of chosen rows by ``best_model.pt`` from their history alone, and the calibration of all rows."""
+    if not subject.has("05_evaluation"):
+        missing = "04_training" if not subject.has("04_training") else "05_evaluation"
+        return Report(f"stage {missing} is not finished", skipped=True)
+    stored = subject.run.read_frame("predictions.parquet")
+    path = subject.run.model_folder / "best_model.pt"
+    results = subject.run.read_json(f"{subject.config.logging.save_dir}/training_results.json")
+    tolerance = TOLERANCE[results["device"].partition(":")[0]]
+    predictor = Predictor(path, "cpu")
+    rows = _choose(subject, stored)
+    again = pd.concat([_score(subject, predictor, place) for place in rows.itertuples()], ignore_index=True)
+    findings = [
+        *_differing(rows, again, "raw_probability", tolerance),
+        *_differing(rows, again, "predicted_max_pct", tolerance * max(1.0, stored["max_pct"].std())),
+        *_calibrated(stored, load_checkpoint(path)["calibration"]),
+    ]
+    return Report(
+        f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}", findings
+    )
+
+
+def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each symbol, the last one of the test part among them."""
+    rng = np.random.default_rng(subject.seed)
+    chosen = []
+    for _, frame in stored.groupby("symbol", sort=False):
+        count = min(len(frame), -(-subject.rows // SHARE_OF_ROWS))
+        numbers = rng.choice(len(frame) - 1, count - 1, replace=False) if count > 1 else []
+        chosen.append(frame.sort_values("timestamp").iloc[[*sorted(numbers), -1]])
+    return pd.concat(chosen, ignore_index=True)
+
+
+def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame:
+    """Score of one row from its declared history, label columns changed; no row if its history has a gap."""
+    end = subject.end(place.symbol, place.timestamp)
+    window = subject.hidden[place.symbol].iloc[end - predictor.history : end]
+    return predictor.scores({place.symbol: window})
+
+
+def _differing(rows: pd.DataFrame, again: pd.DataFrame, column: str, tolerance: float) -> Iterator[Finding]:
+    keys = ["symbol", "timestamp"]
+    both = rows[[*keys, column]].merge(again[[*keys, column]], on=keys, how="left", suffixes=("", "_again"))
+    away = (both[column] - both[f"{column}_again"]).abs()
+    wrong = both[~(away <= tolerance)].sort_values("timestamp")
+    if len(wrong):
+        first = wrong.iloc[0]
+        detail = f"{len(wrong)} of {len(both)} rows differ, by up to {away.max():.2g}"
+        yield Finding(
+            "prediction", column, first["symbol"], first["timestamp"], first[column], first[f"{column}_again"], detail
+        )
+
+
+def _calibrated(stored: pd.DataFrame, calibration: dict) -> Iterator[Finding]:
+    """Probabilities must be the stored calibration of the raw ones, in every row."""
+    again = apply_calibration(stored["raw_probability"], calibration)
+    wrong = stored.assign(again=again)[np.abs(stored["probability"] - again) > 1e-9].sort_values("timestamp")
+    if len(wrong):
+        first = wrong.iloc[0]
+        detail = f"{len(wrong)} of {len(stored)} rows are not the model's calibration of their raw probability"
+        values = first["probability"], first["again"]
+        yield Finding("stored", "probability", first["symbol"], first["timestamp"], *values, detail)

@@ -1,0 +1,87 @@
+"""Scalers against medians and interquartile ranges of the training rows, taken anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cmat_lib.audit.subject import SHARE_OF_SPREAD, Finding, Report, Subject
+from cmat_lib.data.splits import PARTS
+from cmat_lib.schema import PRICE_CHANNELS
+from cmat_lib.tda.features import feature_names
+from cmat_lib.training.checkpoint import load_checkpoint
+
+Statistics = dict[str, np.ndarray]  # "center" and "scale", shape (features,) each
+
+# Rows that scalers are fitted on by mistake, to name them: what is said -> parts, None for every sample.
+OTHER_ROWS = {
+    "all samples": None,
+    "all four parts": PARTS,
+    "train and stop": PARTS[:2],
+    "train, stop and calibrate": PARTS[:3],
+    "test": PARTS[3:],
+}
+
+
+def check_scalers(subject: Subject) -> Report:
+    """``data/scalers.json`` and the scalers in ``best_model.pt``."""
+    scalers = {"scalers.json": subject.run.read_json("data/scalers.json")}
+    if subject.has("04_training"):
+        scalers["best_model.pt"] = load_checkpoint(subject.run.model_folder / "best_model.pt")["scalers"]
+    names = _names(subject)
+    findings = [f for file, stored in scalers.items() for group in names for f in _check(subject, file, group, stored)]
+    return Report(f"{sum(map(len, names.values()))} inputs in {' and '.join(scalers)}", findings)
+
+
+def _names(subject: Subject) -> dict[str, list[str]]:
+    config = subject.config
+    return {
+        "ohlcv": config.data.channel_names,
+        "tda": feature_names(config.tda),
+        "complexity": config.complexity.names,
+    }
+
+
+def _check(subject: Subject, file: str, group: str, scalers: dict[str, Any]) -> Iterator[Finding]:
+    """One finding for a group of inputs: the feature that is furthest off, and whose statistics these are."""
+    stored = {key: np.asarray(scalers[group][key], np.float64) for key in ("center", "scale")}
+    right = _statistics(subject, group, PARTS[:1])
+    wrong = _wrong(stored, right)
+    if not wrong.any():
+        return
+    away = np.abs(stored["center"] - right["center"]) + np.abs(stored["scale"] - right["scale"])
+    worst = int(np.argmax(np.where(wrong, away / right["scale"], -1)))
+    texts = [f"center {s['center'][worst]:.6g}, scale {s['scale'][worst]:.6g}" for s in (stored, right)]
+    whose = [what for what, parts in OTHER_ROWS.items() if not _wrong(stored, _statistics(subject, group, parts)).any()]
+    detail = f"{file}: {wrong.sum()} of {len(wrong)} {group} inputs differ; "
+    detail += f"these are the statistics of {whose[0]}" if whose else "they are not those of other parts either"
+    yield Finding("scaler", _names(subject)[group][worst], "", None, *texts, detail)
+
+
+def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
+    """Features whose centre or scale is off, in units of the right scale, (features,) bool."""
+    allowed = SHARE_OF_SPREAD * (right["scale"] + np.abs(right["center"]))
+    return np.any([np.abs(stored[key] - right[key]) > allowed for key in ("center", "scale")], axis=0)
+
+
+def _statistics(subject: Subject, group: str, parts: tuple[str, ...] | None) -> Statistics:
+    """Median and interquartile range of the inputs at the samples of some parts; a range of 0 counts as 1."""
+    chosen = np.ones(len(subject.samples), bool) if parts is None else subject.samples["part"].isin(parts).to_numpy()
+    if group != "ohlcv":
+        return _robust(getattr(subject, group)[chosen])
+    rows, names = subject.samples["row"].to_numpy()[chosen], subject.config.data.channel_names
+    found = _robust(subject.channels[rows])
+    prices = [column for column, name in enumerate(names) if name in PRICE_CHANNELS]
+    if prices:
+        close = subject.channels[:, names.index("log_close")]
+        change = close[rows] - close[rows - subject.config.data.sequence_length + 1]
+        found["center"][prices], found["scale"][prices] = 0.0, _robust(change[:, None])["scale"]
+    return found
+
+
+def _robust(values: np.ndarray) -> Statistics:
+    low, center, high = np.percentile(np.asarray(values, np.float64), [25, 50, 75], axis=0)
+    scale = high - low
+    return {"center": center, "scale": np.where(scale < 10 * np.finfo(np.float64).eps, 1.0, scale)}

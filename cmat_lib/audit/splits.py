@@ -1,0 +1,85 @@
+"""The split from first principles: what a part knows, in time, whatever function made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.audit.subject import Finding, Report, Subject
+from cmat_lib.data.panel import longest_look_back
+from cmat_lib.data.splits import PARTS, Span, split_spans
+
+
+def check_split(subject: Subject) -> Report:
+    """Parts in the fold's order of time, no label that ends in the next part, no input from a part not to be known."""
+    samples = _with_input_start(subject)
+    samples = samples[samples["part"].isin(PARTS)].sort_values("close_time", kind="stable")
+    spans = split_spans(subject.market, subject.config.data)
+    findings = [*_places(samples, spans), *_unlabelled(samples)]
+    stretches = [(span.part, _inside(samples, span)) for span in spans]
+    stretches = [(part, frame) for part, frame in stretches if len(frame)]
+    findings += [*_borders(stretches), *_embargo(stretches)]
+    return Report(f"{len(samples):,} samples in {len(stretches)} stretches of time", findings)
+
+
+def _with_input_start(subject: Subject) -> pd.DataFrame:
+    """Samples with the open of the oldest candle that an input reads, found by their time."""
+    parts = []
+    for symbol, frame in subject.samples.groupby("symbol", sort=False):
+        index = subject.market[symbol].index
+        first = index.searchsorted(frame["timestamp"], side="right") - longest_look_back(subject.config)
+        parts.append(frame.assign(input_start=index[np.maximum(first, 0)]))
+    return pd.concat(parts)
+
+
+def _inside(samples: pd.DataFrame, span: Span) -> pd.DataFrame:
+    close = samples["close_time"]
+    return samples[(samples["part"] == span.part) & (close >= span.start) & (close < span.end)]
+
+
+def _places(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
+    """Rows that lie outside the time that the fold gives to their part."""
+    close, allowed = samples["close_time"], np.zeros(len(samples), dtype=bool)
+    for span in spans:
+        allowed |= ((samples["part"] == span.part) & (close >= span.start) & (close < span.end)).to_numpy()
+    for part, rows in samples[~allowed].groupby("part", sort=False):
+        times = "; ".join(
+            f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}" for span in spans if span.part == part
+        )
+        yield _finding("overlap", part, rows, f"close {rows['close_time'].iloc[0]:%Y-%m-%d %H:%M}", times)
+
+
+def _unlabelled(samples: pd.DataFrame) -> Iterator[Finding]:
+    for part, rows in samples[samples["label_end"].isna()].groupby("part", sort=False):
+        yield _finding("overlap", part, rows, "no label", "left out")
+
+
+def _borders(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
+    """Rows whose label ends after the next stretch's first close."""
+    for (part, rows), (other, later) in pairwise(stretches):
+        first = later["close_time"].min()
+        late = rows[rows["label_end"] > first]
+        if len(late):
+            end = f"label ends {late['label_end'].iloc[0]:%Y-%m-%d %H:%M}"
+            yield _finding("border", part, late, end, f"{other} begins {first:%Y-%m-%d %H:%M}")
+
+
+def _embargo(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
+    """Rows whose inputs reach into an earlier stretch of a part of higher order."""
+    for number, (part, rows) in enumerate(stretches):
+        barred = [(other, frame) for other, frame in stretches[:number] if PARTS.index(other) > PARTS.index(part)]
+        if not barred:
+            continue
+        known_at = max(frame["label_end"].max() for _, frame in barred)
+        near = rows[rows["input_start"] < known_at]
+        if len(near):
+            begin = f"inputs from {near['input_start'].iloc[0]:%Y-%m-%d %H:%M}"
+            yield _finding("embargo", part, near, begin, f"{barred[-1][0]} known until {known_at:%Y-%m-%d %H:%M}")
+
+
+def _finding(cause: str, part: str, rows: pd.DataFrame, stored: str, recomputed: str) -> Finding:
+    row = rows.iloc[0]
+    return Finding(cause, f"part {part}", row["symbol"], row["timestamp"], stored, recomputed, f"{len(rows)} rows")
