@@ -60,14 +60,14 @@ def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], No
     for stage in stages:
         run = Run(config, stage)
         page = run.path(f"notebooks/{stage}.ipynb")
-        if not again and run.is_finished(stage) and page.is_file():
+        html = run.path(f"report/{stage}.html")  # written last: without it the page did not reach its end
+        if not again and run.is_finished(stage) and page.is_file() and html.is_file():
             say(f"{stage:<29} up to date")
             continue
         again = True  # what follows was made from what this stage is about to replace
         for name in run.damaged(stage):
             say(f"{stage}: {name} is missing or cut short; it is made again")
         started = time.perf_counter()
-        html = run.path(f"report/{stage}.html")
         for path in (page, html):
             make_folder(path.parent)
             path.unlink(missing_ok=True)  # an old page must not pass for one that failed

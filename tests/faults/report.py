@@ -1,6 +1,6 @@
 """Writes the table of faults and outcomes into docs/reliability.md.
 
-    python -m pytest tests/faults --junitxml=faults.xml
+    python -m pytest tests/faults -o junit_family=xunit1 --junitxml=faults.xml
     python tests/faults/report.py faults.xml
 
 Several files may be given; the table says what their tests have seen.
