@@ -135,7 +135,7 @@ def test_logging_does_not_change_what_a_run_is(tmp_path):
 
 
 def test_a_run_that_was_logged_by_half_is_logged_again(server, tmp_path, monkeypatch):
-    def lost(*_):
+    def lost(*_, **__):
         raise OSError("connection reset")
 
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="connection reset"):
