@@ -14,6 +14,7 @@ import pytest
 from exchange_server import MINUTES, Binance, kline, serving
 
 from cmat_lib import cli
+from cmat_lib.cli_download import _summary
 from cmat_lib.data import exchange as module
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.download_file import DownloadFile
