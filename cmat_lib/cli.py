@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ from cmat_lib.files import write_text
 from cmat_lib.grid import check_folders, grid_members
 from cmat_lib.run import select_stages
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # wherever a library met them
+
 app = typer.Typer(
     add_completion=True,
     no_args_is_help=True,
@@ -55,6 +58,13 @@ def main() -> None:
         app()
     except CmatError as error:
         _complain(str(error), everywhere=isinstance(error, LocalError))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _complain(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room, and run the command again"
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted")

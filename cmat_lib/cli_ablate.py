@@ -30,6 +30,8 @@ def ablate(
     """
     from cmat_lib.ablation import choose_rows, run_ablation
     from cmat_lib.cli import run_config
+    from cmat_lib.config import resolve_path
+    from cmat_lib.run_lock import working_in
     from cmat_lib.stage_training import prepare_features
 
     config = run_config(params, assignments, run_dir)
@@ -37,8 +39,9 @@ def ablate(
     numbers = _folds(folds, config.data.fold_count)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
     say = partial(print, flush=True)
-    run = prepare_features(config, say)
-    folder = run_ablation(config, run, chosen, seeds, numbers, say)
+    with working_in(resolve_path(config.run_dir)):
+        run = prepare_features(config, say)
+        folder = run_ablation(config, run, chosen, seeds, numbers, say)
     print(_text(folder))
     print(f"tables and pictures: {folder}")
 

@@ -161,6 +161,8 @@ def _explain(item: dict[str, Any]) -> str:
     place = [str(part) for part in item["loc"] if not (isinstance(part, str) and "[" in part)]
     key = ".".join(place)
     if item["type"] == "extra_forbidden":
+        place = [str(part) for part in item["loc"]]  # the user's own words, brackets and all
+        key = ".".join(place)
         return f"unknown {'key' if len(place) > 1 else 'section'} '{key}'{_nearest(place)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":

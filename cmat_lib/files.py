@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cmat_lib.errors import CmatError
-
-LOCK_NAME = ".lock"
 
 
 @contextmanager
@@ -34,7 +30,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     CmatError
-        If the folder cannot be made or written to.
+        If the folder cannot be made or written to, or the block fails to write, as on a full disk.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -50,6 +46,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp is private by design; results are not
         os.replace(temporary, path)
+    except OSError as error:
+        raise unwritten(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,42 +66,15 @@ def make_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-@contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Hold a folder while the block runs; the hold ends with the process, however that ends.
-
-    Raises
-    ------
-    CmatError
-        If another process holds it, or it cannot be made.
-    """
-    make_folder(folder)
-    try:
-        with _folder_lock(folder):
-            yield
-    except Timeout:
-        raise CmatError(f"{folder}: another process works here; wait for it, or choose another run folder") from None
-
-
-def is_worked_on(folder: Path) -> bool:
-    """Whether a process holds a folder by `working_in`."""
-    if not (folder / LOCK_NAME).exists():
-        return False
-    try:
-        with _folder_lock(folder):
-            return False
-    except Timeout:
-        return True
-
-
-def _folder_lock(folder: Path) -> FileLock:
-    return FileLock(folder / LOCK_NAME, timeout=0)
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def unwritten(path: Path, error: OSError) -> CmatError:
+    """Error for a file that could not be written to its end; what was there before is still there."""
+    return CmatError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?")
 
 
 def _unwritable(folder: Path, error: OSError) -> CmatError:

@@ -14,9 +14,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from cmat_lib.config import Config, project_root, resolve_path
 from cmat_lib.errors import CmatError
-from cmat_lib.files import make_folder, working_in
+from cmat_lib.files import make_folder
 from cmat_lib.report import write_page, write_report
 from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.run_lock import working_in
 from cmat_lib.stages import check_before_work
 from cmat_lib.tracking import log_run
 

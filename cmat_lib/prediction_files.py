@@ -12,7 +12,7 @@ import pandas as pd
 from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
 from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path
+from cmat_lib.files import atomic_path, make_folder, unwritten
 from cmat_lib.prediction import Predictor
 from cmat_lib.schema import DataConfig
 
@@ -91,15 +91,24 @@ class CsvOutput:
         return times.groupby(known["symbol"]).max().to_dict()
 
     def append(self, scores: pd.DataFrame) -> None:
-        """Add rows; they are out of this process when this returns."""
+        """Add rows; they are out of this process when this returns.
+
+        Raises
+        ------
+        CmatError
+            If the file cannot be written.
+        """
         text = scores.to_csv(index=False, header=self._needs_header)
         self._needs_header = False
         if self.path is None:
             print(text, end="", flush=True)
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        make_folder(self.path.parent)
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise unwritten(self.path, error) from None
 
 
 class Follower:

@@ -13,6 +13,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib import metadata
@@ -21,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, project_root, resolve_path
@@ -269,15 +272,29 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """Read JSON of this run."""
-        return json.loads(self.path(name).read_text(encoding="utf-8"))
+        with self._reading(name) as path:
+            return json.loads(path.read_text(encoding="utf-8"))
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Read a Parquet frame of this run."""
-        return pd.read_parquet(self.path(name))
+        with self._reading(name) as path:
+            return pd.read_parquet(path)
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an array of this run by memory map."""
-        return np.load(self.path(name), mmap_mode="r", allow_pickle=False)
+        with self._reading(name) as path:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        """Path of an artefact; what cannot be read is named (a record vouches for the size of a file only)."""
+        try:
+            yield self.path(name)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = str(error).partition("\n")[0]
+            raise CmatError(
+                f"{self.path(name)} cannot be read ({reason}); delete it, and run the page that makes it again"
+            ) from None
 
 
 def select_stages(first: str | None = None, last: str | None = None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -393,9 +394,16 @@ class LoggingConfig(Section):
     @classmethod
     def _stays_inside_the_run(cls, save_dir: str) -> str:
         path = Path(save_dir)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in save_dir:
             raise ValueError("save_dir must be a relative path inside the run folder")
         return save_dir
+
+    @field_validator("mlflow")
+    @classmethod
+    def _holds_no_password(cls, mlflow: bool | str) -> bool | str:
+        if isinstance(mlflow, str) and re.search(r"://[^/]+@", mlflow):
+            raise ValueError("leave name and password out of this file, which is copied into every run; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return mlflow
 
 
 class Config(Section):

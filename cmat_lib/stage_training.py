@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from lightning_fabric import Fabric
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmat_lib import __version__
-from cmat_lib.config import Config, dump_params, project_root
+from cmat_lib.config import Config, dump_params, project_root, resolve_path
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.metrics import choose_threshold
 from cmat_lib.models import build_model
 from cmat_lib.run import Run, environment
+from cmat_lib.run_lock import working_in
 from cmat_lib.stages import build_features, check_before_work, describe_model, load_panel, predict, prepare_data
 from cmat_lib.tda.features import feature_names
 from cmat_lib.tracking import log_run
@@ -147,14 +149,25 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
     ------
     KeyboardInterrupt
         If the training was interrupted. The best model so far is stored, but the stage is not finished.
+    CmatError
+        For what cannot be used or done, or if another process works in the run folder.
     """
     check_before_work(config)
     fabric = make_fabric(config.training)
     fabric.launch()
     if not fabric.is_global_zero:
         say = _nothing
-    if not _together(fabric, lambda: _prepare(config, say)):
-        return
+    with ExitStack() as held:  # by the first process, which is the only one that writes
+
+        def prepare() -> bool:
+            held.enter_context(working_in(resolve_path(config.run_dir)))
+            return _prepare(config, say)
+
+        if _together(fabric, prepare):
+            _train_prepared(config, fabric, say)
+
+
+def _train_prepared(config: Config, fabric: Fabric, say: Callable[[str], None]) -> None:
     run = Run(config, "04_training")
     run = run.begin() if fabric.is_global_zero else run
     training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)

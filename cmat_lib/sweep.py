@@ -23,10 +23,11 @@ from optuna.trial import TrialState
 
 from cmat_lib.config import Config, load_config, merge, resolve_path, validate
 from cmat_lib.errors import CmatError
-from cmat_lib.files import working_in, write_text
+from cmat_lib.files import write_text
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.run import Run
+from cmat_lib.run_lock import working_in
 from cmat_lib.stage_training import prepare_features
 from cmat_lib.stages import load_panel
 from cmat_lib.sweep_file import Range, Space, Sweep, is_whole, trial_changes

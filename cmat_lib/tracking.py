@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 import warnings
 from importlib.util import find_spec
@@ -58,7 +59,8 @@ def log_run(run: Run) -> str | None:
         return _log(run, uri)
     except (MlflowException, OSError) as error:
         reason = str(error).partition("\n")[0]
-        warnings.warn(f"{run.config.run_dir} is finished but not in MLflow at {uri}: {reason}", stacklevel=2)
+        about = f"{run.config.run_dir} is finished but not in MLflow at {uri}: {reason}"
+        warnings.warn(_without_secrets(about), stacklevel=2)
         return None
 
 
@@ -66,6 +68,11 @@ def _tracking_uri(run: Run) -> str:
     if isinstance(run.config.logging.mlflow, str):
         return run.config.logging.mlflow
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.folder.parent / 'mlflow.db'}"
+
+
+def _without_secrets(text: str) -> str:
+    """User names and passwords of addresses are nobody's business."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def _log(run: Run, uri: str) -> str:
@@ -78,7 +85,7 @@ def _log(run: Run, uri: str) -> str:
     last = next(stage for stage in reversed(STAGE_NAMES) if run.record(stage) is not None)
     tag = f"{last} {run.fingerprint(last)} {run.folder.name}"
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
-        return f"MLflow at {uri} has this run already"
+        return f"MLflow at {_without_secrets(uri)} has this run already"
     logged = client.create_run(experiment, run_name=run.folder.name, tags={TAG: tag}).info.run_id
     parameters = [Param(name, text[:LONGEST]) for name, text in _parameters(run.config).items()]
     for start in range(0, len(parameters), MOST_PARAMETERS):
@@ -90,7 +97,7 @@ def _log(run: Run, uri: str) -> str:
     if run.path("report/index.html").is_file():
         client.log_artifacts(logged, str(run.path("report")), "report")
     client.set_terminated(logged)
-    return f"logged to MLflow at {uri}, experiment {EXPERIMENT}, run {run.folder.name}"
+    return f"logged to MLflow at {_without_secrets(uri)}, experiment {EXPERIMENT}, run {run.folder.name}"
 
 
 def _experiment(client: Any, run: Run, uri: str) -> str:

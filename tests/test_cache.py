@@ -168,7 +168,7 @@ def test_shorter_request_with_changed_candles_replaces_the_chunk(tmp_path, caplo
     np.testing.assert_array_equal(build(tmp_path), expected(series()))
 
 
-@pytest.mark.parametrize("where", ["flip", "truncate", "header", "empty", "missing"])
+@pytest.mark.parametrize("where", ["flip", "truncate", "empty", "missing"])
 def test_damage_is_named_and_rebuilt(tmp_path, caplog, where):
     build(tmp_path)
     path = only(tmp_path, "*.npy")
@@ -176,7 +176,6 @@ def test_damage_is_named_and_rebuilt(tmp_path, caplog, where):
     damage = {
         "flip": whole[:10_000] + bytes([whole[10_000] ^ 1]) + whole[10_001:],  # row 822 of 2653
         "truncate": whole[:20_000],
-        "header": b"\x00" + whole[1:],
         "empty": b"",
     }
     path.unlink() if where == "missing" else path.write_bytes(damage[where])
@@ -189,6 +188,20 @@ def test_damage_is_named_and_rebuilt(tmp_path, caplog, where):
     assert chunks_named(caplog.messages) == lost
     assert all("is damaged" in line for line in caplog.messages)
     assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", [0, 25, 60], ids=["magic", "syntax", "order of the columns"])
+def test_a_damaged_header_costs_no_computation(tmp_path, caplog, place):
+    build(tmp_path)
+    path = only(tmp_path, "*.npy")
+    whole = path.read_bytes()
+    changed = whole.replace(b"False", b"True ", 1) if place == 60 else whole[:place] + b"{" + whole[place + 1 :]
+    path.write_bytes(changed)
+    assert verify(tmp_path) == [f"{path.name}: its header is damaged"]
+    count = Counting()
+    np.testing.assert_array_equal(build(tmp_path, compute=count), expected(series()))
+    assert count.windows == 0 and path.read_bytes() == whole and verify(tmp_path) == []
+    assert caplog.messages == [f"{path.name}: its header is damaged; it is written again"]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": 1, "chunks": [{"rows": 3}]}', '{"format": 1, "chunks": [1]}'])

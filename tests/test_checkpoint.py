@@ -23,7 +23,7 @@ def saved(tmp_path):
     config = load_config(changes=SLIM)
     torch.manual_seed(0)
     model = build_model(config).eval()
-    content = {key: None for key in KEYS if key != "format_version"}
+    content = {key: kind() for key, kind in KEYS.items() if key != "format_version"}
     content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
     save_checkpoint(tmp_path / "best_model.pt", content)
     return tmp_path / "best_model.pt", model

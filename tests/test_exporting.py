@@ -26,7 +26,7 @@ def checkpoint(path, fusion, modalities=("nbeats", "tda", "complexity", "clock")
     changes = {"model": {**SLIM["model"], "modalities": list(modalities)}}
     config = load_config(changes=changes, base={k: v for k, v in base.items() if k != "model"})
     model = build_model(config)
-    content = dict.fromkeys((key for key in KEYS if key != "format_version"), 0)
+    content = {key: kind() for key, kind in KEYS.items() if key != "format_version"}
     content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
     save_checkpoint(path, content)
     return model.eval(), config

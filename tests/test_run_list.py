@@ -10,8 +10,8 @@ import yaml
 
 from cmat_lib.cli import main
 from cmat_lib.errors import CmatError
-from cmat_lib.files import is_worked_on, working_in
 from cmat_lib.run_list import list_runs
+from cmat_lib.run_lock import working_in
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +82,3 @@ def test_command_and_csv(folder, tmp_path, monkeypatch, capsys):
 def test_no_folder_is_an_error(tmp_path):
     with pytest.raises(CmatError, match="no such folder"):
         list_runs(tmp_path / "nowhere")
-
-
-def test_a_held_folder_refuses_a_second_worker(tmp_path):
-    assert not is_worked_on(tmp_path)
-    with working_in(tmp_path):
-        assert is_worked_on(tmp_path)
-        with pytest.raises(CmatError, match="another process works here"), working_in(tmp_path):
-            pass
-    assert not is_worked_on(tmp_path)

@@ -125,11 +125,8 @@ class DownloadFile:
         table = pa.Table.from_pandas(self.candles, preserve_index=False)
         noted = json.dumps({**self.source, "asked": self.asked}).encode()
         table = table.replace_schema_metadata({**table.schema.metadata, KEY: noted})
-        try:
-            with atomic_path(self.path) as temporary:
-                pq.write_table(table, temporary, compression="zstd")
-        except OSError as error:
-            raise CmatError(f"{self.path}: cannot be written ({error}); is the disk full?") from None
+        with atomic_path(self.path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
 
 
 def _frame(rows: list[list]) -> pd.DataFrame:

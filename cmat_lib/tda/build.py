@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,9 +115,11 @@ class Build:
         self.store, self.chunks, self.recorded = store, chunks, recorded
         self.records: dict[int, dict] = {}
         self.missing: dict[int, int] = {}
-        self._rewrite = not store.array.exists()
+        self._rewrite = not store.has_whole_array()
         for chunk in chunks:
             self._plan(chunk)
+        if store.array.exists() and not store.has_whole_array() and not self.missing:
+            logger.warning("%s: its header is damaged; it is written again", store.array.name)
 
     @property
     def missing_windows(self) -> int:
@@ -143,20 +147,27 @@ class Build:
         tasks = (delayed(_compute)(self.chunks[index], kept, compute) for index, kept in self.missing.items())
         disable = None if progress is None else not progress  # tqdm's own meaning of None
         with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
-            for index, rows in workers(tasks):
-                self._finish(self.chunks[index], rows, label)
-                bar.update(len(rows))
+            try:
+                for index, rows in workers(tasks):
+                    self._finish(self.chunks[index], rows, label)
+                    bar.update(len(rows))
+            except BrokenProcessPool as error:
+                raise CmatError(
+                    f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
+                    "same command goes on, with fewer tda.jobs if it happens again"
+                ) from error
         seconds = time.monotonic() - began
         report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
         logger.info(report, label, total, todo, seconds, todo / seconds)
 
-    def publish(self, about: dict) -> None:
-        """Write record and array if anything changed; chunks behind the request stay if they still line up."""
+    def publish(self, about: dict, known: dict | None) -> None:
+        """Write record and array if anything differs from the `known` record; later chunks stay if they line up."""
         chunks = [self.records[index] for index in range(len(self.chunks))]
         if chunks[-1]["rows"] == CHUNK_WINDOWS:
             chunks += self.recorded[len(chunks) :]
-        if self._rewrite or chunks != self.recorded:
-            self.store.commit({**about, "chunks": chunks}, self._rewrite)
+        record = json.loads(json.dumps({**about, "chunks": chunks}))
+        if self._rewrite or record != known:
+            self.store.commit(record, self._rewrite)
 
     def _plan(self, chunk: Chunk) -> None:
         """Take a chunk from the array, else from the parts, else put it on the list."""

@@ -101,7 +101,7 @@ def cached_features(
         chunks = split_windows(np.asarray(log_close, dtype=np.float64), stamps, ends, window)
         build = Build(store, chunks, record["chunks"] if record else [])
         build.run(compute, jobs, f"{kind} {symbol}", progress)
-        build.publish({"format": RECORD_FORMAT, **about})
+        build.publish({"format": RECORD_FORMAT, **about}, record)
         return store.open(len(ends))
 
 
@@ -138,12 +138,20 @@ def verify(cache_dir: str | Path) -> list[str]:
     """
     lines = [f"{path.name}: no record beside it" for path in _arrays(Path(cache_dir)) if not _record_of(path).exists()]
     for store, record in _stores(Path(cache_dir)):
-        if "kind" not in record:
-            lines.append(f"{store.record.name}: the record is damaged")
-        for index, chunk in enumerate(record["chunks"]):
-            # What a killed build left among the parts is not lost: the next build takes it from there.
-            if store.read_array(index, chunk) is None and store.read_part(chunk["candles"][str(chunk["rows"])]) is None:
-                lines.append(f"{store.array.name}: chunk {index} ({chunk['first']} to {chunk['last']}) is damaged")
+        lines += _damage(store, record)
+    return lines
+
+
+def _damage(store: FeatureStore, record: dict) -> list[str]:
+    if "kind" not in record:
+        return [f"{store.record.name}: the record is damaged"]
+    lines = []
+    for index, chunk in enumerate(record["chunks"]):
+        # What a killed build left among the parts is not lost: the next build takes it from there.
+        if store.read_array(index, chunk) is None and store.read_part(chunk["candles"][str(chunk["rows"])]) is None:
+            lines.append(f"{store.array.name}: chunk {index} ({chunk['first']} to {chunk['last']}) is damaged")
+    if not lines and store.array.exists() and not store.has_whole_array():
+        lines.append(f"{store.array.name}: its header is damaged")
     return lines
 
 
@@ -197,7 +205,7 @@ def _open_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.memm
             "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
         )
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise CmatError(f"{path}: not a readable .npy file ({error}); move it away to rebuild it") from None
     if array.shape != shape or array.dtype != np.float32:

@@ -25,11 +25,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from cmat_lib.errors import CmatError
+from cmat_lib.files import unwritten
 
 logger = logging.getLogger(__name__)
 
 CHUNK_WINDOWS = 512  # about 5 seconds of work at 10 ms a window: what a kill can cost per worker
 RECORD_FORMAT = 1
+HEADER_BYTES = 128  # of a .npy file with a table of float32
 
 
 def digest(content: bytes) -> str:
@@ -79,28 +81,36 @@ class FeatureStore:
         """The record, or None if there is none; an unreadable one is named, logged and counts as one without chunks."""
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            if record["format"] == RECORD_FORMAT and all(map(_is_chunk, record["chunks"])):
+            texts = isinstance(record["kind"], str) and isinstance(record["symbol"], str)
+            known = record["format"] == RECORD_FORMAT and texts and type(record["width"]) is int
+            if known and all(map(_is_chunk, record["chunks"])):
                 return record
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         logger.warning("%s: the record is damaged; without it the whole file must be rebuilt", self.record.name)
         return {"format": RECORD_FORMAT, "chunks": []}
 
     def read_array(self, index: int, chunk: dict) -> bytes | None:
         """Rows of a recorded chunk from the array, or None if they are missing or fail their checksum."""
-        first = index * CHUNK_WINDOWS
         try:
             with self.array.open("rb") as file:
-                np.lib.format.read_magic(file)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                file.seek(first * self.width * 4, os.SEEK_CUR)
+                file.seek(HEADER_BYTES + index * CHUNK_WINDOWS * self.width * 4)
                 content = file.read(chunk["rows"] * self.width * 4)
-        except (OSError, ValueError):
+        except OSError:
             return None
-        fits = dtype == np.float32 and shape[1:] == (self.width,) and first + chunk["rows"] <= shape[0]
-        return content if fits and digest(content) == chunk["bytes"] else None
+        return content if digest(content) == chunk["bytes"] else None
+
+    def has_whole_array(self) -> bool:
+        """Whether the array is there with the very header that its size asks for; its rows are vouched for by chunk."""
+        try:
+            with self.array.open("rb") as file:
+                header = file.read(HEADER_BYTES)
+            rows, rest = divmod(self.array.stat().st_size - HEADER_BYTES, self.width * 4)
+        except (OSError, ZeroDivisionError):
+            return False
+        return rest == 0 and header == _npy_header((rows, self.width))
 
     def read_part(self, candles: str) -> bytes | None:
         """Rows of a finished part made from the candles with this hash, or None; a damaged part is no part."""
@@ -124,7 +134,7 @@ class FeatureStore:
 
     def open(self, rows: int) -> np.memmap:
         """The first rows of the array, read-only, shape (rows, width)."""
-        return np.load(self.array, mmap_mode="r")[:rows]
+        return np.load(self.array, mmap_mode="r", allow_pickle=False)[:rows]
 
     def remove(self) -> None:
         """Delete everything but the lock file, which a waiting process may hold open."""
@@ -146,17 +156,27 @@ class FeatureStore:
 def _replace(path: Path, content: Iterable[bytes]) -> None:
     """Write beside the target, flush to the disk, then rename: the target is whole at any moment."""
     draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        for block in content:
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("wb") as file:
+            for block in content:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise unwritten(path, error) from None
 
 
 def _is_chunk(chunk: dict) -> bool:
     """Whether a chunk of the record is whole."""
-    return {"first", "last", "bytes"} <= chunk.keys() and str(chunk["rows"]) in chunk["candles"]
+    texts = [chunk["first"], chunk["last"], chunk["bytes"], *chunk["candles"], *chunk["candles"].values()]
+    rows = chunk["rows"]
+    return type(rows) is int and 0 < rows <= CHUNK_WINDOWS and str(rows) in chunk["candles"] and _all_texts(texts)
+
+
+def _all_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _npy_header(shape: tuple[int, int]) -> bytes:

@@ -5,6 +5,7 @@ It is loaded with ``weights_only=True``, so a crafted file cannot run code.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,21 +19,21 @@ from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 
 FORMAT_VERSION = 2
-KEYS = (
-    "format_version",
-    "weights",
-    "config",
-    "channel_names",
-    "feature_names",
-    "complexity_names",
-    "scalers",
-    "threshold",
-    "calibration",
-    "labels",
-    "data_hash",
-    "seen_until",
-    "versions",
-)
+KEYS = {  # and what stands under them
+    "format_version": int,
+    "weights": dict,
+    "config": dict,
+    "channel_names": list,
+    "feature_names": list,
+    "complexity_names": list,
+    "scalers": dict,
+    "threshold": float,
+    "calibration": dict,
+    "labels": dict,
+    "data_hash": str,
+    "seen_until": str,
+    "versions": dict,
+}
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -54,8 +55,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         raise CmatError(
             f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {sorted(set(content) ^ set(KEYS))}"
         )
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -77,7 +77,25 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     content = read_tensors(path, device)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
+    if wrong := [key for key, kind in KEYS.items() if not isinstance(content[key], kind)]:
+        raise CmatError(f"{path}: damaged ({wrong[0]} is no {KEYS[wrong[0]].__name__}); train again")
     return content
+
+
+def write_tensors(path: str | Path, content: Any) -> None:
+    """Write tensors and plain types atomically.
+
+    Through memory, because torch's own writer hides from a full disk behind errors of its format.
+
+    Raises
+    ------
+    CmatError
+        If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_tensors(path: Path, device: torch.device | str) -> Any:
@@ -114,9 +132,11 @@ def load_model(
     """
     content = load_checkpoint(path, device)
     config = validate(content["config"], str(path))
-    model = build_model(config).to(device)
     try:
+        model = build_model(config).to(device)
         model.load_state_dict(content["weights"])
-    except RuntimeError as error:
+    except CmatError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, ArithmeticError) as error:
         raise CmatError(f"{path}: the weights do not fit the stored parameters ({error}); train again") from None
     return model.eval(), config, content

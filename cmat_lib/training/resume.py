@@ -10,8 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path
-from cmat_lib.training.checkpoint import read_tensors
+from cmat_lib.training.checkpoint import read_tensors, write_tensors
 
 
 class SavePoint(NamedTuple):
@@ -33,8 +32,7 @@ class SavePoint(NamedTuple):
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state: tensors and plain types only."""
-        with atomic_path(self.path) as temporary:
-            torch.save({"fingerprint": self.fingerprint, **state}, temporary)
+        write_tensors(self.path, {"fingerprint": self.fingerprint, **state})
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """State to go on from, on `device`; None, with a warning that says why, if there is none.
