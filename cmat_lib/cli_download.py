@@ -54,11 +54,12 @@ def _summary(file, since: pd.Timestamp, timeframe: str) -> str:
     from cmat_lib.schema import DataConfig
 
     times, bar = file.candles["timestamp"], DataConfig(timeframe=timeframe).bar
-    absent = round((times.iloc[-1] - times.iloc[0]) / bar) + 1 - len(times)
+    absent, skipped = file.holes(bar // pd.Timedelta("1ms"))
     late = times.iloc[0] - since >= bar
     return (
         f"{file.path}: {len(times):,} candles, {times.iloc[0]:%Y-%m-%d %H:%M} to {times.iloc[-1]:%Y-%m-%d %H:%M} UTC, "
         f"{file.new:,} new"
         + (f", {absent:,} missing at the exchange" if absent else "")
+        + (f", {skipped:,} in between not asked for: --since {times.iloc[0]:%Y-%m-%dT%H:%M} does" if skipped else "")
         + (f"; the exchange has none before {times.iloc[0]:%Y-%m-%d %H:%M}" if late else "")
     )

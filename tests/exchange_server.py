@@ -27,7 +27,8 @@ def kline(opened: int, bar: int) -> list:
 class Binance:
     """State of the server.
 
-    ``fail``: number of the klines request (from 1) -> what goes wrong: an HTTP status, ``reset``, ``cut``, ``garbage``.
+    ``fail``: number of the klines request (from 1) -> what goes wrong: an HTTP status, ``reset``, ``cut``, ``garbage``,
+    ``empty`` (HTTP 200 without a row).
     """
 
     now: int
@@ -90,6 +91,8 @@ def serving(state: Binance):
                 self.send_header("Retry-After", "7")
             if isinstance(failure, int):
                 body = b'{"code": 0, "msg": "Service unavailable from a restricted location"}'
+            if failure == "empty":
+                body = b"[]"
             if failure == "garbage":
                 body = body[: len(body) // 2]
             self.send_header("Content-Length", str(len(body)))

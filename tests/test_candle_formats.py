@@ -284,3 +284,38 @@ def test_unknown_file_zone():
 def test_semicolons(tmp_path):
     make_candles().to_csv(tmp_path / "A.csv", sep=";")
     pd.testing.assert_frame_equal(load_market(folder(tmp_path))["A"], make_candles(), check_freq=False)
+
+
+# --- CSV as spreadsheets write it
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_text_that_is_not_utf_8(tmp_path, encoding):
+    table = make_candles().assign(note="größer").to_csv()
+    (tmp_path / "A.csv").write_bytes(table.encode(encoding))
+    with pytest.raises(CmatError, match=r"A\.csv: the text is not UTF-8 .*save the file as UTF-8"):
+        load_market(folder(tmp_path))
+
+
+def test_decimal_commas(tmp_path):
+    make_candles().to_csv(tmp_path / "A.csv", sep=";", decimal=",")
+    message = r"column 'open', row 1: 99,75 is not a number; decimals after a comma; save .* decimal points"
+    with pytest.raises(CmatError, match=message):
+        load_market(folder(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M", "%Y.%m.%d %H:%M:%S", "%Y-%m-%d %-H:%M"])
+def test_date_and_time_in_columns_of_their_own(tmp_path, form):
+    candles = make_candles(96)
+    days, clock = zip(*candles.index.strftime(form).str.split(" "), strict=True)
+    table = candles.reset_index(drop=True)
+    table.insert(0, "Date", days)
+    table.insert(1, "Time", clock)
+    write(tmp_path, "A.csv", table)
+    pd.testing.assert_frame_equal(load_market(folder(tmp_path))["A"], candles, check_freq=False)
+
+
+def test_a_date_that_is_complete_needs_no_time(tmp_path):
+    candles = make_candles()
+    write(tmp_path, "A.csv", candles.reset_index(names="date").assign(time="12:00"))
+    pd.testing.assert_frame_equal(load_market(folder(tmp_path))["A"], candles, check_freq=False)

@@ -266,7 +266,7 @@ def test_empty_and_truncated_files(tmp_path, name):
 
 def test_csv_that_is_not_text(tmp_path):
     (tmp_path / "A.csv").write_bytes(b"\xff\xfe\x00\x80" * 100)
-    with pytest.raises(CmatError, match=r"A\.csv: cannot be read"):
+    with pytest.raises(CmatError, match=r"A\.csv: the text is not UTF-8"):
         load_market(DataConfig(data_dir=str(tmp_path)))
 
 

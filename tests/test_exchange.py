@@ -14,6 +14,7 @@ import pytest
 from exchange_server import MINUTES, Binance, kline, serving
 
 from cmat_lib import cli
+from cmat_lib.cli_download import _summary
 from cmat_lib.data import exchange as module
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.download_file import DownloadFile
@@ -149,16 +150,37 @@ def test_an_exchange_that_answers_empty_before_the_listing(server, tmp_path, mon
 
     monkeypatch.setattr(server, "klines", page)
     downloader(server, tmp_path).download("BTC/USDT", START)
-    assert opens(tmp_path) == list(range(2400, 2500)) and requests(server) == [0, 1000, 2000]
+    assert opens(tmp_path) == list(range(2400, 2500)) and requests(server) == [0, 0, 1000, 1000, 2000]
 
 
 def test_nothing_at_all(server, tmp_path):
     server.listed = server.now + BAR
     assert downloader(server, tmp_path).download("BTC/USDT", START).candles.empty
-    assert not list(tmp_path.iterdir()) and len(server.starts) == 3
+    assert not list(tmp_path.iterdir()) and requests(server) == [0, 0, 1000, 1000, 2000, 2000]
 
 
 # --- failures half-way
+
+
+@pytest.mark.parametrize("request_number", [1, 2, 3])  # at the start, in the middle, at the end
+def test_a_page_that_is_empty_by_mistake(server, tmp_path, request_number, monkeypatch):
+    slept = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    server.fail = {request_number: "empty"}
+    downloader(server, tmp_path, waits=(1.0, 2.0)).download("BTC/USDT", START)
+    assert opens(tmp_path) == list(range(2500)) and slept == [1.0]
+
+
+def test_a_halt_of_whole_pages_is_settled(server, tmp_path, monkeypatch):
+    server.absent = range(T0 + 500 * BAR, T0 + 2100 * BAR, BAR)
+    whole = server.klines
+    pages = lambda start, limit: [row for row in whole(start, limit) if row[0] < start + limit * BAR]  # noqa: E731
+    monkeypatch.setattr(server, "klines", pages)
+    downloader(server, tmp_path).download("BTC/USDT", START)
+    assert opens(tmp_path) == [*range(500), *range(2100, 2500)] and requests(server) == [0, 500, 500, 1500]
+    server.starts.clear()
+    downloader(server, tmp_path).download("BTC/USDT", START)
+    assert not server.starts
 
 
 @pytest.mark.parametrize("failure", [500, 503, "reset", "cut", "garbage", 429, 418])
@@ -316,6 +338,17 @@ def test_command(server, tmp_path, monkeypatch, capsys):
     )
     assert second.startswith(f"{tmp_path}/ETHUSDT_15m.parquet: 2,500 candles")
     assert b"cmat_download" in pq.read_schema(tmp_path / "ETHUSDT_15m.parquet").metadata
+
+
+def test_the_summary_tells_missing_candles_from_those_that_nobody_asked_for(server, tmp_path):
+    server.absent = range(T0 + 20 * BAR, T0 + 25 * BAR, BAR)
+    downloader(server, tmp_path).download("BTC/USDT", START + pd.Timedelta("1min"), at(50))  # the first is 00:15
+    file = downloader(server, tmp_path).download("BTC/USDT", at(80) + pd.Timedelta("1min"), at(100))
+    line = _summary(file, START, "15m")
+    ending = " UTC, 19 new, 5 missing at the exchange, 31 in between not asked for: --since 2024-01-01T00:15 does"
+    assert f": {44 + 19} candles, 2024-01-01 00:15" in line and ending in line
+    file = downloader(server, tmp_path).download("BTC/USDT", file.candles["timestamp"].iloc[0])
+    assert file.holes(BAR) == (5, 0) and "not asked" not in _summary(file, START, "15m")
 
 
 @pytest.mark.parametrize(

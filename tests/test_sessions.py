@@ -14,6 +14,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
 NEW_YORK = "America/New_York"
+EARLY = ("2024-07-03", "2024-11-29", "2024-12-24")
 
 
 def candles_at(index: pd.DatetimeIndex, seed: int = 0) -> pd.DataFrame:
@@ -23,8 +24,8 @@ def candles_at(index: pd.DatetimeIndex, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index.as_unit("ns").rename("timestamp"))
 
 
-def stock_index(bar="15min", days=260, start="2024-01-02", early=("2024-07-03", "2024-11-29", "2024-12-24")):
-    """New York, 09:30 to 16:00, with four holidays and three early closes; daylight saving included."""
+def stock_index(bar="15min", days=260, start="2024-01-02", early=()):
+    """New York, 09:30 to 16:00, with four holidays and `early` closes at 13:00; daylight saving included."""
     holidays = ["2024-01-15", "2024-05-27", "2024-07-04", "2024-11-28"]
     times = []
     for day in pd.bdate_range(start, periods=days):
@@ -96,9 +97,35 @@ def test_a_lost_stretch_across_nights_stays_a_gap():
     assert runs(currency[(currency < at("2024-03-05 22:00")) | (currency > at("2024-03-06 03:00"))]) == 2
 
 
-def test_a_single_early_close_is_a_gap_and_two_at_the_same_hour_are_none():
-    assert runs(stock_index(early=("2024-07-03",))) == 2
-    assert runs(stock_index(early=("2024-07-03", "2024-11-29"))) == 1
+def test_the_first_early_close_is_a_gap_and_later_ones_at_the_same_hour_are_none():
+    for count in (1, 2, 3):
+        index = stock_index(early=EARLY[:count])
+        ids = segment_ids(joined(index), pd.Timedelta("15min"))
+        assert (np.flatnonzero(np.diff(ids)) == index.searchsorted(at("2024-07-05 09:30")) - 1).all() and ids[-1] == 1
+
+
+def test_later_candles_change_no_earlier_decision():
+    """The second early close comes after the file's end, or before it: what was before stays as it was."""
+    index, bar = stock_index(early=EARLY), pd.Timedelta("15min")
+    whole = find_closures(index, bar, NEW_YORK).before
+    for end in ("2024-07-10", "2024-11-29 12:00", "2024-12-10"):
+        count = index.searchsorted(at(end))
+        np.testing.assert_array_equal(find_closures(index[:count], bar, NEW_YORK).before, whole[:count])
+
+
+def test_last_candles_that_are_missing_are_no_early_closes():
+    index = stock_index()
+    days = ["2024-03-05", "2024-04-09", "2024-05-14"]
+    assert runs(index.drop([at(f"{day} 15:45") for day in days])) == 4
+    assert runs(index.drop([at(f"{day} 15:{minute}") for day in days for minute in (15, 30, 45)])) == 4
+    assert runs(stock_index("1h").drop([at(f"{day} 15:30") for day in days]), "1h") == 4
+
+
+def test_a_thin_market_gets_no_early_closes():
+    """2 % of the candles are missing at random."""
+    index = stock_index()
+    kept = index[np.random.default_rng(1).random(len(index)) > 0.02]
+    assert set(find_closures(kept, pd.Timedelta("15min"), NEW_YORK).absent) == set(index) - set(kept)
 
 
 def test_a_fortnight_without_candles_is_no_holiday():
@@ -121,9 +148,7 @@ def test_an_illiquid_stock_keeps_its_gaps():
     kept = index[np.random.default_rng(0).random(len(index)) > 0.1]
     closures = find_closures(kept, pd.Timedelta("15min"), NEW_YORK)
     assert set(closures.absent) <= set(index)
-    # A missing last candle looks like an early close: only those are taken for the calendar's.
-    taken = set(index) - set(kept) - set(closures.absent)
-    assert len(taken) < 0.01 * len(index)
+    assert set(index) - set(kept) == set(closures.absent)
 
 
 def test_lunch():
@@ -136,15 +161,17 @@ def test_lunch():
     assert runs(index, zone="Asia/Tokyo") == 1
     assert runs(index.delete(100), zone="Asia/Tokyo") == 2
     local = index.tz_convert("Asia/Tokyo")
-    mornings_only = local.normalize().isin([days[20], days[50]]) & (local.hour >= 12)
-    assert runs(index[~mornings_only], zone="Asia/Tokyo") == 1
+    mornings_only = local.normalize().isin([days[20], days[50], days[60]]) & (local.hour >= 12)
+    assert runs(index[~mornings_only], zone="Asia/Tokyo") == 2  # the first is a gap
 
 
-def test_the_wrong_zone_is_told():
-    """By the clock of UTC the winter's hours are not the summer's, and every winter night is a gap."""
-    config = load_config(changes={"data": {"sessions": "join"}})
-    candles = joined(stock_index(), zone="UTC")
-    with pytest.warns(UserWarning, match=r"candles of its sessions are missing: set data\.clock_zone"):
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_the_wrong_zone_is_told(zone):
+    """By a clock without summer time the winter's hours are not the summer's, and every winter night is a gap."""
+    config = load_config(changes={"data": {"sessions": "join", "clock_zone": zone}})
+    candles = joined(stock_index(), zone=zone)
+    message = rf"candles of its sessions are missing; if data\.clock_zone \({zone}\) is not the market's, set it"
+    with pytest.warns(UserWarning, match=message):
         check_length("A", candles, config)
 
 
@@ -234,6 +261,16 @@ def test_fill_flat_fills_sessions_only(tmp_path):
     write(tmp_path, index.drop(lost))
     filled = load_market(config_for(tmp_path, sessions="join", gaps="fill_flat").data)["AAPL"]
     assert filled.index.equals(index) and (filled.loc[lost, "volume"] == 0).all()
+    assert segment_ids(filled, pd.Timedelta("15min")).max() == 0
+
+
+def test_fill_flat_leaves_no_gap_at_early_closes(tmp_path):
+    """The first is filled as any gap is, and still tells that the later ones are early closes."""
+    index = stock_index(early=EARLY)
+    write(tmp_path, index)
+    filled = load_market(config_for(tmp_path, sessions="join", gaps="fill_flat").data)["AAPL"]
+    added = filled.index.difference(index)
+    assert added[0] == at("2024-07-03 13:00") and added[-1] == at("2024-07-03 15:45") and len(added) == 12
     assert segment_ids(filled, pd.Timedelta("15min")).max() == 0
 
 

@@ -153,7 +153,10 @@ def _nearest(ours: str, names: list) -> str:
 
 def _parse_numbers(column: pd.Series, path: Path) -> np.ndarray:
     numbers = pd.to_numeric(column, errors="coerce")
-    check_rows(numbers.notna() | column.isna(), column, path, "is not a number; correct the row or remove it")
+    good = numbers.notna() | column.isna()
+    commas = column[~good].astype(str).str.fullmatch(r"[-+]?[\d.]*,\d+").any()
+    advice = "decimals after a comma; save the file with decimal points" if commas else "correct the row or remove it"
+    check_rows(good, column, path, f"is not a number; {advice}")
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
 

@@ -23,6 +23,7 @@ KLINE_COLUMNS = [
     *("close_time", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume", "ignore"),
 ]
 METATRADER_COLUMNS = ["date", "time", "open", "high", "low", "close", "tickvol"]  # of MetaTrader 4, without a header
+CLOCK = r"\d\d?:\d\d(:\d\d(\.\d+)?)?"
 FREQTRADE_JSON = re.compile(r".+-\d+[mhdw](-futures)?\.json(\.gz)?")
 
 
@@ -87,7 +88,17 @@ def _ticker_level(columns: pd.MultiIndex) -> int:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    return _read_csv_text(path.read_bytes().decode("utf-8-sig"), str(path))
+    return _read_csv_text(_text(path.read_bytes(), path), str(path))
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # every other byte of UTF-16
+        raise CmatError(f"{path}: the text is not UTF-8 (UTF-16, perhaps); save the file as UTF-8")
+    return text
 
 
 def _read_zip(path: Path) -> pd.DataFrame:
@@ -95,7 +106,7 @@ def _read_zip(path: Path) -> pd.DataFrame:
         names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
         if len(names) != 1:
             raise CmatError(f"{path}: {len(names)} CSV files inside; an archive of candles has one")
-        return _read_csv_text(archive.read(names[0]).decode("utf-8-sig"), str(path))
+        return _read_csv_text(_text(archive.read(names[0]), path), str(path))
 
 
 def _read_csv_text(text: str, name: str = "") -> pd.DataFrame:
@@ -112,10 +123,22 @@ def _read_csv_text(text: str, name: str = "") -> pd.DataFrame:
     if first and re.fullmatch(r"\d{4}\.\d\d\.\d\d", first[0]) and len(first) == len(METATRADER_COLUMNS):
         return _metatrader(pd.read_csv(io.StringIO(text), header=None, names=METATRADER_COLUMNS, **options))
     if not first or not all(_is_number(field) for field in first):
-        return pd.read_csv(io.StringIO(text), **options)
+        return _with_clock(pd.read_csv(io.StringIO(text), **options))
     if len(first) != len(KLINE_COLUMNS):
         raise CmatError(f"{name}: {len(first)} columns without a header line (only Binance's 12 may be); add one")
     return pd.read_csv(io.StringIO(text), header=None, names=KLINE_COLUMNS, **options)
+
+
+def _with_clock(table: pd.DataFrame) -> pd.DataFrame:
+    """The column of the date with the time of day, if that is in a column of its own."""
+    names = {str(name).lower(): name for name in table.columns}
+    if "date" not in names or "time" not in names:
+        return table
+    date, clock = (table[names[which]].astype(str) for which in ("date", "time"))
+    if date.str.contains(":").any() or not clock.str.fullmatch(CLOCK).all():
+        return table
+    joined = date.str.replace(".", "-", regex=False) + " " + clock.str.replace(r"^(\d):", r"0\1:", regex=True)
+    return table.assign(**{names["date"]: joined}).drop(columns=names["time"])
 
 
 def _metatrader(table: pd.DataFrame) -> pd.DataFrame:

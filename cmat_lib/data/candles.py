@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.data.candle_files import market_files, read_market
-from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions
+from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -60,10 +60,9 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     market, files = read_market(data), market_files(data)
     for symbol, candles in market.items():
         _check(candles, data.bar, str(files[symbol]))
-    market = repair(market, data)
-    if data.sessions == "continuous":
-        return market
-    return {s: join_sessions(candles, data.bar, data.clock_zone, str(files[s])) for s, candles in market.items()}
+    if data.sessions == "join":
+        market = {s: join_sessions(own, data.bar, data.clock_zone, str(files[s])) for s, own in market.items()}
+    return repair(market, data)
 
 
 def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC") -> pd.DataFrame:
@@ -172,7 +171,7 @@ def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     filled["close"] = filled["close"].ffill()
     filled[PRICES] = filled[PRICES].apply(lambda prices: prices.fillna(filled["close"]))
     filled[amounts] = filled[amounts].fillna(0.0)
-    return filled
+    return filled.assign(**{CLOSED: closed_when_filled(filled.index, data.bar)}) if data.sessions == "join" else filled
 
 
 def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> pd.DataFrame:

@@ -78,6 +78,20 @@ class DownloadFile:
             cursor = max(cursor, end)
         return [*found, (cursor, stop)] if cursor < stop else found
 
+    def holes(self, bar: int) -> tuple[int, int]:
+        """Candles missing between the first and the last: how many the exchange lacks, and how many nobody asked for.
+
+        Parameters
+        ----------
+        bar : int
+            Length of a candle in milliseconds.
+        """
+        opens = self.candles["timestamp"].dt.as_unit("ms").astype("int64")
+        first, stop = int(opens.iloc[0]), int(opens.iloc[-1]) + bar
+        spans = [(max(begin, first), min(end, stop)) for begin, end in self.asked if begin < stop and end > first]
+        asked = sum(-(-(end - first) // bar) + -(begin - first) // bar for begin, end in spans)  # rounded up, both
+        return asked - len(opens), (stop - first) // bar - asked
+
     def add(self, rows: list[list], begin: int, end: int) -> None:
         """Note that the exchange's whole answer for `begin` to `end` are these rows (open time in ms, OHLC, volume)."""
         self._rows += rows

@@ -64,7 +64,8 @@ class Downloader:
         As in ``data.timeframe``.
     folder : Path
     waits : sequence of float
-        Seconds before each new try of a request; when all are used up, the download stops and keeps what it has.
+        Seconds before each new try of a request, one or more; when all are used up, the download stops and keeps what
+        it has.
     progress : bool, optional
         Progress bar; by default only where a terminal watches.
     """
@@ -144,13 +145,18 @@ class Downloader:
     def _pages(self, symbol: str, start: int, stop: int, bar: int) -> Iterator[tuple[list, int, int]]:
         """New rows and the stretch of time that they settle.
 
-        An empty page is passed over, because the listing may be later or trading may have halted; the last one is not
-        settled if it reaches the present, where a candle may only be late.
+        An empty page is passed over, because the listing may be later or trading may have halted, but only if the
+        exchange says so twice: what is settled is never asked for again. The last one is not settled if it reaches the
+        present, where a candle may only be late.
         """
         limit = self.exchange.feature_value(symbol, "fetchOHLCV", "limit", PAGE) or PAGE
-        cursor = start
+        cursor, quiet = start, False
         while cursor < stop:
             page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+            if not page:
+                time.sleep(0 if quiet else self.waits[0])  # years before a listing are many empty pages: one pause
+                page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+            quiet = not page
             rows = [row for row in page if cursor <= row[0] < stop]
             end = rows[-1][0] + bar if rows else cursor + limit * bar
             if rows or end <= stop:

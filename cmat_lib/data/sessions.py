@@ -2,9 +2,10 @@
 
 The calendar is read off the candles. A slot of the week, such as Monday 09:30 to 09:45, belongs to the session if the
 symbol has a candle there in at least half of its weeks, by the clock of `data.clock_zone`. A gap is a *regular closure*
-if no candle of a session is missing in it. A day without any candle is a holiday, and an early close is regular if it
-happens at the same hour on two days or more. All other gaps stay gaps. What is inferred is only where windows may run
-on; no price enters it.
+if no candle of a session is missing in it. A day without any candle is a holiday, and an early close, of an hour at
+least, is regular if the market closed early at the same time on an earlier day: the first one is a gap. All other gaps
+stay gaps. What is inferred is only where windows may run on; no price enters it. A gap is judged by candles up to its
+end, but by slots of the session that come from all candles, later ones too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cmat_lib.schema import DataConfig
 CLOSED = "closed_before"  # column: candles that are missing before this one because the market was closed
 MIN_WEEKS = 4
 LONGEST = pd.Timedelta(days=12)  # China's new year, with both weekends
-EARLY_CLOSES = 2
+EARLY_CLOSE = pd.Timedelta(hours=1)  # at least, and more than one candle: one that is missing is no close
 MINUTE = 60 * 10**9
 DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 
@@ -70,15 +71,26 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
     if not len(gaps) or not sleeps.any() or opens[-1] - opens[0] < MIN_WEEKS * WEEK_MINUTES * MINUTE:
         return Closures(np.zeros(len(index), dtype=np.int64), pd.DatetimeIndex(missing, tz="UTC"))
     lacking = ~sleeps & np.isin(day, traded)
-    regular = np.bincount(owner[lacking], minlength=len(gaps)) == 0
     later = lacking & (day != day[first][owner])  # on another day than the gap's first
-    early = sleeps[last] & (np.bincount(owner[later], minlength=len(gaps)) == 0)
-    hour = minute[first] % DAY_MINUTES
-    regular |= early & (np.bincount(hour[early], minlength=DAY_MINUTES)[hour] >= EARLY_CLOSES)
+    lost = np.bincount(owner[lacking], minlength=len(gaps))
+    long = (lost > 1) & (lost * step >= EARLY_CLOSE.value)
+    early = np.flatnonzero(sleeps[last] & (np.bincount(owner[later], minlength=len(gaps)) == 0) & long)
+    regular = lost == 0
+    regular[early[pd.Series(minute[first[early]] % DAY_MINUTES).duplicated()]] = True  # not the first at its hour
     regular &= lengths[gaps] * step <= LONGEST.value
     before = np.zeros(len(index), dtype=np.int64)
     before[gaps[regular] + 1] = lengths[gaps[regular]]
     return Closures(before, pd.DatetimeIndex(missing[lacking & ~regular[owner]], tz="UTC"))
+
+
+def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
+    """Missing candles of the closure before each candle, (T,), once all that sessions lack has been filled in.
+
+    Not judged again: an early close that was the first of its hour and was filled would no longer vouch for the second.
+    """
+    opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
+    lengths = np.diff(opens, prepend=opens[:1] - step) // step - 1
+    return np.where(lengths * step <= LONGEST.value, lengths, 0).astype(np.float64)
 
 
 def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
@@ -113,8 +125,9 @@ def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
     weeks = (candles.index[-1] - candles.index[0]) / pd.Timedelta(weeks=1)
     if data.sessions == "join":
         left = len(find_closures(candles.index, data.bar, data.clock_zone).absent)
-        advice = "set data.clock_zone to the market's, or every change of the clocks makes gaps"
-        return f"{left} candles of its sessions are missing: {advice}" if left and data.clock_zone == "UTC" else ""
+        zone = data.clock_zone
+        advice = f"if data.clock_zone ({zone}) is not the market's, set it: a change of the clocks makes gaps"
+        return f"{left} candles of its sessions are missing; {advice}" if left else ""
     closures = (find_closures(candles.index, data.bar, data.clock_zone).before > 0).sum()
     if closures < weeks / 2:
         return ""
