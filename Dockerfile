@@ -5,5 +5,7 @@ WORKDIR /cmat
 COPY . .
 RUN pip install --no-cache-dir --extra-index-url ${TORCH_INDEX} ${TORCH} \
  && pip install --no-cache-dir -c constraints.txt -e .
+RUN useradd --create-home cmat && chown -R cmat /cmat
+USER cmat
 ENTRYPOINT ["cmat"]
 CMD ["run", "params/demo.yaml"]

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cmat_lib.cli_times import utc_time
 from cmat_lib.config import load_config, resolve_path
 from cmat_lib.errors import CmatError
 
@@ -48,7 +49,7 @@ def predict(
 
     predictor = Predictor(model_file(run), device, jobs)
     data = predictor.data(data_dir, symbols.split(",") if symbols else None)
-    first = None if since is None else _time(since)
+    first = None if since is None else utc_time(since, "--since")
     if follow:
         _follow(predictor, data, first, output, poll)
     market = predictor.market(data)
@@ -97,13 +98,3 @@ def model_file(run: str) -> Path:
     if not (path / "params.yaml").is_file():
         raise CmatError(f"{run}: no run here (params.yaml is missing); name a run folder such as outputs/demo")
     return path / load_config(path / "params.yaml").logging.save_dir / "best_model.pt"
-
-
-def _time(text: str):
-    import pandas as pd
-
-    try:
-        time = pd.Timestamp(text)
-    except ValueError:
-        raise CmatError(f"--since {text}: write it as 2025-06-01 or 2025-06-01T12:00") from None
-    return time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")

@@ -8,12 +8,22 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
+from cmat_lib.data.panel import CLIP
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path
 from cmat_lib.training.checkpoint import load_model
 
 ABOUT = "cmat.json"  # name of the description inside the file
-DESCRIBED = ("channel_names", "feature_names", "complexity_names", "scalers", "calibration", "threshold", "labels")
+DESCRIBED = (
+    "channel_names",
+    "feature_names",
+    "complexity_names",
+    "scalers",
+    "calibration",
+    "threshold",
+    "labels",
+    "config",
+)
 
 
 def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedProgram:
@@ -21,7 +31,8 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
 
     The program takes scaled inputs, as `cmat_lib.data.panel.Panel` gives them: ohlcv (B, T, C), tda (B, F), complexity
     (B, K) and clock (B, 2), for any B, and returns the trigger's logit (B, 1) and the largest rise in percent (B, 1).
-    Scalers, calibration, threshold, and shapes and names of all inputs stand beside it in the file.
+    Scalers, calibration, threshold, and shapes and names of all inputs stand beside it in the file,
+    and so does the whole configuration; windows and features have to be made as CMAT makes them.
 
     Parameters
     ----------
@@ -52,7 +63,7 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     inputs = tuple(torch.zeros(3, *shape) for shape in shapes.values())
     batch = Dim("batch")
     program = torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
-    about = {name: content[name] for name in DESCRIBED} | {"inputs": shapes}
+    about = {name: content[name] for name in DESCRIBED} | {"inputs": shapes, "clip": CLIP}
     with atomic_path(output) as temporary:
         torch.export.save(program, temporary, extra_files={ABOUT: json.dumps(about)})
     return program

@@ -18,11 +18,13 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
 from cmat_lib.config import merge, validate
+from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.channels import compute_channels
 from cmat_lib.data.complexity import complexity_features, log_ranges
-from cmat_lib.data.panel import Panel, needed_candles, sample_rows, too_few_candles, unlabelled_samples
+from cmat_lib.data.panel import Panel, needed_candles, sample_rows, unlabelled_samples
 from cmat_lib.data.splits import Market
+from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
 from cmat_lib.stages import load_candles
@@ -105,7 +107,7 @@ class Predictor:
         return own.model_copy(update=changes)
 
     def market(self, data: DataConfig) -> Market:
-        """Checked candles that are over, from where `data` says.
+        """Checked candles that were over when their file was written, from where `data` says.
 
         Raises
         ------
@@ -113,7 +115,10 @@ class Predictor:
             If candles are missing, cannot be used, or are of another length than those of the training.
         """
         market = load_candles(self.config.model_copy(update={"data": data}))
-        return {symbol: closed(candles, data.bar) for symbol, candles in market.items()}
+        if data.data_dir is None:
+            return market
+        sources = market_files(data)
+        return {symbol: closed(candles, data.bar, sources[symbol].written) for symbol, candles in market.items()}
 
     def scores(self, market: Market, first: First = None, progress: bool | None = False) -> pd.DataFrame:
         """Scores of the candles of a market.
@@ -139,14 +144,17 @@ class Predictor:
         Raises
         ------
         CmatError
-            If a symbol has no stretch of `history` candles without a gap, or a column that the model reads is missing.
+            If no symbol has `history` candles without a gap, or a column that the model reads is missing.
 
         Warns
         -----
         UserWarning
-            If the newest candle of a symbol cannot be scored.
+            If a symbol, or its newest candle, cannot be scored.
         """
-        wanted = {symbol: self._wanted(symbol, candles, first) for symbol, candles in market.items()}
+        possible = {symbol: sample_rows(candles, self.config) for symbol, candles in market.items()}
+        for symbol, rows in possible.items():
+            self._check(symbol, market[symbol], rows, alone=not any(map(len, possible.values())))
+        wanted = {symbol: _from(market[symbol], rows, symbol, first) for symbol, rows in possible.items()}
         inputs = [self._inputs(symbol, market[symbol], rows, progress) for symbol, rows in wanted.items() if len(rows)]
         if not inputs:
             return pd.DataFrame(columns=list(COLUMNS))
@@ -157,19 +165,17 @@ class Predictor:
         panel = Panel(*arrays, samples.reset_index(drop=True), self._scalers, self.config, self.device)
         return self._frame(panel)
 
-    def _wanted(self, symbol: str, candles: pd.DataFrame, first: First) -> np.ndarray:
-        """Rows to score."""
-        rows = sample_rows(candles, self.config)
+    def _check(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, alone: bool) -> None:
+        """Say why a symbol, or its newest candle, has no score."""
+        why = None
         if not len(rows):
-            raise too_few_candles(symbol, candles, self.config)
-        if rows[-1] < len(candles) - 1:
-            warnings.warn(
-                f"{symbol}: the newest candle ({candles.index[-1]:%Y-%m-%d %H:%M} UTC) has no score, because the last "
-                f"{self.history} candles have a gap",
-                stacklevel=3,
-            )
-        start = first.get(symbol) if isinstance(first, Mapping) else first
-        return rows if start is None else rows[rows >= candles.index.searchsorted(start)]
+            why = f"{symbol}: no score without {self.history} candles in a row; there are {len(candles)}, gaps included"
+        elif rows[-1] < len(candles) - 1:
+            why = f"{symbol}: the newest candle has no score, because the last {self.history} candles have a gap"
+        if why and alone:
+            raise CmatError(why)
+        if why:
+            warnings.warn(why, stacklevel=3)
 
     def _inputs(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None) -> tuple:
         """Samples (n rows), channels (T, C), topology (n, F), complexity (n, K), made from the candles they read."""
@@ -209,3 +215,9 @@ class Predictor:
             "model": self.name,
         }
         return panel.samples.assign(**answers)[list(COLUMNS)]
+
+
+def _from(candles: pd.DataFrame, rows: np.ndarray, symbol: str, first: First) -> np.ndarray:
+    """Rows of candles that open at `first` or later."""
+    start = first.get(symbol) if isinstance(first, Mapping) else first
+    return rows if start is None else rows[rows >= candles.index.searchsorted(start)]

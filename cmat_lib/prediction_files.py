@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmat_lib.data.candle_files import market_files
+from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path
@@ -91,7 +91,7 @@ class CsvOutput:
         return times.groupby(known["symbol"]).max().to_dict()
 
     def append(self, scores: pd.DataFrame) -> None:
-        """Add rows; they are on the disk, or in the pipe, when this returns."""
+        """Add rows; they are out of this process when this returns."""
         text = scores.to_csv(index=False, header=self._needs_header)
         self._needs_header = False
         if self.path is None:
@@ -105,9 +105,9 @@ class CsvOutput:
 class Follower:
     """Scores candles as their files grow.
 
-    A candle is scored once its file is at rest (the same at two looks, so that nobody is writing it) and the candle is
-    over. What a file cannot give, for a bad row or too few candles, is told once, and the file is read again when it
-    changes.
+    A candle is scored once its file is at rest (the same at two looks, so that nobody is writing it), if it was over
+    when the file was written. One that comes late, into a gap, is scored with those after it. What a file cannot give,
+    for a bad row or too few candles, is told once, and the file is read again when it changes.
 
     Parameters
     ----------
@@ -131,41 +131,44 @@ class Follower:
         if data.data_dir is None:
             raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
         self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
+        self._start: dict[str, pd.Timestamp] = {}
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
     def look(self) -> Iterator[pd.DataFrame]:
         """Scores of what is new, a frame for each symbol."""
-        for symbol in self._at_rest():
+        try:
+            sources = market_files(self.data)
+            ready = self._at_rest(sources)
+        except (CmatError, OSError) as error:  # a stray file, or one that is being replaced
+            warnings.warn(str(error), stacklevel=2)
+            return
+        for symbol in ready:
+            self._read[symbol] = self._seen[symbol]
             try:
-                candles, scores = self._score(symbol)
+                scores = self._score(symbol, sources[symbol])
             except (CmatError, OSError) as error:
-                self._read[symbol] = self._seen[symbol]
                 warnings.warn(str(error), stacklevel=2)
                 continue
             if len(scores):
                 yield scores
-            if len(candles):
-                self.last[symbol] = candles.index[-1]
+                self.last[symbol] = scores["timestamp"].iloc[-1]
 
-    def _at_rest(self) -> list[str]:
+    def _at_rest(self, sources: Mapping[str, CandleSource]) -> list[str]:
         """Symbols whose file has changed since it was read, and not since the last look."""
-        states = {symbol: [path.stat() for path in source.paths] for symbol, source in market_files(self.data).items()}
+        states = {symbol: [path.stat() for path in source.paths] for symbol, source in sources.items()}
         now = {symbol: tuple((state.st_size, state.st_mtime_ns) for state in own) for symbol, own in states.items()}
         ready = [s for s, signature in now.items() if self._seen.get(s) == signature != self._read.get(s)]
         self._seen = now
         return ready
 
-    def _score(self, symbol: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Candles of a symbol that are over, and the scores of those among them that have none yet."""
+    def _score(self, symbol: str, source: CandleSource) -> pd.DataFrame:
+        """Scores of a symbol's candles that were over when the file was written and have none yet."""
         candles = load_market(self.data.model_copy(update={"symbols": [symbol]}))[symbol]
-        finished = closed(candles, self.data.bar)
-        if len(finished) == len(candles):  # else the file is read again, until its last candle is over
-            self._read[symbol] = self._seen[symbol]
+        finished = closed(candles, self.data.bar, source.written)
+        if finished.empty:
+            return finished
+        start = self._start.setdefault(symbol, finished.index[-1] if self.first is None else self.first)
         if symbol in self.last:
             start = self.last[symbol] + self.data.bar
-        else:
-            start = finished.index[-1] if self.first is None and len(finished) else self.first
-        if not len(finished) or finished.index[-1] < start:
-            return finished, pd.DataFrame()
-        return finished, self.predictor.scores({symbol: finished}, start)
+        return self.predictor.scores({symbol: finished}, start) if finished.index[-1] >= start else finished[:0]

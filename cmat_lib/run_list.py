@@ -124,6 +124,10 @@ def _data(run: Run) -> str:
 def _headline(run: Run, is_evaluated: bool) -> dict[str, float]:
     if not is_evaluated:
         return {}
-    scores = pd.DataFrame(run.read_json("metrics.json")["scores"]).set_index(["score", "scope", "metric"]).loc[MODEL]
+    try:
+        table = pd.DataFrame(run.read_json("metrics.json")["scores"])
+    except (CmatError, OSError, ValueError, KeyError):  # one damaged run must not cost the list
+        return {}
+    scores = table.set_index(["score", "scope", "metric"]).loc[MODEL]
     pooled, within = (scores.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
     return dict(zip(SCORES, [scores.loc[("pooled", "base_rate"), "value"], *pooled, *within], strict=True))

@@ -18,6 +18,7 @@ from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
+from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
@@ -63,9 +64,12 @@ def load_candles(config: Config) -> Market:
         seed=config.data.synthetic_seed,
         plant=config.data.synthetic_plant,
     )
-    if _oracle_applies(config):
-        return market
-    return {symbol: candles.drop(columns="oracle_probability") for symbol, candles in market.items()}
+    chosen = config.data.symbols or list(market)
+    for symbol in chosen:
+        if symbol not in market:
+            raise CmatError(f"data.symbols: the synthetic market has no '{symbol}'{nearest(symbol, market)}")
+    unknown = [] if _oracle_applies(config) else ["oracle_probability"]
+    return {symbol: candles.drop(columns=unknown) for symbol, candles in market.items() if symbol in chosen}
 
 
 def _oracle_applies(config: Config) -> bool:

@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 
 def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: Say) -> pd.DataFrame:
-    """Train trials until `trials` of them are finished or pruned, and write ``trials.csv`` and ``best.yaml``.
+    """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
     Trials of an earlier command in the same folder count. The number of a trial is the seed of its training.
 

@@ -77,7 +77,7 @@ def _log(run: Run, uri: str) -> str:
     experiment = _experiment(client, run, uri)
     last = next(stage for stage in reversed(STAGE_NAMES) if run.record(stage) is not None)
     tag = f"{last} {run.fingerprint(last)} {run.folder.name}"
-    if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}'"):
+    if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
         return f"MLflow at {uri} has this run already"
     logged = client.create_run(experiment, run_name=run.folder.name, tags={TAG: tag}).info.run_id
     parameters = [Param(name, text[:LONGEST]) for name, text in _parameters(run.config).items()]

@@ -21,7 +21,7 @@ from cmat_lib.data.synthetic import synthetic_market
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COPIED = ("cmat_lib", "notebooks", "params", "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "Makefile")
 # What would change the environment, or never end; each is tried by hand or in a test of its own.
-STUBS = ("pip", "make", "jupyter", "tensorboard", "docker")
+STUBS = ("pip", "jupyter", "tensorboard", "docker")
 SMALL = {"tda": {"jobs": 1}, "training": {"epochs": 2}, "evaluation": {"bootstrap_samples": 50}}
 # Parameter file of the pages -> what its small stand-in adds to params/smoke.yaml.
 STAND_INS = {
@@ -41,6 +41,25 @@ def open_exchange(name):
         exchange.urls["api"][part] = "{url}/" + part
     return exchange
 """
+
+MLFLOW = {
+    "mlflow/__init__.py": """
+from unittest.mock import MagicMock
+
+
+class MlflowClient:
+    def __init__(self, tracking_uri):
+        pass
+
+    def search_runs(self, experiments, filter_string):
+        return []
+
+    def __getattr__(self, name):
+        return MagicMock()
+""",
+    "mlflow/entities.py": "Metric = Param = lambda *values: values",
+    "mlflow/exceptions.py": "class MlflowException(Exception):\n    pass",
+}
 
 
 def blocks(page: Path) -> list[tuple[str, str | None, str]]:
@@ -78,6 +97,7 @@ class Sandbox:
     def append(self, name: str, text: str) -> None:
         """Add what a page says to write into a file of the library, or make a file of its own."""
         path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text((path.read_text() + "\n\n" if path.exists() else "") + text)
 
     def _parameters(self) -> None:
@@ -91,6 +111,9 @@ class Sandbox:
         programs.mkdir(parents=True)
         for name in STUBS:
             self._program(name, "exit 0")
+        self._program("make", '[ "$1" != demo ] || exec cmat run params/demo.yaml')
+        for name, text in MLFLOW.items():
+            self.append(name, text)
         self._program("cmat", f'exec "{sys.executable}" -m cmat_lib "$@"')
         for name in ("python", "papermill"):
             self._program(name, f'exec "{Path(sys.executable).parent / name}" "$@"')

@@ -1,5 +1,7 @@
 """Scores from ``best_model.pt`` alone: equal to those of the run, and the same one by one as all at once."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,15 +81,18 @@ def test_from_a_moment_on(predictor, market, everything):
 
 def test_a_gap_before_the_newest_candle_is_told(predictor, market):
     symbol, candles = next(iter(market.items()))
-    with pytest.warns(UserWarning, match=f"{symbol}: the newest candle .* has no score"):
+    with pytest.warns(UserWarning, match=f"{symbol}: the newest candle has no score"):
         scores = predictor.scores({symbol: candles.drop(candles.index[-5])})
     assert scores["timestamp"].max() == candles.index[-6]
 
 
-def test_too_few_candles(predictor, market):
-    symbol, candles = next(iter(market.items()))
-    with pytest.raises(CmatError, match=f"{symbol}: 50 candles are too few"):
-        predictor.scores({symbol: candles.iloc[:50]})
+def test_a_young_symbol_does_not_stop_the_others(predictor, market):
+    (old, candles), (young, few) = market.items()
+    with pytest.warns(UserWarning, match=f"{young}: no score without {predictor.history} candles in a row"):
+        scores = predictor.scores({old: candles, young: few.iloc[:50]})
+    assert set(scores["symbol"]) == {old}
+    with pytest.raises(CmatError, match=f"{young}: no score without"):
+        predictor.scores({young: few.iloc[:50]})
 
 
 def test_a_column_that_the_model_reads_is_missing(predictor, market):
@@ -104,13 +109,30 @@ def test_candles_of_another_length_are_refused(predictor, tmp_path):
         predictor.market(predictor.data(str(tmp_path)))
 
 
-def test_a_candle_that_is_not_over_is_left_out(predictor, tmp_path):
-    now = pd.Timestamp.now("UTC").floor("h")
-    times = pd.date_range(end=now, periods=10, freq="1h")
+@pytest.mark.parametrize(("written", "left"), [("11:30", 2), ("12:00", 3)])
+def test_a_candle_that_was_not_over_when_its_file_was_written_is_left_out(predictor, tmp_path, written, left):
+    times = pd.date_range("2025-01-01 09:00", periods=3, freq="1h", tz="UTC")
     flat = dict.fromkeys(("open", "high", "low", "close"), 1.0)
-    pd.DataFrame({"timestamp": times, **flat, "volume": 1.0}).to_csv(tmp_path / "X.csv", index=False)
-    candles = predictor.market(predictor.data(str(tmp_path)))["X"]
-    assert candles.index[-1] == now - pd.Timedelta("1h")
+    path = tmp_path / "X.csv"
+    pd.DataFrame({"timestamp": times, **flat, "volume": 1.0}).to_csv(path, index=False)
+    when = pd.Timestamp(f"2025-01-01 {written}", tz="UTC").timestamp()
+    os.utime(path, (when, when))
+    assert len(predictor.market(predictor.data(str(tmp_path)))["X"]) == left
+
+
+def test_a_forming_candle_of_a_file_with_a_time_to_come(predictor, tmp_path):
+    times = pd.date_range(end=pd.Timestamp.now("UTC").floor("h"), periods=10, freq="1h")
+    flat = dict.fromkeys(("open", "high", "low", "close"), 1.0)
+    path = tmp_path / "X.csv"
+    pd.DataFrame({"timestamp": times, **flat, "volume": 1.0}).to_csv(path, index=False)
+    os.utime(path, (4e9, 4e9))
+    assert len(predictor.market(predictor.data(str(tmp_path)))["X"]) == 9
+
+
+def test_symbols_of_the_synthetic_market(predictor):
+    assert list(predictor.market(predictor.data(symbols=["SYNB"]))) == ["SYNB"]
+    with pytest.raises(CmatError, match="the synthetic market has no 'SYNX'"):
+        predictor.market(predictor.data(symbols=["SYNX"]))
 
 
 def test_data_of_the_run_or_of_a_folder(predictor, tmp_path):

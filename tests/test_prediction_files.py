@@ -101,7 +101,7 @@ class Feed:
     """A folder of candle files, written by somebody else."""
 
     def __init__(self, folder, market):
-        self.folder, self.market, self.clock = folder, market, 0
+        self.folder, self.market, self.clock = folder, market, pd.Timestamp("2024-06-01").timestamp()
 
     def write(self, symbol, rows, tail=""):
         text = self.market[symbol].iloc[:rows].to_csv()
@@ -182,17 +182,42 @@ def test_from_a_moment_on(predictor, feed, market):
     assert len(scored) == 5
 
 
-def test_an_unfinished_candle_waits_until_it_is_over(predictor, feed, market, monkeypatch):
+def test_a_candle_that_was_saved_before_its_close_waits_for_the_whole_one(predictor, feed, market):
     symbol = next(iter(market))
-    feed.write(symbol, 500)
-    following = follower(predictor, feed)
-    looks(following, 2)
+    feed.clock = market[symbol].index[500].timestamp() + 600  # ten minutes into the hour
+    following = follower(predictor, feed, first=market[symbol].index[499])
     feed.write(symbol, 501)
-    whole = "cmat_lib.prediction_files.closed"
-    monkeypatch.setattr(whole, lambda candles, bar: candles.iloc[:500])
-    assert looks(following, 3) == []
-    monkeypatch.setattr(whole, lambda candles, bar: candles)
-    assert looks(following, 1)[0]["timestamp"].tolist() == [market[symbol].index[500]]
+    assert pd.concat(looks(following, 4))["timestamp"].tolist() == [market[symbol].index[499]]
+    feed.clock += 3600
+    feed.write(symbol, 501)
+    assert looks(following, 3)[0]["timestamp"].tolist() == [market[symbol].index[500]]
+
+
+def test_a_candle_that_comes_late_is_scored_with_those_after_it(predictor, feed, market):
+    symbol = next(iter(market))
+    following = follower(predictor, feed)
+    feed.write(symbol, 500)
+    looks(following, 2)
+    whole = feed.market[symbol]
+    feed.market = {symbol: whole.drop(whole.index[500])}
+    feed.write(symbol, 501)
+    with pytest.warns(UserWarning, match="the newest candle has no score"):
+        assert looks(following, 2) == []
+    feed.market = {symbol: whole}
+    feed.write(symbol, 503)
+    assert looks(following, 2)[0]["timestamp"].tolist() == whole.index[500:503].tolist()
+
+
+def test_a_stray_file_is_told_and_following_goes_on(predictor, feed, market):
+    symbol = next(iter(market))
+    following = follower(predictor, feed)
+    feed.write(symbol, 500)
+    stray = feed.folder / f"notes on {symbol}.csv"
+    stray.write_text("a,b\n")
+    with pytest.warns(UserWarning, match="rename it"):
+        assert looks(following, 2) == []
+    stray.unlink()
+    assert len(looks(following, 2)) == 1
 
 
 def test_nothing_to_follow(predictor):

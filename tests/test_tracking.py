@@ -36,7 +36,9 @@ class Server:
         return name
 
     def search_runs(self, experiments, filter_string):
-        return [run for run in self.runs.values() if all(f"'{tag}'" in filter_string for tag in run["tags"].values())]
+        assert "attributes.status = 'FINISHED'" in filter_string
+        finished = [run for run in self.runs.values() if run["ended"]]
+        return [run for run in finished if all(f"'{tag}'" in filter_string for tag in run["tags"].values())]
 
     def create_run(self, experiment, run_name, tags):
         self.runs[run_name] = {"tags": tags, "params": {}, "metrics": {}, "artifacts": [], "ended": False}
@@ -130,3 +132,15 @@ def test_without_the_package_nothing_starts(monkeypatch):
 def test_logging_does_not_change_what_a_run_is(tmp_path):
     plain, logged = (load_config(changes={"logging": {"mlflow": value}}) for value in (False, True))
     assert Run(plain, "04_training").fingerprint() == Run(logged, "04_training").fingerprint()
+
+
+def test_a_run_that_was_logged_by_half_is_logged_again(server, tmp_path, monkeypatch):
+    def lost(*_):
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="connection reset"):
+        patch.setattr(server, "log_artifacts", lost)
+        patch.setattr(server, "log_batch", lost)
+        assert log_run(run_in(tmp_path, "http://server")) is None
+    assert "already" not in log_run(run_in(tmp_path, "http://server"))
+    assert "already" in log_run(run_in(tmp_path, "http://server"))

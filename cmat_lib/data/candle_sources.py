@@ -41,6 +41,11 @@ class CandleSource:
     ticker: str | None = None
 
     @property
+    def written(self) -> pd.Timestamp:
+        """When the newest of the files was changed last."""
+        return pd.Timestamp(max(path.stat().st_mtime_ns for path in self.paths), tz="UTC")
+
+    @property
     def parts(self) -> list[str]:
         """Month or day of each archive, such as ``2024-01``; empty for other files."""
         return [found["part"] for path in self.paths if (found := ARCHIVE.fullmatch(bare_name(path)))]

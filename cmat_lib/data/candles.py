@@ -8,7 +8,6 @@ UTC, ascending) and the float64 columns open, high, low, close, volume and, if k
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -176,9 +175,9 @@ def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     return filled
 
 
-def closed(candles: pd.DataFrame, bar: pd.Timedelta) -> pd.DataFrame:
-    """Candles that are over: their close lies in the past, by the clock of this machine."""
-    return candles[candles.index + bar <= datetime.now(UTC)]
+def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> pd.DataFrame:
+    """Candles that were over when their file was `written`: a row that was saved before its close is not the candle."""
+    return candles[candles.index + bar <= min(written, pd.Timestamp.now("UTC"))]
 
 
 def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
