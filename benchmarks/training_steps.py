@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cmat_lib.config import Config, load_config, merge
 from cmat_lib.data.panel import Panel
-from cmat_lib.models import MultiTaskLoss, build_model
+from cmat_lib.models import MultiTaskLoss, build_model, input_shapes
 from cmat_lib.training.devices import half_precision, is_on, make_fabric
 from cmat_lib.training.objective import Objective
 from cmat_lib.training.steps import Steps
@@ -74,11 +74,13 @@ class MatrixProducts(TorchDispatchMode):
 
 def work_of(config: Config) -> tuple[int, Counter]:
     """FLOPs of a forward and backward pass of one batch, and its matrix products; nothing is computed."""
-    batch, features = config.training.batch_size, (config.tda.feature_dim, len(config.complexity.names), 2)
-    shapes = ((batch, config.data.sequence_length, len(config.data.channel_names)), *((batch, n) for n in features))
+    batch, shapes = config.training.batch_size, input_shapes(config).values()
     with torch.device("meta"):
         objective = Objective(build_model(config), MultiTaskLoss())
-        inputs, targets = [torch.empty(shape) for shape in shapes], [torch.empty(batch), torch.empty(batch), None]
+        inputs, targets = (
+            [torch.empty(batch, *shape) for shape in shapes],
+            [torch.empty(batch), torch.empty(batch), None],
+        )
         weight = torch.empty(batch)
     with FlopCounterMode(display=False) as flops, MatrixProducts() as products:
         objective(inputs, targets, weight).losses[0].backward()

@@ -22,10 +22,11 @@ from cmat_lib.cli_compare import compare
 from cmat_lib.cli_doctor import doctor
 from cmat_lib.cli_download import download
 from cmat_lib.cli_help import MAIN_EPILOG, examples
+from cmat_lib.cli_options import Assignments, RunDir, assign
 from cmat_lib.cli_predict import export, predict
 from cmat_lib.cli_runs import runs
 from cmat_lib.cli_sweep import sweep
-from cmat_lib.config import Config, commented_defaults, load_config, merge, parse_assignment, project_root
+from cmat_lib.config import Config, commented_defaults, load_config, merge, project_root
 from cmat_lib.errors import CmatError, LocalError
 from cmat_lib.files import write_text
 from cmat_lib.grid import check_folders, grid_members
@@ -41,11 +42,6 @@ app = typer.Typer(
     help="Three views of a market, fused by attention.",
     epilog=MAIN_EPILOG,
 )
-
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
-]
-RunDir = Annotated[str | None, typer.Option("--run-dir", help="Run folder; by default outputs/NAME for NAME.yaml.")]
 
 
 def main() -> None:
@@ -154,10 +150,7 @@ def run_config(
     member: dict[str, Any] | None = None,
 ) -> Config:
     """Parameters of one run: the file, `changes`, ``--set``, the `member` of a grid, ``--run-dir``; later ones win."""
-    merged = dict(changes or {})
-    for text in assignments or []:
-        merged = merge(merged, parse_assignment(text))
-    merged = merge(merged, member or {})
+    merged = merge(assign(assignments, changes), member or {})
     if run_dir is not None:
         merged["run_dir"] = run_dir
     base = {"run_dir": f"outputs/{path.stem}"} if path is not None else None

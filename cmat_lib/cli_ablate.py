@@ -9,16 +9,14 @@ from typing import Annotated
 
 import typer
 
+from cmat_lib.cli_options import Assignments, RunDir
 from cmat_lib.errors import CmatError
 
 
 def ablate(
     params: Annotated[Path, typer.Argument(help="Parameter file.")],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated."),
-    ] = None,
-    run_dir: Annotated[str | None, typer.Option("--run-dir", help="Run folder.")] = None,
+    assignments: Assignments = None,
+    run_dir: RunDir = None,
     rows: Annotated[str | None, typer.Option(help="Rows, separated by commas; all by default.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every network, whose answers are averaged.")] = 3,
     folds: Annotated[str, typer.Option(help="Folds of data.split, separated by commas, or all.")] = "all",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cmat_lib.cli_help import examples
-from cmat_lib.config import load_config, merge, parse_assignment, resolve_path
+from cmat_lib.cli_options import Assignments, assign
+from cmat_lib.config import load_config, merge, resolve_path
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
 
@@ -22,13 +22,11 @@ CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="tda.cache_dir
 @cache_app.command(epilog=examples("cache build"))
 def build(
     params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; repeatable.")
-    ] = None,
+    assignments: Assignments = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """Compute the features of every window that the cache does not have yet; no run is needed or made."""
-    changes = reduce(merge, map(parse_assignment, assignments or []), {})
+    changes = assign(assignments)
     if cache_dir is not None:
         changes = merge(changes, {"tda": {"cache_dir": cache_dir}})
     config = load_config(params, changes)

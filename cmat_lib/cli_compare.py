@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cmat_lib.config import load_config, resolve_path
 from cmat_lib.errors import CmatError
+from cmat_lib.run import Run, open_run
 
 
 def compare(
@@ -39,14 +38,9 @@ def compare(
         print(f"\n{title}\n{text.rename_axis(columns=None).to_string()}")
 
 
-def _evaluated(folder: str):
+def _evaluated(folder: str) -> Run:
     """Run whose stage 05 is finished; its candles need not be there any more, nor the code that made it."""
-    from cmat_lib.run import Run
-
-    stored = resolve_path(folder) / "params.yaml"
-    if not stored.is_file():
-        raise CmatError(f"{folder}: no run here (params.yaml is missing); name a run folder such as outputs/demo")
-    run = Run(load_config(Path(stored), {"run_dir": folder}), "05_evaluation")
+    run = open_run(folder, "05_evaluation")
     if run.record(run.stage) is None:
         raise CmatError(f"{folder} is not evaluated yet; run notebooks/05_evaluation.ipynb or `cmat run` first")
     return run

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from cmat_lib.cli_options import Assignments
+
 
 def doctor(
     params: Annotated[
         Path | None, typer.Option("--params", help="Parameter file of a planned run: look at its data and memory too.")
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated."),
-    ] = None,
+    assignments: Assignments = None,
 ) -> None:
     """Check Python, packages, machine, folders, data, topology, model and notebook kernel; say how to mend each.
 

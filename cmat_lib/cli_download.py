@@ -8,6 +8,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from cmat_lib.cli_options import utc_time
 from cmat_lib.config import resolve_path
 from cmat_lib.errors import CmatError
 
@@ -28,23 +29,13 @@ def download(
     from cmat_lib.data.exchange import Downloader, open_exchange
 
     logging.basicConfig(level="WARNING", format="%(message)s")
-    first, last = _time(since, "--since"), None if until is None else _time(until, "--until")
+    first, last = utc_time(since, "--since"), None if until is None else utc_time(until, "--until")
     if last is not None and last <= first:
         raise CmatError("--until must be later than --since")
     folder = resolve_path(data_dir)
     downloader = Downloader(open_exchange(exchange), timeframe, folder)
     for symbol in downloader.find_symbols(symbols):
         print(_summary(downloader.download(symbol, first, last), first, timeframe), flush=True)
-
-
-def _time(text: str, option: str) -> pd.Timestamp:
-    try:
-        time = pd.Timestamp(text)
-    except ValueError:
-        time = pd.NaT
-    if time is pd.NaT:
-        raise CmatError(f"{option}: '{text}' is no time; write it as 2023-01-01 or 2023-01-01T06:00")
-    return time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")
 
 
 def _summary(file, since: pd.Timestamp, timeframe: str) -> str:

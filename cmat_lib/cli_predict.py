@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cmat_lib.cli_times import utc_time
-from cmat_lib.config import load_config, resolve_path
-from cmat_lib.errors import CmatError
+from cmat_lib.cli_options import utc_time
+from cmat_lib.config import resolve_path
+from cmat_lib.run import open_run
 
 RunOption = Annotated[
     str, typer.Option("--run", metavar="RUN", help="Run folder such as outputs/demo, or a best_model.pt.")
@@ -95,6 +95,4 @@ def model_file(run: str) -> Path:
     path = resolve_path(run)
     if path.is_file():
         return path
-    if not (path / "params.yaml").is_file():
-        raise CmatError(f"{run}: no run here (params.yaml is missing); name a run folder such as outputs/demo")
-    return path / load_config(path / "params.yaml").logging.save_dir / "best_model.pt"
+    return open_run(run, "04_training").model_folder / "best_model.pt"

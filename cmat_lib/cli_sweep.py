@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cmat_lib.cli_options import assign
+
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file, for example params/sweep.yaml.")],
@@ -26,14 +28,12 @@ def sweep(
     All trials share data and topology. The same command goes on after a kill, and --trials adds more. Every trial is
     counted in the ledger, and the test part is not looked at: run best.yaml for that.
     """
-    from cmat_lib.config import merge, parse_assignment
+    from cmat_lib.config import merge
     from cmat_lib.sweep import run_sweep
     from cmat_lib.sweep_file import read_sweep
 
     content, base = read_sweep(file)
-    for text in assignments or []:
-        base = merge(base, parse_assignment(text))
-    base = merge(base, {"run_dir": run_dir or f"outputs/{file.stem}"})
+    base = merge(assign(assignments, base), {"run_dir": run_dir or f"outputs/{file.stem}"})
     say = partial(print, flush=True)
     table = run_sweep(content, base, trials or content.trials, jobs, say)
     folder = base["run_dir"]

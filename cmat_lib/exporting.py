@@ -11,6 +11,7 @@ from torch.export import Dim
 from cmat_lib.data.panel import CLIP
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path
+from cmat_lib.models import input_shapes
 from cmat_lib.training.checkpoint import load_model
 
 ABOUT = "cmat.json"  # name of the description inside the file
@@ -54,12 +55,7 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     if output.suffix != ".pt2":
         raise CmatError(f"{output}: torch.export files end in .pt2")
     model, config, content = load_model(path)
-    shapes = {
-        "ohlcv": (config.data.sequence_length, len(config.data.channel_names)),
-        "tda": (config.tda.feature_dim,),
-        "complexity": (len(config.complexity.names),),
-        "clock": (2,),
-    }
+    shapes = input_shapes(config)
     inputs = tuple(torch.zeros(3, *shape) for shape in shapes.values())
     batch = Dim("batch")
     program = torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))

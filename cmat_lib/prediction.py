@@ -22,12 +22,12 @@ from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.channels import compute_channels
 from cmat_lib.data.complexity import complexity_features, log_ranges
-from cmat_lib.data.panel import Panel, needed_candles, sample_rows, unlabelled_samples
+from cmat_lib.data.panel import Panel, longest_look_back, sample_rows, unlabelled_samples
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
-from cmat_lib.stages import load_candles
+from cmat_lib.stages import load_candles, predict
 from cmat_lib.tda.build import split_windows
 from cmat_lib.tda.features import tda_features
 from cmat_lib.training.checkpoint import load_model
@@ -84,7 +84,7 @@ class Predictor:
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
         self.model = model.double().to(self.device)
         self.name = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:NAME_LENGTH]
-        self.history = needed_candles(self.config) - self.config.labels.horizon
+        self.history = longest_look_back(self.config)
         self._scalers, self._calibration = content["scalers"], content["calibration"]
         self._threshold = content["threshold"]
         self._seen_until = pd.Timestamp(content["seen_until"])
@@ -202,9 +202,7 @@ class Predictor:
 
     def _frame(self, panel: Panel) -> pd.DataFrame:
         everything = torch.arange(len(panel), device=self.device)
-        batches = panel.batches(everything, self.config.evaluation.batch_size)
-        pairs = [self.model.predict(*(x.double() for x in batch.inputs)) for batch in batches]
-        raw, max_pct = (torch.cat(column)[:, 0].cpu().numpy() for column in zip(*pairs, strict=True))
+        raw, max_pct = predict(self.model, panel, everything, self.config.evaluation.batch_size)
         probability = apply_calibration(raw, self._calibration)
         answers = {
             "raw_probability": raw,

@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cmat_lib import __version__
-from cmat_lib.config import Config, dump_params, project_root, resolve_path
+from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, write_text
@@ -318,6 +318,20 @@ def _stage_number(text: str | None, default: int) -> int:
     if not found:
         raise CmatError(f"no stage '{text}'; the stages are {', '.join(STAGE_NAMES)}")
     return found[0]
+
+
+def open_run(folder: str, stage: str) -> Run:
+    """A run that is there, with the parameters it was made with, for `stage`.
+
+    Raises
+    ------
+    CmatError
+        If the folder has no ``params.yaml``.
+    """
+    stored = resolve_path(folder) / "params.yaml"
+    if not stored.is_file():
+        raise CmatError(f"{folder}: no run here (params.yaml is missing); name a run folder such as outputs/demo")
+    return Run(load_config(stored, {"run_dir": folder}), stage)
 
 
 def hash_text(text: str) -> str:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
+from cmat_lib.evaluation.compare import MODEL
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.run_lock import is_worked_on
 
 SCORES = ("base_rate", "auc", "auc_low", "auc_high", "auc_within", "auc_within_low", "auc_within_high")
 COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCORES)
-MODEL = "probability"
 
 
 def list_runs(folder: Path) -> pd.DataFrame:

@@ -57,13 +57,12 @@ def check_model(config: Config) -> Iterator[Finding]:
     """Whether the model of the parameters is built, answers, and gets gradients, on the device of the training."""
     import torch
 
-    from cmat_lib.models import build_model
+    from cmat_lib.models import build_model, input_shapes
     from cmat_lib.training.devices import pick_device
 
     device = pick_device(config.training)
     model = build_model(config).to(device).train()
-    shapes = ((config.data.sequence_length, len(config.data.channel_names)), (config.tda.feature_dim,))
-    shapes += ((len(config.complexity.names),), (2,))
+    shapes = input_shapes(config).values()
     generator = torch.Generator().manual_seed(0)
     answers = model.answers(*(torch.rand(8, *shape, generator=generator).to(device) for shape in shapes))
     torch.cat([answer.flatten() for answer in answers if answer is not None]).square().mean().backward()

@@ -214,11 +214,13 @@ def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFram
 def predict(
     model: MultiTaskCrossModalAttention, panel: Panel, index: torch.Tensor, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw trigger probability and largest rise in percent of the samples of `index`, shape (n,) each."""
-    pairs = [model.predict(*batch.inputs) for batch in panel.batches(index, size)]
-    return tuple(
-        torch.cat(column)[:, 0].float().cpu().numpy().astype(np.float64) for column in zip(*pairs, strict=True)
-    )
+    """Raw trigger probability and largest rise in percent of the samples of `index`, shape (n,) each, float64.
+
+    Computed in the precision of the model's weights.
+    """
+    dtype = next(model.parameters()).dtype
+    pairs = [model.predict(*(x.to(dtype) for x in batch.inputs)) for batch in panel.batches(index, size)]
+    return tuple(torch.cat(column)[:, 0].double().cpu().numpy() for column in zip(*pairs, strict=True))
 
 
 def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cmat_lib.config import Config
 from cmat_lib.errors import CmatError
+from cmat_lib.evaluation.compare import MODEL
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.schema import SECTIONS
 
@@ -121,6 +122,6 @@ def _metrics(run: Run) -> list[tuple[str, float, int]]:
     results = run.read_json(f"{run.config.logging.save_dir}/training_results.json")
     found = [(name, value, int(row["epoch"])) for row in results["history"] for name, value in row.items()]
     if run.record("05_evaluation") is not None:
-        scores = [score for score in run.read_json("metrics.json")["scores"] if score["score"] == "probability"]
+        scores = [score for score in run.read_json("metrics.json")["scores"] if score["score"] == MODEL]
         found += [(f"test_{score['scope']}_{score['metric']}", score["value"], 0) for score in scores]
     return [(name, math.nan if value is None else float(value), step) for name, value, step in found]

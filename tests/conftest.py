@@ -38,6 +38,20 @@ def smoke(tmp_path_factory):
     return smoke_run(shared / "smoke")
 
 
+@pytest.fixture(scope="session")
+def predictor(smoke):
+    """What the smoke run has trained, ready to score candles."""
+    from cmat_lib.prediction import Predictor
+
+    return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
+
+
+@pytest.fixture(scope="session")
+def market(predictor):
+    """The candles that it was trained on."""
+    return predictor.market(predictor.data())
+
+
 @pytest.fixture
 def cmat(monkeypatch, capsys):
     """Run the command in this process; returns exit code, stdout, stderr."""

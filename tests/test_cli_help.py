@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.main import get_command
 
-from cmat_lib.cli import app, main
+from cmat_lib.cli import app
 from cmat_lib.cli_help import EXAMPLES
 
 
@@ -20,17 +20,6 @@ def commands(group=None, before=()):
         else:
             found[" ".join((*before, name))] = command
     return found
-
-
-@pytest.fixture
-def cmat(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cmat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_every_command_has_examples():

@@ -8,12 +8,10 @@ import nbclient
 import numpy as np
 import pandas as pd
 import psutil
-import pytest
 import torch
 from slim import slim
 
 from cmat_lib import doctor, models, selftest, tda
-from cmat_lib.cli import main
 from cmat_lib.config import load_config, project_root
 
 SMOKE = project_root() / "params/smoke.yaml"
@@ -22,17 +20,6 @@ SMOKE = project_root() / "params/smoke.yaml"
 def only(check, *arguments):
     (finding,) = check(*arguments)
     return finding
-
-
-@pytest.fixture
-def cmat(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cmat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_every_check_has_a_line_and_a_sound_machine_no_problem(cmat):

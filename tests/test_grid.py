@@ -1,12 +1,9 @@
 """`cmat run --grid`: the members, their folder names, and what happens when one of them fails."""
 
-import sys
-
 import pandas as pd
 import pytest
 
 from cmat_lib import many_runs
-from cmat_lib.cli import main
 from cmat_lib.config import load_config, project_root
 from cmat_lib.errors import CmatError
 from cmat_lib.grid import check_folders, grid_members
@@ -66,17 +63,6 @@ def test_folders_that_differ_in_case_only_are_one():
     configs = [load_config(changes={"run_dir": name}) for name in ("outputs/a", "outputs/A")]
     with pytest.raises(CmatError, match="share one run folder"):
         check_folders(configs)
-
-
-@pytest.fixture
-def cmat(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cmat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_one_failure_stops_no_other_run_and_shows_in_table_and_exit_code(cmat, tmp_path):

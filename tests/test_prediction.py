@@ -14,16 +14,6 @@ SCORES = ["raw_probability", "probability", "predicted_max_pct"]
 
 
 @pytest.fixture(scope="module")
-def predictor(smoke):
-    return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
-
-
-@pytest.fixture(scope="module")
-def market(predictor):
-    return predictor.market(predictor.data())
-
-
-@pytest.fixture(scope="module")
 def everything(predictor, market):
     return predictor.scores(market)
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from cmat_lib.errors import CmatError
-from cmat_lib.prediction import Predictor
 from cmat_lib.prediction_files import CsvOutput, Follower, write_predictions
 
 ROWS = pd.DataFrame(
@@ -18,16 +17,6 @@ ROWS = pd.DataFrame(
         "model": "m1",
     }
 )
-
-
-@pytest.fixture(scope="module")
-def predictor(smoke):
-    return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
-
-
-@pytest.fixture(scope="module")
-def market(predictor):
-    return predictor.market(predictor.data())
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -8,9 +8,7 @@ import pandas as pd
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.schema import AUXILIARY_TARGETS
-
-LABELS = ("trigger", "max_pct", "label_end", *AUXILIARY_TARGETS)
+from cmat_lib.data.panel import LABELS
 
 
 def check_candles(subject: Subject) -> Report:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cmat_lib.config import Config, load_config, resolve_path
+from cmat_lib.config import Config
 from cmat_lib.data.candles import segment_ids
 from cmat_lib.data.channels import channel_of
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
+from cmat_lib.run import Run, open_run
 from cmat_lib.stages import unstack
 
 LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future
@@ -225,10 +224,7 @@ def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
     CmatError
         If there is no run, or stages 01 and 02 are not finished.
     """
-    stored = resolve_path(folder) / "params.yaml"
-    if not stored.is_file():
-        raise CmatError(f"{folder}: no run here (params.yaml is missing); name a run folder such as outputs/demo")
-    run = Run(load_config(Path(stored), {"run_dir": folder}), "06_attention_visualization")
+    run = open_run(folder, "06_attention_visualization")
     for stage in ("01_data_prep", "02_tda_cache"):
         if run.record(stage) is None:
             raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")

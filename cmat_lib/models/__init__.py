@@ -6,7 +6,7 @@ from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
 from cmat_lib.models.fusion_gated import GatedFusion
 from cmat_lib.models.losses import MultiTaskLoss
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, parameter_table
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes, parameter_table
 from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "TDAEncoder",
     "TDAGroupEncoder",
     "build_model",
+    "input_shapes",
     "parameter_table",
 ]

@@ -202,6 +202,16 @@ class MultiTaskCrossModalAttention(nn.Module):
         return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
 
 
+def input_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Shape of one sample of each argument of the model's `forward`, in order."""
+    return {
+        "ohlcv": (config.data.sequence_length, len(config.data.channel_names)),
+        "tda": (config.tda.feature_dim,),
+        "complexity": (len(config.complexity.names),),
+        "clock": (2,),
+    }
+
+
 def build_model(config: Config) -> MultiTaskCrossModalAttention:
     """Model with fresh weights from torch's global random state.
 

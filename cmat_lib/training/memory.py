@@ -11,7 +11,7 @@ from torch import Tensor
 from cmat_lib.config import Config
 from cmat_lib.data.panel import free_memory
 from cmat_lib.errors import LocalError
-from cmat_lib.models import build_model
+from cmat_lib.models import build_model, input_shapes
 from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import is_on
 
@@ -63,8 +63,7 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    shapes = ((config.data.sequence_length, len(config.data.channel_names)), (config.tda.feature_dim,))
-    shapes += ((len(config.complexity.names),), (2,))
+    shapes = input_shapes(config).values()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         answers = model.answers(*(torch.empty(batch, *shape, device="meta") for shape in shapes))
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
