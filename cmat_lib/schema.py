@@ -48,6 +48,7 @@ def _as_switch(value: Any) -> Any:
 
 
 Positive = Annotated[int, Field(ge=1)]
+Depth = Annotated[int, Field(ge=1, le=100)]  # more would only take long to refuse
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 UtcTime = Annotated[datetime, BeforeValidator(_as_utc)]
@@ -255,7 +256,7 @@ class FusionConfig(Section):
     tokens: Literal["modality", "fine"] = Field("modality", description="modality: one token each; fine: one for each N-BEATS stack, each group of topology features (curve and summary of H0 and H1), and complexity")
     hidden_dim: Positive = Field(256, description="token width (D)")
     num_heads: Positive = Field(8, description="attention heads (h)")
-    num_layers: Positive = Field(2, description="transformer layers")
+    num_layers: Depth = Field(2, description="transformer layers")
     ffn_dim: Positive = Field(1024, description="width of the feed-forward part")
     dropout: Rate = Field(0.1, description="dropout of the fusion")
     use_cls_token: bool = Field(False, description="cross_modal_attention: read a [CLS] token instead of the mean of all tokens")
@@ -280,10 +281,10 @@ class ModelConfig(Section):
     model_type: Literal["cross_modal_attention"] = Field("cross_modal_attention", description="the source's name of the model")
     modalities: list[Literal[MODALITIES]] = Field(list(SOURCE_MODALITIES), min_length=1, description="modalities that the model sees; of the first three, one that is not listed gets a learned constant; clock is hour and weekday")
     nbeats_hidden_size: Positive = Field(1024, description="width of the N-BEATS encoder output")
-    nbeats_num_stacks: Positive = Field(4, description="stacks; must match nbeats_stack_types")
+    nbeats_num_stacks: Depth = Field(4, description="stacks; must match nbeats_stack_types")
     nbeats_stack_types: list[Literal[STACK_TYPES]] = Field(["trend", "seasonality", "generic", "generic"], description="basis of each stack")
-    nbeats_num_blocks: Positive = Field(6, description="blocks per stack")
-    nbeats_num_layers: Positive = Field(6, description="fully connected layers per block")
+    nbeats_num_blocks: Depth = Field(6, description="blocks per stack")
+    nbeats_num_layers: Depth = Field(6, description="fully connected layers per block")
     nbeats_block_width: Positive = Field(128, description="width inside a block")
     use_attention: bool = Field(True, description="self-attention over the stacks' outputs")
     tda_encoder_dim: Positive = Field(256, description="width of the TDA encoder output")
