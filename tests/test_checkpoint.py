@@ -9,6 +9,7 @@ import torch
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
+from cmat_lib.training import checkpoint
 from cmat_lib.training.checkpoint import KEYS, load_checkpoint, load_model, save_checkpoint
 
 SLIM = {
@@ -83,6 +84,23 @@ def test_other_formats_are_refused(saved, change):
     torch.save({**torch.load(path, weights_only=True), **change}, path)
     with pytest.raises(CmatError, match="not a model of this version"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "section, key", [("data", "sequence_length"), ("tda", "betti_bins"), ("model", "nbeats_hidden_size")]
+)
+def test_sizes_that_the_weights_do_not_have_cost_no_memory(saved, monkeypatch, section, key):
+    path, _ = saved
+    content = torch.load(path, weights_only=True)
+    content["config"][section][key] = 10**8
+    torch.save(content, path)
+    built = []
+    monkeypatch.setattr(
+        checkpoint, "build_model", lambda config: built.append(str(torch.get_default_device())) or build_model(config)
+    )
+    with pytest.raises(CmatError, match="the weights do not fit the stored parameters"):
+        load_model(path)
+    assert built == ["meta"]
 
 
 def test_a_checkpoint_needs_all_keys(tmp_path):
