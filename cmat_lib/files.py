@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cmat_lib.errors import CmatError
+
+_LEFT_BEHIND = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # the names of `atomic_path`
+_NOBODYS_SECONDS = 3600.0  # a file that is still being written has been touched since
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Temporary path beside `path` that takes its place when the block ends without an error.
 
-    The temporary file is synced before the rename, so a crash leaves the old file or the new one, never a part.
+    The temporary file is synced before the rename, so a crash leaves the old file or the new one, never a part. What a
+    killed process left of it beside `path` goes after an hour.
 
     Parameters
     ----------
@@ -40,6 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise _unwritable(path.parent, error) from None
     os.close(handle)
     temporary = Path(name)
+    remove_left_behind(path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"), _NOBODYS_SECONDS)
     try:
         yield temporary
         with open(temporary, "r+b") as written:
@@ -64,6 +72,24 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+def remove_left_behind(paths: Iterable[Path], seconds: float = 0.0) -> None:
+    """Remove temporary files that killed processes left behind.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Those without a name of `atomic_path` are left alone.
+    seconds : float
+        Only those that nobody has written to for so long.
+    """
+    newest = time.time() - seconds
+    for path in paths:
+        if _LEFT_BEHIND.fullmatch(path.name):
+            with suppress(OSError):  # another process was quicker, or it is not ours to remove
+                if path.stat().st_mtime <= newest:
+                    path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -63,6 +63,8 @@ class Prepare(NamedTuple):
                 pd.read_parquet(path)
 
     def result(self, folder: Path) -> dict[str, str]:
+        hidden = {path.name for path in (folder / "run").rglob(".*")}
+        assert hidden <= {".lock", ".lock.inner", ".lock.train"}, "what kills left in the run folder is removed"
         files = [*(folder / "run/data").glob("[!.]*"), *(folder / "cache").glob("*.npy")]
         return {path.name: digest(path) for path in files}
 
