@@ -17,15 +17,16 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from cmat_lib.config import Config, validate
+from cmat_lib.config import Config, merge, validate
 from cmat_lib.data.panel import Panel, fit_scalers, with_parts
 from cmat_lib.data.splits import split_spans
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
-from cmat_lib.evaluation.classic import CLASSIC, classic_scores
+from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores
 from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, draw_scores
 from cmat_lib.files import atomic_path
+from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.run import Run, hash_text
 from cmat_lib.schema import SOURCE_MODALITIES
@@ -80,7 +81,7 @@ def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
     CmatError
         For an unknown row, with the nearest one.
     """
-    rows = [*CLASSIC, *network_rows(config)]
+    rows = [*classic_rows(config), *network_rows(config)]
     for name in names or []:
         if name not in rows:
             raise CmatError(f"--rows: unknown row '{name}'{nearest(name, rows)}")
@@ -133,7 +134,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     Returns
     -------
     Path
-        The folder.
+        The folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
 
     Raises
     ------
@@ -143,39 +144,45 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     if config.data.split == "combinatorial":
         raise CmatError("ablation: every test row counts once; set data.split to walk_forward or holdout")
     folder = run.path("ablation")
-    frames = []
+    frames, single = [], {}
     for fold, panel in fold_panels(config, run, folds):
-        cells = {row: [Cell(row, fold, s) for s in range(1 if row in CLASSIC else seeds)] for row in rows}
-        scores = {}
-        for row, own in cells.items():
-            scores[row] = [_score(cell, panel, config, run, folder, say) for cell in own]
+        trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
+        scores: dict[str, list] = {row: [] for row in rows}
+        for cell in (Cell(row, fold, s) for row in rows for s in range(1 if row in CLASSIC else seeds)):
+            scores[cell.row].append(_score(cell, panel, config, run, folder))
+            single[cell] = _auc(trigger, scores[cell.row][-1]["test"])
+            say(f"fold {fold}  {cell.row:<26} seed {cell.seed}  test AUC {single[cell]:.4f}")
         frames.append(_fold_frame(fold, panel, scores))
+    with atomic_path(folder / "seeds.parquet") as temporary:
+        pd.DataFrame([{**cell._asdict(), "roc_auc": auc} for cell, auc in single.items()]).to_parquet(temporary)
     return write_tables(pd.concat(frames, ignore_index=True), config, folder, say)
 
 
-def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say: Say) -> dict[str, np.ndarray]:
+def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path) -> dict[str, np.ndarray]:
     """Scores of a cell by part, from its file or made now."""
     path = folder / "cells" / f"{cell.row}-{cell.fold}-{cell.seed}-{_cell_fingerprint(cell, config, run)}.npz"
     if not path.is_file():
+        if cell.row not in CLASSIC:
+            append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
         made = _make_scores(cell, panel, config)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **made)
     with np.load(path, allow_pickle=False) as stored:
-        found = {part: stored[part] for part in SCORED}
-    trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
-    say(f"fold {cell.fold}  {cell.row:<26} seed {cell.seed}  test AUC {roc_auc_score(trigger, found['test']):.4f}")
-    return found
+        return {part: stored[part] for part in SCORED}
 
 
 def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
     if cell.row in CLASSIC:
         return classic_scores(cell.row, panel, SCORED, config)
-    changes = network_rows(config)[cell.row]
-    raw = config.model_dump(mode="json") | {"seed": config.seed + cell.seed}
-    raw = {name: value | changes[name] if name in changes else value for name, value in raw.items()}
-    trained = train(validate(raw, f"ablation row {cell.row}"), panel)
+    trained = train(_cell_config(cell, config), panel)
     size = config.evaluation.batch_size
     return {part: predict(trained.model, panel, panel.index(part), size)[0] for part in SCORED}
+
+
+def _cell_config(cell: Cell, config: Config) -> Config:
+    """Parameters of a network's cell: with them `cmat run` would train the same."""
+    own = merge(network_rows(config)[cell.row], {"seed": config.seed + cell.seed, "data": {"fold": cell.fold}})
+    return validate(merge(config.model_dump(mode="json"), own), f"ablation row {cell.row}")
 
 
 def _cell_fingerprint(cell: Cell, config: Config, run: Run) -> str:

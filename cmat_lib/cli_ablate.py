@@ -24,7 +24,8 @@ def ablate(
     """Train the model, every subset of its modalities, every other fusion and all baselines with the same budget.
 
     Prepares data and features as needed. Finished trainings are kept in RUN/ablation/cells, so that a command that
-    was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals.
+    was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals. Every
+    network that is trained counts as a trial in the ledger.
     """
     from cmat_lib.ablation import choose_rows, run_ablation
     from cmat_lib.cli import run_config
@@ -72,4 +73,14 @@ def _text(folder: Path) -> str:
             table = table.xs("roc_auc", level="metric")
         text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
         tables.append(f"\n{title}\n{text.to_string()}")
+    tables.append(
+        f"\nROC-AUC of single trainings, mean over folds\n{_single(pd.read_parquet(folder / 'seeds.parquet'))}"
+    )
     return "\n".join(tables)
+
+
+def _single(seeds) -> str:
+    """Lowest and highest single training of every row that has several: intervals know nothing of this scatter."""
+    by_seed = seeds.groupby(["row", "seed"], sort=False)["roc_auc"].mean().groupby("row", sort=False)
+    found = by_seed.agg(["count", "min", "max"]).query("count > 1").drop(columns="count")
+    return "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()

@@ -1,5 +1,5 @@
-"""The ledger of trials: every finished evaluation and every trial of a sweep leaves one row, so that a good number
-shows how many were tried.
+"""The ledger of trials: every finished evaluation, every trial of a sweep and every network of an ablation leaves one
+row, so that a good number shows how many were tried.
 
 ``ledger.parquet`` lies beside the run folders (``outputs/`` by default). A trial is a trained model, known by the
 fingerprint of its training; evaluating it again replaces its row, deleting its run folder does not.
@@ -74,8 +74,8 @@ def trial_row(
 def tried_row(run: Run) -> dict[str, Any]:
     """Row of a trial that was trained, whether or not its test part was looked at: who and what, no scores.
 
-    The trials of a sweep are such rows. If one of them is evaluated later, `append_trial` puts its scores in this
-    place, because both have the fingerprint of the same training.
+    The trials of a sweep and the networks of an ablation are such rows. If one of them is evaluated later,
+    `append_trial` puts its scores in this place, because both have the fingerprint of the same training.
     """
     parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
     return {

@@ -38,7 +38,8 @@ def panel_of(config, n=400, seed=0, labels=None):
     """Samples whose trigger follows from the first topology feature."""
     rng = np.random.default_rng(seed)
     tda = rng.normal(size=(n, config.tda.feature_dim)).astype(np.float32)
-    complexity = rng.normal(size=(n, 6)).astype(np.float32)
+    width = len(config.complexity.names)
+    complexity = rng.normal(size=(n, width)).astype(np.float32)
     channels = rng.normal(size=(n + 8, 2)).astype(np.float32)
     trigger = (tda[:, 0] + 0.3 * rng.normal(size=n) > 0.8).astype(float) if labels is None else labels
     part = np.repeat(["train", "stop", "calibrate", "test"], [n * 6 // 10, n // 10, n // 10, n - n * 8 // 10])
@@ -48,6 +49,6 @@ def panel_of(config, n=400, seed=0, labels=None):
     samples["close_time"] = pd.date_range("2025-01-01", periods=n, freq="1h", tz="UTC")
     samples[list(AUXILIARY_TARGETS)] = trigger[:, None] + rng.normal(size=(n, 4))
     plain = {"center": [0.0], "scale": [1.0]}
-    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * 6 for k, v in plain.items()}}
+    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * width for k, v in plain.items()}}
     scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}
     return Panel(channels, tda, complexity, samples, scalers, config)

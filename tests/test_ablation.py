@@ -6,11 +6,12 @@ import pytest
 
 from cmat_lib import ablation
 from cmat_lib.ablation import choose_rows, network_rows, run_ablation, write_tables
-from cmat_lib.config import load_config, project_root
+from cmat_lib.config import load_config, merge, project_root, validate
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.models.fusion import FUSIONS
+from cmat_lib.run import Run
 from cmat_lib.stage_training import prepare_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
@@ -68,6 +69,16 @@ def test_tables_hold_every_row_pooled_and_within(small):
     assert pooled["concat"] == pytest.approx(auc.loc["full", "pooled"] - auc.loc["concat", "pooled"])
     assert any(line.startswith("smallest difference of ROC-AUC that") for line in lines)
     assert (folder / "forest.png").stat().st_size > 10_000 and (folder / "differences.png").stat().st_size > 10_000
+
+
+def test_every_trained_network_is_a_trial(small):
+    config, run, *_ = small
+    ledger = pd.read_parquet(run.folder.parent / "ledger.parquet")
+    assert len(ledger) == 2 * 2 * 2, "full and concat, seeds, folds"
+    own = merge(config.model_dump(mode="json"), {"seed": config.seed + 1, "data": {"fold": 1}})
+    same = Run(validate(own, "this test"), "04_training").fingerprint()
+    assert (ledger["fingerprint"] == same).sum() == 1, "and `cmat run` with these parameters would be the same trial"
+    assert ledger["data_hash"].nunique() == 1
 
 
 def test_finished_cells_are_not_made_again_and_missing_ones_are(small, monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from slim import panel_of, slim
 
-from cmat_lib.evaluation.classic import CLASSIC, classic_scores, clock_columns
+from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores, clock_columns
+from cmat_lib.schema import AUXILIARY_TARGETS
 
 PARTS = ("train", "calibrate", "test")
 
@@ -19,7 +20,8 @@ def auc(panel, scores):
 
 @pytest.fixture(scope="module")
 def config():
-    return slim()
+    ranges = slim().complexity.model_copy(update={"ranges": [1, 4]})
+    return slim().model_copy(update={"complexity": ranges})
 
 
 def clocked(config):
@@ -45,6 +47,28 @@ def test_plain_ones_are_what_they_say(config):
     assert (base["test"] == panel.samples.loc[train, "trigger"].mean()).all()
     volatility = classic_scores("volatility", panel, PARTS, config)["test"]
     np.testing.assert_array_equal(volatility, panel.samples["volatility"].to_numpy()[panel.index("test")])
+
+
+def test_har_reads_ranges_and_clock_and_learns_volatility(config):
+    panel = panel_of(config, n=1000)
+    ranges, target = panel._complexity[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
+    panel._targets[2][:, target] = ranges
+    panel._targets[0][:] = (ranges > 1).float()
+    panel.samples["trigger"] = panel._targets[0].numpy()
+    before = classic_scores("har+clock", panel, PARTS, config)
+    assert auc(panel, before) > 0.95
+    panel._complexity[:, :-2] = 0.0
+    panel._tda[:] = 0.0
+    after = classic_scores("har+clock", panel, PARTS, config)
+    np.testing.assert_array_equal(before["test"], after["test"])
+    panel._targets[2][:, target] = -ranges
+    assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) > 0.95, "less volatility, fewer triggers"
+    panel._targets[2][:, target] = panel._complexity[:, 0]
+    assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) < 0.7, "it forecasts volatility and no trigger"
+
+
+def test_har_needs_ranges():
+    assert "har+clock" not in classic_rows(slim())
 
 
 @pytest.mark.parametrize("name", ["logistic", "trees"])

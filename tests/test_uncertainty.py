@@ -7,7 +7,7 @@ import pytest
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.metrics import scores
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, draw_scores, interval, paired_difference
+from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, draw_scores, interval
 
 HOUR = pd.Timedelta("1h")
 
@@ -62,11 +62,17 @@ def test_block_length_is_a_duration():
     np.testing.assert_array_equal(drawn, expected)
 
 
+def paired(frame, first, second, metric, resampling):
+    """Difference of two columns, pooled and within."""
+    draws = draw_scores(frame, dict.fromkeys([first, second], np.nan), resampling)
+    return draws.differences(first).xs((second, metric), level=("baseline", "metric"))
+
+
 def test_blocks_are_wider_than_single_rows_on_overlapping_labels():
     frame = overlapping_frame()
     widths = {}
     for block in (1, 7 * 24):
-        table = paired_difference(frame, "probability", "trees", "roc_auc", Resampling(block * HOUR, samples=100))
+        table = paired(frame, "probability", "trees", "roc_auc", Resampling(block * HOUR, samples=100))
         widths[block] = table.loc["pooled", "high"] - table.loc["pooled", "low"]
     assert widths[168] > 1.5 * widths[1]
 
@@ -113,8 +119,8 @@ def test_differences_are_those_of_the_resamples():
 
 def test_difference_of_identical_columns_is_exactly_zero():
     frame = overlapping_frame(count=1000).assign(copy=lambda f: f["probability"])
-    table = paired_difference(frame, "probability", "copy", "pr_auc", Resampling(168 * HOUR, samples=50))
-    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    table = paired(frame, "probability", "copy", "pr_auc", Resampling(168 * HOUR, samples=50))
+    assert (table[["value", "low", "high"]] == 0).all(axis=None)
 
 
 def test_paired_interval_is_narrower_than_the_two_scores_apart():
@@ -122,16 +128,15 @@ def test_paired_interval_is_narrower_than_the_two_scores_apart():
     rng = np.random.default_rng(5)
     frame["near"] = frame["probability"] + 0.05 * rng.normal(size=len(frame))
     resampling = Resampling(168 * HOUR, samples=100)
-    paired = paired_difference(frame, "probability", "near", "roc_auc", resampling).loc["pooled"]
+    both = paired(frame, "probability", "near", "roc_auc", resampling).loc["pooled"]
     alone = draw_scores(frame, {"probability": np.nan}, resampling).table().loc[("probability", "pooled", "roc_auc")]
-    assert paired["high"] - paired["low"] < 0.5 * (alone["high"] - alone["low"])
-    assert paired["difference"] == pytest.approx(paired["a"] - paired["b"])
+    assert both["high"] - both["low"] < 0.5 * (alone["high"] - alone["low"])
 
 
 def test_too_little_time_gives_no_interval():
     frame = overlapping_frame(count=24 * 30)
-    table = paired_difference(frame, "probability", "trees", "roc_auc", Resampling(168 * HOUR, samples=50))
-    assert table["difference"].notna().all() and table[["low", "high"]].isna().all(axis=None)
+    table = paired(frame, "probability", "trees", "roc_auc", Resampling(168 * HOUR, samples=50))
+    assert table["value"].notna().all() and table[["low", "high"]].isna().all(axis=None)
 
 
 def test_interval_needs_most_resamples_defined():
@@ -149,8 +154,5 @@ def test_resampling_from_parameters():
 
 
 def test_errors_say_what_is_wrong():
-    frame = overlapping_frame(count=300)
-    with pytest.raises(CmatError, match="unknown metric 'auc'"):
-        paired_difference(frame, "probability", "trees", "auc", Resampling(HOUR))
     with pytest.raises(CmatError, match="no rows"):
         block_bootstrap(hours(0), weighted_mean(np.zeros(0)), Resampling(HOUR))

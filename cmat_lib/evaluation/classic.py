@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,11 +15,17 @@ from threadpoolctl import threadpool_limits
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
 from cmat_lib.evaluation.baselines import fit_trees, summarise
+from cmat_lib.schema import AUXILIARY_TARGETS
 
-CLASSIC = ("base_rate", "volatility", "logistic", "trees", "logistic+clock", "trees+clock")
+CLASSIC = ("base_rate", "volatility", "har+clock", "logistic", "trees", "logistic+clock", "trees+clock")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation of the logistic regression; the stop part chooses
 HARMONICS = {"day": (1, 2), "week": (1,)}
 Parts = Mapping[str, tuple[np.ndarray, np.ndarray]]  # part -> features (n, S), trigger (n,)
+
+
+def classic_rows(config: Config) -> tuple[str, ...]:
+    """Those of `CLASSIC` that the inputs allow: ``har+clock`` needs ``complexity.ranges``."""
+    return tuple(name for name in CLASSIC if name != "har+clock" or config.complexity.ranges)
 
 
 def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
@@ -28,8 +34,9 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
     Parameters
     ----------
     name : str
-        ``base_rate`` says the same of every sample, ``volatility`` is the trailing volatility; ``logistic`` and
-        ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday too.
+        ``base_rate`` says the same of every sample, ``volatility`` is the trailing volatility; ``har+clock`` forecasts
+        volatility from the trailing ranges alone; ``logistic`` and ``trees`` read
+        `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday too.
     panel : Panel
     parts : tuple of str
         Parts to score.
@@ -49,6 +56,8 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
         train = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
         values = panel.samples.assign(base_rate=train)[name].to_numpy(np.float64)
         return {part: values[panel.index(part).cpu().numpy()] for part in parts}
+    if name == "har+clock":
+        return _har(panel, parts, config)
     data = {part: _features(panel, part, name.endswith("+clock"), config) for part in {"train", "stop", *parts}}
     with threadpool_limits(1):  # small matrices: waiting threads cost more than they bring on a busy machine
         fit = _logistic if name.startswith("logistic") else _trees
@@ -60,6 +69,27 @@ def _features(panel: Panel, part: str, clock: bool, config: Config) -> tuple[np.
     index = panel.index(part)
     features, trigger = summarise(panel.batches(index, config.evaluation.batch_size), config)
     return (np.concatenate([features, clock_columns(panel.clock(index))], axis=1) if clock else features), trigger
+
+
+def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
+    """Chance of a trigger given a linear forecast of log volatility by log ranges of several lengths and the clock.
+
+    Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
+    """
+    ranges = [n for n, name in enumerate(config.complexity.names) if name.startswith("log_range_")]
+
+    def features(part: str) -> np.ndarray:
+        index = panel.index(part)
+        batches = panel.batches(index, config.evaluation.batch_size)
+        scales = np.concatenate([batch.complexity[:, ranges].cpu().numpy() for batch in batches])
+        return np.concatenate([scales, clock_columns(panel.clock(index))], axis=1)
+
+    trigger, _, realised = (values.cpu().numpy() for values in panel.targets(panel.index("train")))
+    target = realised[:, AUXILIARY_TARGETS.index("log_volatility")]
+    ridge = make_pipeline(StandardScaler(), Ridge()).fit(features("train"), target)
+    forecast = {part: ridge.predict(features(part))[:, None] for part in {"train", *parts}}
+    chance = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(forecast["train"], trigger)
+    return {part: chance.predict_proba(forecast[part])[:, 1] for part in parts}
 
 
 def clock_columns(clock: torch.Tensor) -> np.ndarray:

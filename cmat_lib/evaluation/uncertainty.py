@@ -221,37 +221,3 @@ def draw_scores(
     samples = block_bootstrap(frame["timestamp"], statistic, resampling)
     value = statistic(np.ones(len(frame)))
     return ScoreDraws(list(thresholds), metric_names(top_shares), value, samples, resampling.confidence)
-
-
-def paired_difference(
-    frame: pd.DataFrame, column_a: str, column_b: str, metric: str, resampling: Resampling
-) -> pd.DataFrame:
-    """Score of one column minus that of another on the same resamples, for a score that needs no threshold.
-
-    Parameters
-    ----------
-    frame : pd.DataFrame
-        Predictions of one part.
-    column_a, column_b : str
-        Score columns.
-    metric : str
-        One of `cmat_lib.evaluation.metrics.metric_names`.
-    resampling : Resampling
-
-    Returns
-    -------
-    pd.DataFrame
-        Index ``pooled``, ``within``; columns the two scores (``a``, ``b``), ``difference`` (a minus b), ``low``,
-        ``high``.
-
-    Raises
-    ------
-    CmatError
-        If `metric` is unknown, or a column is missing or has a missing value.
-    """
-    if metric not in metric_names():
-        raise CmatError(f"unknown metric '{metric}'; valid names are {', '.join(metric_names())}")
-    draws = draw_scores(frame, dict.fromkeys([column_a, column_b], math.nan), resampling)
-    table = draws.differences(column_a).xs((column_b, metric), level=("baseline", "metric"))
-    a, b = draws.value[..., draws.metrics.index(metric)]
-    return table.rename(columns={"value": "difference"}).assign(a=a, b=b)[["a", "b", "difference", "low", "high"]]
