@@ -56,7 +56,7 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     tables = score_tables(predictions, thresholds, config)
     market = unstack(run.read_frame("data/candles.parquet"))
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
-    tables["decision"] = _decision(traded, columns, config)
+    tables["decision"] = _decision(traded, [*columns, "momentum"], config)
     tables["trials"] = _record_trial(run, traded, tables)
     run.save_frame("predictions.parquet", predictions)
     run.save_json("metrics.json", {"thresholds": thresholds} | {name: records(t) for name, t in tables.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from cmat_lib.explain.attention import (
     has_attention,
     stack_attention_maps,
 )
-from cmat_lib.explain.attribution import ShapleyTables, shapley_tables
+from cmat_lib.explain.attribution import ShapleyTables, sample_shapley_values, shapley_tables
 from cmat_lib.explain.controls import (
     Reading,
     agreement_table,
@@ -146,10 +146,8 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     explain = config.explain
     subject = _subject(config, run, explain.max_samples, explain.attribution_samples)
     resampling, loss = Resampling.from_config(config), trigger_loss(config, subject.panel)
-    background = _thinned(subject.panel.index("train"), explain.attribution_samples)
-    features = embed_samples(subject.model, subject.panel, background, explain.batch_size)
-    absent = StandIns(features, explain.absent_draws, config.seed)
-    found = shapley_tables(subject.model, subject.panel, subject.index, absent, loss, resampling, explain.batch_size)
+    given = (subject.model, subject.panel, subject.index, _absent(subject))
+    found = shapley_tables(*given, loss, resampling, explain.batch_size)
     samples = subject.samples
     rng = np.random.default_rng(config.seed)
     order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
@@ -159,6 +157,34 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     run.save_json("attribution.json", {name: frame.to_dict("records") for name, frame in kept.items()})
     run.save_frame("shapley_samples.parquet", found.samples)
     return kept | {"shapley_samples": found.samples}
+
+
+def attribute_samples(config: Config, run: Run, rows: Sequence[int]) -> pd.DataFrame:
+    """Stage 06: how the logits of chosen samples come about.
+
+    Parameters
+    ----------
+    config : Config
+    run : Run
+    rows : sequence of int
+        Row numbers of ``data/samples.parquet``, K of them.
+
+    Returns
+    -------
+    DataFrame of K rows
+        ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
+    """
+    subject = _subject(config, run)
+    index = torch.as_tensor(np.asarray(rows), device=subject.index.device)
+    return sample_shapley_values(subject.model, subject.panel, index, _absent(subject), config.explain.batch_size)
+
+
+def _absent(subject: Subject) -> StandIns:
+    """What absent modalities show: training samples, evenly spaced."""
+    explain = subject.config.explain
+    background = _thinned(subject.panel.index("train"), explain.attribution_samples)
+    features = embed_samples(subject.model, subject.panel, background, explain.batch_size)
+    return StandIns(features, explain.absent_draws, subject.config.seed)
 
 
 def _permutations(

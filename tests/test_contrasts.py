@@ -69,7 +69,7 @@ def evidence(low=0.1, uniform_low=0.1):
         "shapley": pd.DataFrame([{"modality": "tda", "measure": m, **given} for m in ("shapley", "alone")]),
         "interactions": pd.DataFrame([{"first": "nbeats", "second": "tda", **given}]),
         "agreement": pd.DataFrame(
-            [{"reference": "shapley", "scope": "within samples", "statistic": "spearman", **given}]
+            [{"reference": "shapley", "scope": "within samples", "statistic": "spearman", **given, "value": 0.6}]
         ),
         "controls": pd.DataFrame(
             [{"control": "uniform attention", "measure": "loss increase", **given, "low": uniform_low}]
@@ -88,7 +88,7 @@ def test_verdict_claims_only_what_lies_above_zero(low):
     for words in (
         "tda lowers the loss",
         "nbeats and tda are worth more together",
-        "attention tends to rank",
+        "attention tends to go where it matters",
         "predictions depend on where it looks",
         "the heads choose",
     ):
@@ -110,7 +110,29 @@ def test_verdict_names_the_contrasts(samples):
     table = pd.DataFrame({"value": [0.1, -0.3, 0.1, -0.1], "low": [0.05, -0.4, -1, -1]}, index=index)
     table["high"] = [0.2, -0.2, 1, 1]
     allowed, refused = split(verdict(evidence(), table, 0.5))
-    assert "it looks elsewhere (wild − calm): b -0.3" in allowed and "it looks elsewhere (hit − false alarm)" in refused
+    assert "it looks elsewhere (wild − calm): b -0.3 (-0.427 to -0.173), the interval widened for 4 diff" in allowed
+    assert "it looks elsewhere (hit − false alarm)" in refused
+    table.loc[("wild − calm", "b")] = [-0.3, -0.56, -0.04]  # apart from zero alone, not among four
+    table.loc[("wild − calm", "a")] = [0.0, -0.1, 0.1]
+    assert "it looks elsewhere (wild − calm)" in split(verdict(evidence(), table, 0.5))[1]
+
+
+def test_verdict_tells_disagreement(samples):
+    rows = [
+        ("shapley", "global", "spearman", -0.5, np.nan, np.nan),
+        ("shapley", "within samples", "spearman", 0.13, 0.1, 0.16),
+        ("shapley", "nbeats", "spearman", -0.3, -0.4, -0.2),
+        ("shapley", "tda", "spearman", 0.1, -0.1, 0.2),
+    ]
+    columns = ["reference", "scope", "statistic", "value", "low", "high"]
+    allowed, refused = split(verdict({**evidence(), "agreement": pd.DataFrame(rows, columns=columns)}, entropy=0.5))
+    assert "goes where it matters" not in allowed and "rank correlation" not in allowed
+    assert "looked at most matters most: rank correlation with shapley -0.5 over all samples" in refused
+    assert "because it is looked at: rank correlation with shapley +0.13 (+0.1 to +0.16)" in refused
+    assert (
+        "that nbeats matters where it is looked at more: across samples" in refused
+        and "that tda matters" not in refused
+    )
 
 
 def test_verdict_tells_another_training_from_none_at_all():

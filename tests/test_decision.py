@@ -97,7 +97,7 @@ def frame(days=40, seed=0, skill=0.0):
     middle = rows["timestamp"].iloc[0] + pd.Timedelta(days=days / 4)
     rows["part"] = np.where(rows["timestamp"] < middle, "calibrate", "test")
     traded = add_outcomes(rows, market, LabelsConfig(horizon=4, threshold_pct=1.5), BAR, 0.2)
-    traded["trigger"] = 0.0
+    traded["trigger"] = (traded["net_pct"] > 1.2).astype(float)
     traded["score"] = rng.normal(size=len(traded)) + skill * traded["net_pct"]
     return traded
 
@@ -107,6 +107,13 @@ def test_costs_come_off_and_rows_stay_with_their_candles():
     assert traded["symbol"].is_monotonic_increasing
     assert traded["net_pct"].max() == pytest.approx(1.5 - 0.2)
     assert (traded["exit"] - traded["candle"]).between(1, 4).all()
+
+
+def test_momentum_is_the_change_over_the_candles_before():
+    market = {"A": candles([100, 110, 121, 121, 60.5, 60.5])}
+    rows = pd.DataFrame({"symbol": "A", "timestamp": market["A"].index[2:4]})
+    found = add_outcomes(rows, market, LabelsConfig(horizon=2), BAR, 0.2)["momentum"]
+    assert found.tolist() == pytest.approx([21, 10])
 
 
 def test_a_row_without_a_horizon_is_an_error():
@@ -161,6 +168,9 @@ def test_table_holds_the_means_of_the_trades():
     net = test["net_pct"].iloc[trades]
     assert row[["trades", "net_pct", "std_pct"]].tolist() == pytest.approx([len(net), net.mean(), net.std()])
     assert row["low"] < row["net_pct"] < row["high"]
+    hit = test["trigger"].iloc[trades] == 1
+    expected = [hit.mean(), net[hit].mean(), net[~hit].mean()]
+    assert row[["hit_share", "hit_pct", "miss_pct"]].tolist() == pytest.approx(expected) and 0 < hit.mean() < 1
 
 
 def test_no_trades_give_nan():

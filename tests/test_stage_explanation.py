@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.special import logit
 
 from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
-from cmat_lib.stage_explanation import attribute_model, explain_model
+from cmat_lib.stage_explanation import attribute_model, attribute_samples, explain_model
 from cmat_lib.stage_training import train_model
-from cmat_lib.stages import build_features, prepare_data
+from cmat_lib.stages import build_features, load_panel, predict, prepare_data
+from cmat_lib.training.checkpoint import load_model
 
 TINY = {
     "model": {"modalities": ["nbeats", "tda", "complexity"]},  # without the clock of the smoke run
@@ -65,6 +68,18 @@ def test_maps_and_attribution_are_kept(trained):
     assert tables["shares"]["value"].sum() == pytest.approx(1)
     again = attribute_model(config, run)
     assert all(again[name].equals(tables[name]) for name in tables)  # the seed decides every draw
+
+
+def test_chosen_samples_are_explained_themselves(trained):
+    config, run = trained("plain")
+    every = run.read_frame("data/samples.parquet")
+    rows = every.index[every["part"] == "test"].to_numpy()[[5, -1]]
+    each = attribute_samples(config, run, rows)
+    assert each["sample"].tolist() == rows.tolist()
+    assert each["trigger"].tolist() == every["trigger"].iloc[rows].tolist()
+    said, _ = predict(load_model(run.model_folder / "best_model.pt")[0], load_panel(config, run), torch.tensor(rows), 8)
+    np.testing.assert_allclose(each["logit"], logit(said), atol=1e-4)
+    np.testing.assert_allclose(each["base"] + each.filter(regex="^shapley_").sum(axis=1), each["logit"], atol=1e-4)
 
 
 def test_other_runs_are_controls_if_their_data_are_the_same(trained):

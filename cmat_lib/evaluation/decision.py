@@ -83,9 +83,10 @@ def decision_table(
     -------
     DataFrame
         Index (score, share). ``signal_share`` of the test rows; ``trades``; ``net_pct`` per trade with its
-        block-bootstrap interval ``low``, ``high``; ``std_pct`` over trades; ``random_pct``, ``random_low``,
-        ``random_high``: mean and range of as many trades at random moments of the same symbols and hours of the day;
-        ``beats_random``: share of those draws that lie below. NaN without trades.
+        block-bootstrap interval ``low``, ``high``; ``std_pct`` over trades; ``hit_share`` of the trades whose label is
+        a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of these and of the others; ``random_pct``,
+        ``random_low``, ``random_high``: mean and range of as many trades at random moments of the same symbols and
+        hours of the day; ``beats_random``: share of those draws that lie below. NaN without trades.
     """
     test = predictions[predictions["part"] == "test"]
     net = test["net_pct"].to_numpy()
@@ -110,9 +111,20 @@ def decision_table(
             "low": low,
             "high": high,
             "std_pct": net[rows["trades"]].std(ddof=1) if len(rows["trades"]) > 1 else np.nan,
+            **_hits_and_misses(test.iloc[rows["trades"]]),
             **_beside_random(mean, random_trades(test, rows["trades"], resampling.seed), resampling.confidence),
         }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["score", "share"])
+
+
+def _hits_and_misses(traded: pd.DataFrame) -> dict[str, float]:
+    """Which of the two a net return comes from: triggers that were found, or moves that the label does not ask for."""
+    hit = traded["trigger"] == 1
+    return {
+        "hit_share": hit.mean(),
+        "hit_pct": traded.loc[hit, "net_pct"].mean(),
+        "miss_pct": traded.loc[~hit, "net_pct"].mean(),
+    }
 
 
 def _beside_random(mean: float, draws: np.ndarray, confidence: float) -> dict[str, float]:

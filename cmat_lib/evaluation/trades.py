@@ -99,18 +99,22 @@ def add_outcomes(
     Returns
     -------
     DataFrame
-        With ``net_pct``, and ``candle`` and ``exit`` (numbers among the candles of the symbol), sorted by symbol and
-        time.
+        With ``net_pct``, ``momentum`` (change of the close over the last H candles, in percent: what a trader without
+        a model may look at), and ``candle`` and ``exit`` (numbers among the candles of the symbol), sorted by symbol
+        and time.
 
     Raises
     ------
     CmatError
         If a row has no outcome.
     """
-    outcomes = {symbol: trade_outcomes(candles, labels, bar) for symbol, candles in market.items()}
-    table = pd.concat(
-        {s: o.assign(candle=np.arange(len(o))) for s, o in outcomes.items()}, names=["symbol", "timestamp"]
-    )
+    outcomes = {
+        symbol: trade_outcomes(candles, labels, bar).assign(
+            candle=np.arange(len(candles)), momentum=100 * candles["close"].pct_change(labels.horizon)
+        )
+        for symbol, candles in market.items()
+    }
+    table = pd.concat(outcomes, names=["symbol", "timestamp"])
     table["net_pct"] = table.pop("gross_pct") - cost
     merged = predictions.merge(table.reset_index(), on=["symbol", "timestamp"], how="left")
     if merged["net_pct"].isna().any():

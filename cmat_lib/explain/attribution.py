@@ -77,12 +77,7 @@ def shapley_tables(
         ``largest_gap`` (over samples, of base + Shapley values to the logit). ``samples``: ``sample``, ``trigger``,
         ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``. ``single``: the latter as arrays.
     """
-    features = embed_samples(model, panel, index, size)
-    modalities, worth = tuple(features), []
-    for number, here in enumerate(torch.arange(len(index)).split(size)):
-        part = {name: x[here] for name, x in features.items()}
-        worth.append(coalition_logits(model, part, absent.take(len(here), number)).cpu().numpy())
-    worth = np.concatenate(worth)  # (n, 2 ** K)
+    worth, modalities = _worth(model, panel, index, absent, size)
     single = shapley_of(worth, modalities)
     samples = panel.samples.iloc[index.cpu().numpy()]
     losses = loss(worth, samples["trigger"].to_numpy())  # (n, 2 ** K)
@@ -93,6 +88,26 @@ def shapley_tables(
     shapley = pd.DataFrame(names, columns=["modality", "measure"]).join(table[:count])
     pairs = pd.DataFrame(single.pairs, columns=["first", "second"]).join(table[count:].reset_index(drop=True))
     return ShapleyTables(shapley, pairs, _efficiency(losses, shapley, single), _each(index, samples, single), single)
+
+
+@torch.no_grad()
+def sample_shapley_values(
+    model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
+) -> pd.DataFrame:
+    """Shapley values of the logit of single samples: ``samples`` of `shapley_tables`; parameters as there."""
+    single = shapley_of(*_worth(model, panel, index, absent, size))
+    return _each(index, panel.samples.iloc[index.cpu().numpy()], single)
+
+
+def _worth(
+    model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Logit of every coalition for every sample, (n, 2 ** K), and the names of the modalities."""
+    features, worth = embed_samples(model, panel, index, size), []
+    for number, here in enumerate(torch.arange(len(index)).split(size)):
+        part = {name: x[here] for name, x in features.items()}
+        worth.append(coalition_logits(model, part, absent.take(len(here), number)).cpu().numpy())
+    return np.concatenate(worth), tuple(features)
 
 
 def _effects(worth: np.ndarray, count: int) -> np.ndarray:

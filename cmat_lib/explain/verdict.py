@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.stats import norm
 
 NEAR_UNIFORM = 0.95  # mean entropy relative to uniform from which a map has little to tell
-ALIKE = 0.5  # rank correlation from which two trainings are said to look at the same tokens
+ALIKE = 0.5  # rank correlation from which two rankings are said to be alike
 
 
 class Finding(NamedTuple):
@@ -19,12 +20,15 @@ class Finding(NamedTuple):
 
 
 def verdict(
-    evidence: Mapping[str, pd.DataFrame], contrasts: pd.DataFrame | None = None, entropy: float | None = None
+    evidence: Mapping[str, pd.DataFrame],
+    contrasts: pd.DataFrame | None = None,
+    entropy: float | None = None,
+    confidence: float = 0.95,
 ) -> str:
     """Sentences on what may and what may not be concluded, as Markdown.
 
-    A statement is one that may be made when its interval lies on one side of zero; without an interval nothing is
-    claimed.
+    A statement is one that may be made when its interval lies on one side of zero, and for rank correlations when they
+    are `ALIKE` too; without an interval nothing is claimed.
 
     Parameters
     ----------
@@ -36,6 +40,8 @@ def verdict(
         From `contrast_table`.
     entropy : float, optional
         Mean entropy of the maps relative to uniform, in [0, 1].
+    confidence : float
+        Coverage of each interval of `contrasts`.
 
     Returns
     -------
@@ -44,7 +50,7 @@ def verdict(
     found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
     if entropy is not None:
         found += [_entropy(entropy), *_agreement(evidence.get("agreement")), *_uniform(evidence.get("controls"))]
-        found += [*_other_models(evidence.get("controls")), *_contrasts(contrasts)]
+        found += [*_other_models(evidence.get("controls")), *_contrasts(contrasts, confidence)]
     found.append(Finding(False, "that any of this *causes* a price to move: it describes a model, not the market"))
     titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
     lists = {may: "\n".join(f"- {text}" for own, text in found if own == may) for may in titles}
@@ -84,16 +90,22 @@ def _entropy(entropy: float) -> Finding:
 
 
 def _agreement(agreement: pd.DataFrame | None) -> Iterator[Finding]:
+    """Is what is looked at what matters? Disagreement is told as well as agreement, and a weak one is none."""
     if agreement is None:
         return
-    rows = agreement[(agreement["scope"] == "within samples") & (agreement["statistic"] == "spearman")]
-    for _, row in rows.iterrows():
-        if _above(row):
-            text = f"within a sample attention tends to rank the modalities as {row['reference']} does"
-            yield Finding(True, f"{text}: rank correlation {_range(row)}")
-        else:
-            text = f"that a modality matters because it is looked at: rank correlation with {row['reference']}"
-            yield Finding(False, f"{text} {_range(row)}")
+    for _, row in agreement[agreement["statistic"] == "spearman"].iterrows():
+        where, correlation = row["scope"], f"rank correlation with {row['reference']} {_range(row)}"
+        if where == "global":
+            if row["value"] < 0:
+                low = f"rank correlation with {row['reference']} {row['value']:+.3g}"
+                yield Finding(False, f"that the modality which is looked at most matters most: {low} over all samples")
+        elif where == "within samples":
+            if row["low"] > 0 and row["value"] >= ALIKE:
+                yield Finding(True, f"within a sample attention tends to go where it matters: {correlation}")
+            else:
+                yield Finding(False, f"that within a sample a modality matters because it is looked at: {correlation}")
+        elif row["high"] < 0:
+            yield Finding(False, f"that {where} matters where it is looked at more: across samples {correlation}")
 
 
 def _uniform(controls: pd.DataFrame | None) -> Iterator[Finding]:
@@ -131,13 +143,23 @@ def _other_models(controls: pd.DataFrame | None) -> Iterator[Finding]:
         )
 
 
-def _contrasts(contrasts: pd.DataFrame | None) -> Iterator[Finding]:
-    if contrasts is None:
+def _contrasts(contrasts: pd.DataFrame | None, confidence: float) -> Iterator[Finding]:
+    if contrasts is None or contrasts.empty:
         return
-    for name, table in contrasts.groupby(level="contrast", sort=False):
+    wide = _widened(contrasts, confidence)
+    for name, table in wide.groupby(level="contrast", sort=False):
         apart = table[(table["low"] > 0) | (table["high"] < 0)]
         if len(apart):
             largest = apart.loc[apart["value"].abs().idxmax()]
-            yield Finding(True, f"it looks elsewhere ({name}): {largest.name[1]} {_range(largest)}")
+            found = f"{largest.name[1]} {_range(largest)}, the interval widened for {len(wide)} differences looked at"
+            yield Finding(True, f"it looks elsewhere ({name}): {found}")
         else:
-            yield Finding(False, f"that it looks elsewhere ({name})")
+            yield Finding(False, f"that it looks elsewhere ({name}), as {len(wide)} differences were looked at")
+
+
+def _widened(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Intervals that hold all at once (Bonferroni), as of a normal distribution: resamples do not reach that far."""
+    tail = (1 - confidence) / 2
+    ratio = norm.isf(tail / len(table)) / norm.isf(tail)
+    limits = {name: table["value"] + ratio * (table[name] - table["value"]) for name in ("low", "high")}
+    return table.assign(**limits)

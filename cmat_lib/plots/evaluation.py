@@ -21,9 +21,16 @@ SCORE_NAMES = {
     "volatility": "volatility alone",
     "trees": "boosted trees",
     "predicted_max_pct": "predicted rise",
+    "momentum": "momentum",
     ORACLE: "oracle",
 }
-SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], ORACLE: GREY}
+SCORE_COLORS = {
+    "probability": PALETTE[0],
+    "volatility": PALETTE[4],
+    "trees": PALETTE[2],
+    "momentum": PALETTE[3],
+    ORACLE: GREY,
+}
 METRIC_NAMES = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
