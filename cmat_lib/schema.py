@@ -272,7 +272,7 @@ class FusionConfig(Section):
         return self
 
 
-NBEATS_ATTENTION_HEADS = 8  # SPEC 3: the N-BEATS attention block has eight heads over one token per stack
+NBEATS_ATTENTION_HEADS = 8  # the N-BEATS attention block has eight heads over one token per stack
 
 
 class ModelConfig(Section):

@@ -37,13 +37,13 @@ def test_deciles_are_tenths_of_each_symbol():
 
 def test_kinds_are_who_they_say(samples):
     kinds = contrasts.kinds_of_moments(samples)
-    first, second = kinds["before a trigger − quiet times"]
+    first, second = kinds["before a trigger against quiet times"]
     assert samples["max_pct"][first].min() > 2 and samples["max_pct"][second].max() < samples["max_pct"].median()
-    first, second = kinds["regime + − regime −"]
+    first, second = kinds["regime + against regime −"]
     assert (first == samples["latent"].str.endswith("regime +")).all() and (first ^ second).all()
-    assert "pattern + − pattern −" not in kinds, "nothing to compare with"
+    assert "pattern + against pattern −" not in kinds, "nothing to compare with"
     few = samples.assign(outcome=np.where(np.arange(len(samples)) < 19, "hit", "false alarm"))
-    assert "hit − false alarm" not in contrasts.kinds_of_moments(few), "19 hits are too few"
+    assert "hit against false alarm" not in contrasts.kinds_of_moments(few), "19 hits are too few"
 
 
 def test_contrast_finds_a_difference_and_only_where_it_is(samples):
@@ -52,11 +52,11 @@ def test_contrast_finds_a_difference_and_only_where_it_is(samples):
     first = 0.5 + 0.05 * samples["trigger"].to_numpy() + noise
     shares = np.column_stack([first, 1 - first])
     table = contrasts.contrast_table(shares, TOKENS, kinds, samples["timestamp"], RESAMPLING)
-    moved = table.loc["before a trigger − quiet times", "a"]
-    masks = kinds["before a trigger − quiet times"]
+    moved = table.loc["before a trigger against quiet times", "a"]
+    masks = kinds["before a trigger against quiet times"]
     assert moved["value"] == pytest.approx(first[masks[0]].mean() - first[masks[1]].mean())
     assert moved["low"] > 0.04 and moved["high"] < 0.06
-    still = table.loc["wild − calm", "a"]
+    still = table.loc["wild against calm", "a"]
     assert still["low"] < 0 < still["high"]
     assert (moved["n_first"], moved["n_second"]) == (masks[0].sum(), masks[1].sum())
     np.testing.assert_allclose(table["value"].xs("a", level="token"), -table["value"].xs("b", level="token"))
@@ -106,15 +106,19 @@ def test_verdict_without_attention_is_silent_about_it():
 
 
 def test_verdict_names_the_contrasts(samples):
-    index = pd.MultiIndex.from_product([["wild − calm", "hit − false alarm"], TOKENS], names=["contrast", "token"])
+    index = pd.MultiIndex.from_product(
+        [["wild against calm", "hit against false alarm"], TOKENS], names=["contrast", "token"]
+    )
     table = pd.DataFrame({"value": [0.1, -0.3, 0.1, -0.1], "low": [0.05, -0.4, -1, -1]}, index=index)
     table["high"] = [0.2, -0.2, 1, 1]
     allowed, refused = split(verdict(evidence(), table, 0.5))
-    assert "it looks elsewhere (wild − calm): b -0.3 (-0.427 to -0.173), the interval widened for 4 diff" in allowed
-    assert "it looks elsewhere (hit − false alarm)" in refused
-    table.loc[("wild − calm", "b")] = [-0.3, -0.56, -0.04]  # apart from zero alone, not among four
-    table.loc[("wild − calm", "a")] = [0.0, -0.1, 0.1]
-    assert "it looks elsewhere (wild − calm)" in split(verdict(evidence(), table, 0.5))[1]
+    assert (
+        "it looks elsewhere (wild against calm): b -0.3 (-0.427 to -0.173), the interval widened for 4 diff" in allowed
+    )
+    assert "it looks elsewhere (hit against false alarm)" in refused
+    table.loc[("wild against calm", "b")] = [-0.3, -0.56, -0.04]  # apart from zero alone, not among four
+    table.loc[("wild against calm", "a")] = [0.0, -0.1, 0.1]
+    assert "it looks elsewhere (wild against calm)" in split(verdict(evidence(), table, 0.5))[1]
 
 
 def test_verdict_tells_disagreement(samples):

@@ -114,7 +114,9 @@ def test_share_forest_draws_means_and_intervals():
 
 
 def test_contrast_forest_has_a_panel_per_contrast():
-    index = pd.MultiIndex.from_product([["wild − calm", "hit − false alarm"], TOKENS], names=["contrast", "token"])
+    index = pd.MultiIndex.from_product(
+        [["wild against calm", "hit against false alarm"], TOKENS], names=["contrast", "token"]
+    )
     value = np.linspace(-0.2, 0.3, 6)
     table = pd.DataFrame(
         {"value": value, "low": value - 0.1, "high": value + 0.2, "n_first": 30, "n_second": 1200}, index
@@ -122,7 +124,7 @@ def test_contrast_forest_has_a_panel_per_contrast():
     first, second = contrast_forest(table, 0.9).axes
     np.testing.assert_allclose(first.collections[1].get_offsets()[:, 0], value[:3])
     np.testing.assert_allclose([s[:, 0] for s in second.collections[0].get_segments()], table[["low", "high"]][3:])
-    assert title(second) == "hit − false alarm (n = 30 and 1,200)"
+    assert title(second) == "hit against false alarm (n = 30 and 1,200)"
     assert [t.get_text() for t in second.get_yticklabels()] == TOKENS
 
 

@@ -83,9 +83,9 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     """
     close = candles["close"].to_numpy()
     returns = 100 * np.log(candles["close"]).diff()
-    rise = _percent(_ahead(candles["high"], horizon).max(axis=1), close).clip(min=0)
-    fall = -_percent(_ahead(candles["low"], horizon).min(axis=1), close).clip(max=0)
-    volatility = np.sqrt(np.square(_ahead(returns, horizon)).mean(axis=1))
+    rise = _percent(candles_ahead(candles["high"], horizon).max(axis=1), close).clip(min=0)
+    fall = -_percent(candles_ahead(candles["low"], horizon).min(axis=1), close).clip(max=0)
+    volatility = np.sqrt(np.square(candles_ahead(returns, horizon)).mean(axis=1))
     values = np.log([volatility + 0.01, rise + fall + 0.05, rise + 0.1, fall + 0.1]).T  # (T, 4)
     values[~_horizon_is_complete(candles, bar, horizon)] = np.nan
     return pd.DataFrame(values.astype(np.float32), columns=list(AUXILIARY_TARGETS), index=candles.index)
@@ -148,7 +148,7 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -
 def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """Trigger (0, 1 or NaN) and largest rise (percent), (T,) each; incomplete horizons are masked later."""
     close = candles["close"].to_numpy()
-    max_pct = _percent(_ahead(candles["high"], labels.horizon).max(axis=1), close)
+    max_pct = _percent(candles_ahead(candles["high"], labels.horizon).max(axis=1), close)
     if labels.mode == "triple_barrier":
         return _upper_is_first(candles, labels).astype(float), max_pct
     threshold = np.full(len(candles), labels.threshold_pct)
@@ -162,8 +162,8 @@ def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta)
 def _upper_is_first(candles: pd.DataFrame, labels: LabelsConfig) -> np.ndarray:
     """Whether the upper barrier is touched in an earlier candle than the lower one, (T,) bool."""
     close = candles["close"].to_numpy()[:, None]  # (T, 1)
-    upper = _percent(_ahead(candles["high"], labels.horizon), close) >= labels.upper_pct  # (T, H)
-    lower = _percent(_ahead(candles["low"], labels.horizon), close) <= -labels.lower_pct  # (T, H)
+    upper = _percent(candles_ahead(candles["high"], labels.horizon), close) >= labels.upper_pct  # (T, H)
+    lower = _percent(candles_ahead(candles["low"], labels.horizon), close) <= -labels.lower_pct  # (T, H)
     first_lower = np.where(lower.any(axis=1), lower.argmax(axis=1), labels.horizon)  # (T,)
     return upper.any(axis=1) & (upper.argmax(axis=1) < first_lower)
 
@@ -195,9 +195,9 @@ def _horizon_is_complete(candles: pd.DataFrame, bar: pd.Timedelta, horizon: int)
     return complete
 
 
-def _ahead(prices: pd.Series, horizon: int) -> np.ndarray:
+def candles_ahead(prices: pd.Series, horizon: int) -> np.ndarray:
     """View of the prices of the H candles after each row, NaN past the end, shape (T, H)."""
-    padded = np.concatenate([prices.to_numpy()[1:], np.full(horizon, np.nan)])
+    padded = np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)])
     return sliding_window_view(padded, horizon)  # (T, H)
 
 

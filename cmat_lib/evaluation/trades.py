@@ -15,9 +15,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.lib.stride_tricks import sliding_window_view
 
-from cmat_lib.data.labels import trailing_volatility
+from cmat_lib.data.labels import candles_ahead, trailing_volatility
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import LabelsConfig
 
@@ -44,7 +43,7 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         their horizon have no label and are never acted on.
     """
     close, rows = candles["close"].to_numpy(), np.arange(len(candles))
-    opens, highs, lows, closes = (_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
+    opens, highs, lows, closes = (candles_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
     upper, lower = _barriers(candles, labels, bar)
     touched_upper = _first(100 * (highs / close[:, None] - 1) >= upper[:, None])
     touched_lower = _first(100 * (lows / close[:, None] - 1) <= lower[:, None])
@@ -68,11 +67,6 @@ def _barriers(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) ->
         return np.full(size, labels.threshold_pct), no_stop
     volatility = trailing_volatility(candles, bar, labels.volatility_window)
     return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), no_stop
-
-
-def _ahead(prices: pd.Series, horizon: int) -> np.ndarray:
-    padded = np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)])
-    return sliding_window_view(padded, horizon)  # (T, H)
 
 
 def _first(touched: np.ndarray) -> np.ndarray:

@@ -39,14 +39,17 @@ def kinds_of_moments(samples: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.nd
         side are left out.
     """
     kinds = {
-        "before a trigger − quiet times": (samples["trigger"] == 1, samples["max_pct"] < samples["max_pct"].median()),
-        "hit − false alarm": (samples["outcome"] == "hit", samples["outcome"] == "false alarm"),
-        "wild − calm": (samples["volatility"] == "wild", samples["volatility"] == "calm"),
+        "before a trigger against quiet times": (
+            samples["trigger"] == 1,
+            samples["max_pct"] < samples["max_pct"].median(),
+        ),
+        "hit against false alarm": (samples["outcome"] == "hit", samples["outcome"] == "false alarm"),
+        "wild against calm": (samples["volatility"] == "wild", samples["volatility"] == "calm"),
     }
     if "latent" in samples:
         for name in ("pattern", "regime"):
             plus = samples["latent"].str.contains(f"{name} +", regex=False)
-            kinds[f"{name} + − {name} −"] = (plus, ~plus)
+            kinds[f"{name} + against {name} −"] = (plus, ~plus)
     masks = {name: (first.to_numpy(), second.to_numpy()) for name, (first, second) in kinds.items()}
     return {name: pair for name, pair in masks.items() if min(pair[0].sum(), pair[1].sum()) >= MIN_GROUP}
 

@@ -56,5 +56,5 @@ def decomposition_over_candles(
     )
     figure.update_yaxes(title_text="% of the last close", row=1)
     figure.update_yaxes(title_text="each part (log price, %)", row=2)
-    figure.update_xaxes(title_text="candles from the sample's own", row=2)
+    figure.update_xaxes(title_text="candles before the sample's own (0)", row=2)
     return figure.update_layout(title=title, height=560, xaxis_rangeslider_visible=False)

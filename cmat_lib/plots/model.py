@@ -80,7 +80,7 @@ def _draw_window(ax: Axes, window: np.ndarray, channels: Sequence[str]) -> None:
     sns.heatmap(
         frame, ax=ax, cmap=DIVERGING, vmin=-limit, vmax=limit, xticklabels=every, cbar_kws={"label": "scaled value"}
     )
-    ax.set(title="OHLCV window", xlabel="candles from the sample's own (0)")
+    ax.set(title="OHLCV window", xlabel="candles before the sample's own (0)")
     ax.tick_params(axis="x", rotation=0)
 
 
