@@ -7,8 +7,9 @@ Two commands work side by side, each one process that lives for the whole time:
 * ``cmat predict --follow`` scores a market whose CSV files get a new candle every few seconds;
 * ``cmat run --grid data.data_dir=...`` executes run after run of all notebooks, each on the market of one more day.
 
-Their own memory (USS: what would be free if the process ended), open files and threads are sampled every five
-seconds, and so are their children: kernels at work, and zombies. At the end both get the Ctrl-C of a user; then no
+Their own memory, open files and threads are sampled every five seconds, and so are their children: kernels at work,
+and zombies. Memory is what the process itself has written (resident, not backed by a file): pages of libraries are
+shared with whoever else runs Python, and come and go with them. At the end both get the Ctrl-C of a user; then no
 process may be left, and the followed scores must be those that ``cmat predict --since`` gives in one go. The exit
 status says so.
 
@@ -51,7 +52,7 @@ STOP_SECONDS = 60.0
 TOKEN = "CMAT_SOAK"  # in the environment of everything that is started here
 COMMANDS = ("predict --follow", "run --grid")
 MUST_BE_NONE = ("scores that differ", "runs failed", "processes left")
-MEASURES = {"memory_mib": "memory (USS, MiB)", "open_files": "open files", "threads": "threads"}
+MEASURES = {"memory_mib": "own memory (MiB)", "open_files": "open files", "threads": "threads"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,8 +200,9 @@ class Soak:
 def state(process: psutil.Process) -> dict[str, float]:
     """Memory of a process in MiB, its open files and threads; kernels and zombies among all its descendants."""
     with process.oneshot():
+        memory = process.memory_info()
         own = {
-            "memory_mib": process.memory_full_info().uss / 2**20,
+            "memory_mib": (memory.rss - memory.shared) / 2**20,
             "open_files": process.num_fds(),
             "threads": process.num_threads(),
         }
