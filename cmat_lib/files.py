@@ -98,6 +98,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def drop_half_line(path: Path) -> None:
+    """Cut off what follows the last line break: the line that a kill or a full disk left without its end."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
 def unwritten(path: Path, error: OSError) -> CmatError:
     """Error for a file that could not be written to its end; what was there before is still there."""
     return CmatError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?")

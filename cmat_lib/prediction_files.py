@@ -12,7 +12,7 @@ import pandas as pd
 from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
 from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path, make_folder, unwritten
+from cmat_lib.files import atomic_path, drop_half_line, make_folder, unwritten
 from cmat_lib.prediction import Predictor
 from cmat_lib.schema import DataConfig
 
@@ -74,12 +74,8 @@ class CsvOutput:
         self._needs_header = not (path is not None and path.exists() and path.stat().st_size)
 
     def _continue(self, model: str) -> dict[str, pd.Timestamp]:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with open(self.path, "r+b") as stream:
-                stream.truncate(len(whole))
-        if not whole:
+        drop_half_line(self.path)
+        if not self.path.stat().st_size:
             return {}
         try:
             known = pd.read_csv(self.path, usecols=["symbol", "timestamp", "model"], dtype=str)

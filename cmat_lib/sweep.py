@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from cmat_lib.config import Config, load_config, merge, resolve_path, validate
 from cmat_lib.errors import CmatError
-from cmat_lib.files import write_text
+from cmat_lib.files import drop_half_line, unwritten, write_text
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.run import Run
@@ -34,6 +34,7 @@ from cmat_lib.sweep_file import Range, Space, Sweep, is_whole, trial_changes
 from cmat_lib.training.devices import pick_device, processes
 from cmat_lib.training.trainer import Row, train
 
+JOURNAL = "journal.log"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 Say = Callable[[str], None]
 
@@ -94,15 +95,24 @@ def _check(sweep: Sweep, config: Config) -> None:
 
 
 def _storage(folder: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
 
 
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     """Study of the folder, new or gone on with; what a killed command left running is marked as failed."""
     direction = "maximize" if sweep.larger_is_better else "minimize"
-    study = optuna.create_study(
-        storage=_storage(run.folder), study_name=run.folder.name, direction=direction, load_if_exists=True
-    )
+    journal = run.path(JOURNAL)
+    try:
+        if journal.exists():
+            drop_half_line(journal)  # Optuna would write on behind it
+        study = optuna.create_study(
+            storage=_storage(run.folder), study_name=run.folder.name, direction=direction, load_if_exists=True
+        )
+    except OSError as error:
+        raise unwritten(journal, error) from None
+    except Exception as error:  # lines may ask of Optuna's reader whatever they like
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CmatError(f"{journal}: not a journal of Optuna ({reason}); give --run-dir for a new folder") from None
     identity = {"base": run.fingerprint("04_training"), **sweep.model_dump(mode="json", exclude={"base", "trials"})}
     known = study.user_attrs.get("identity")
     if known is None:

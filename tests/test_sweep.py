@@ -1,6 +1,7 @@
 """`cmat sweep`: the file, the search, its end after a kill, and what it leaves."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -150,6 +151,21 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(swept, tmp_path):
     assert "trial 1 was cut off and is marked as failed" in said
     assert again["state"].to_dict() == {0: "complete", 1: "failed", 2: "complete", 3: "complete"}
     assert again.loc[0, "value"] == table.set_index("trial").loc[0, "value"]
+
+
+def test_half_a_line_of_the_journal_is_dropped(swept, tmp_path):
+    folder, sweep, base, _, table = swept
+    own = base_of(tmp_path, base)
+    shutil.copytree(folder / "sweep", tmp_path / "sweep")
+    journal = tmp_path / "sweep/journal.log"
+    with open(journal, "ab") as file:
+        file.write(b'{"op_code": 5, "worker_id": "a full di')
+    pd.testing.assert_frame_equal(run_sweep(sweep, own, 4, 1, lambda line: None), table)
+    run_sweep(sweep, own, 5, 1, lambda line: None)
+    assert len(run_sweep(sweep, own, 5, 1, lambda line: None)) == 5, "the journal can be read again"
+    journal.write_text("no journal\n" + journal.read_text())
+    with pytest.raises(CmatError, match=r"journal\.log: not a journal of Optuna \(.*\); give --run-dir"):
+        run_sweep(sweep, own, 5, 1, lambda line: None)
 
 
 def test_another_search_in_the_same_folder_is_refused(swept, tmp_path):
