@@ -182,7 +182,7 @@ class Soak:
             "candles that came": 2 * (self.rows - START_DAYS * 24),
             "candles scored by --follow": len(followed),
             "scores that differ from `cmat predict` in one go": differing(followed, once),
-            "runs finished": len(list(self.folder.glob("runs/*/stages/06_*.json"))),
+            "runs finished": len(list(self.folder.glob("runs__*/stages/06_*.json"))),
             "runs failed": (self.folder / "runs.log").read_text().count("failed"),
             "processes left": len(left),
         }
