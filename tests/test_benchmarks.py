@@ -48,3 +48,16 @@ def test_training_benchmark_in_its_quick_form(tmp_path):
     each, copies = re.search(r"holds (\d+) bytes a candle, .* at most ([\d.]+) times", text).groups()
     assert 800 < int(each) <= 1000 and 0.8 < float(copies) < 1.2
     assert (tmp_path / "training.png").stat().st_size > 10_000
+
+
+@pytest.mark.long
+def test_soak_for_a_minute(tmp_path):
+    command = [sys.executable, "benchmarks/soak.py", "--minutes", "1", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(project_root())}, check=True)
+    text = (tmp_path / "soak.md").read_text()
+    counts = dict(re.findall(r"^\| ([^|]+) \| ([\d,]+) \|$", text, re.MULTILINE))
+    assert int(counts["candles scored by --follow"]) > 4 and counts["most kernels at a time"] == "1"
+    assert counts["scores that differ from `cmat predict` in one go"] == counts["processes left"] == "0"
+    trends = re.findall(r"^\| cmat (predict --follow|run --grid) \| ([^|]+) \|", text, re.MULTILINE)
+    assert len(trends) == len(set(trends)) == 6
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
