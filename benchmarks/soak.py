@@ -141,12 +141,13 @@ class Soak:
             *("run", str(PARAMS), "--run-dir", str(self.folder / "runs"), "--grid", grid), log="runs.log"
         )
         say(f"both commands, for {self.minutes:g} minutes")
-        samples = self._sample(dict(zip(COMMANDS, (follow, runs), strict=True)))
-        for process in (follow, runs):
-            process.send_signal(signal.SIGINT)
-        for process in (follow, runs):
-            process.wait(STOP_SECONDS)
-        return samples
+        try:
+            return self._sample(dict(zip(COMMANDS, (follow, runs), strict=True)))
+        finally:
+            for process in (follow, runs):
+                process.send_signal(signal.SIGINT)
+            for process in (follow, runs):
+                process.wait(STOP_SECONDS)
 
     def _sample(self, commands: dict[str, subprocess.Popen]) -> pd.DataFrame:
         rows, began = [], time.monotonic()
