@@ -51,7 +51,7 @@ SECONDS_PER_RUN = 45.0  # no run is faster, so that there are enough of them
 STOP_SECONDS = 60.0
 TOKEN = "CMAT_SOAK"  # in the environment of everything that is started here
 COMMANDS = ("predict --follow", "run --grid")
-MUST_BE_NONE = ("scores that differ", "runs failed", "processes left")
+MUST_BE_NONE = ("candles passed over", "scores that differ", "runs failed", "processes left")
 MEASURES = {"memory_mib": "own memory (MiB)", "open_files": "open files", "threads": "threads"}
 
 
@@ -182,6 +182,7 @@ class Soak:
         return {
             "candles that came": 2 * (self.rows - START_DAYS * 24),
             "candles scored by --follow": len(followed),
+            "candles passed over by --follow": passed_over(followed, once),
             "scores that differ from `cmat predict` in one go": differing(followed, once),
             "runs finished": len(list(self.folder.glob("runs__*/stages/06_*.json"))),
             "runs failed": (self.folder / "runs.log").read_text().count("failed"),
@@ -215,6 +216,13 @@ def state(process: psutil.Process) -> dict[str, float]:
         except psutil.NoSuchProcess:  # it ended while we looked
             continue
     return own | {"kernels": kernels, "zombies": zombies}
+
+
+def passed_over(followed: pd.DataFrame, once: pd.DataFrame) -> int:
+    """Rows of `once` that `followed` lacks although it has later ones of that symbol."""
+    missing = once.index.difference(followed.index).to_frame(index=False)
+    newest = followed.reset_index().groupby("symbol")["timestamp"].max()
+    return int((missing["timestamp"] < missing["symbol"].map(newest)).sum())
 
 
 def differing(followed: pd.DataFrame, once: pd.DataFrame) -> int:

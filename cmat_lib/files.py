@@ -6,15 +6,16 @@ import glob
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from cmat_lib.errors import CmatError
 
-_LEFT_BEHIND = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # the names of `atomic_path`
-_NOBODYS_SECONDS = 3600.0  # a file that is still being written has been touched since
+MARK = "cmat-writes"  # .params.cmat-writes-4711-x8_2kq0z.yaml: what process 4711 writes
+_TEMPORARY = re.compile(rf"\..+\.{MARK}-(\d{{1,9}})-[a-z0-9_]{{8}}(\.\w+)?")
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Temporary path beside `path` that takes its place when the block ends without an error.
 
     The temporary file is synced before the rename, so a crash leaves the old file or the new one, never a part. What a
-    killed process left of it beside `path` goes after an hour.
+    killed process left of it beside `path` is removed.
 
     Parameters
     ----------
@@ -42,12 +43,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     make_folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        prefix = f".{path.stem}.{MARK}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     except OSError as error:
         raise _unwritable(path.parent, error) from None
     os.close(handle)
     temporary = Path(name)
-    remove_left_behind(path.parent.glob(f".{glob.escape(path.stem)}-*{path.suffix}"), _NOBODYS_SECONDS)
+    remove_left_behind(path.parent.glob(f".{glob.escape(path.stem)}.{MARK}-*"))
     try:
         yield temporary
         with open(temporary, "r+b") as written:
@@ -74,36 +76,25 @@ def make_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-def remove_left_behind(paths: Iterable[Path], seconds: float = 0.0) -> None:
-    """Remove temporary files that killed processes left behind.
+def remove_left_behind(paths: Iterable[Path]) -> None:
+    """Remove temporary files of `atomic_path` whose process is gone.
 
     Parameters
     ----------
     paths : iterable of Path
-        Those without a name of `atomic_path` are left alone.
-    seconds : float
-        Only those that nobody has written to for so long.
+        Others are left alone.
     """
-    newest = time.time() - seconds
     for path in paths:
-        if _LEFT_BEHIND.fullmatch(path.name):
+        written_by = _TEMPORARY.fullmatch(path.name)
+        if written_by and not psutil.pid_exists(int(written_by[1])):
             with suppress(OSError):  # another process was quicker, or it is not ours to remove
-                if path.stat().st_mtime <= newest:
-                    path.unlink()
+                path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def drop_half_line(path: Path) -> None:
-    """Cut off what follows the last line break: the line that a kill or a full disk left without its end."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
 
 
 def unwritten(path: Path, error: OSError) -> CmatError:

@@ -26,6 +26,7 @@ from cmat_lib.files import atomic_path, make_folder
 from cmat_lib.run import Run, hash_text
 
 LOCK_SECONDS = 60.0
+TRIED = frozenset(("fingerprint", "config_hash", "data_hash", "run", "finished"))  # what a row without scores has
 
 
 def ledger_path(run: Run) -> Path:
@@ -88,7 +89,7 @@ def tried_row(run: Run) -> dict[str, Any]:
 
 
 def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
-    """Add a row to the ledger, in place of an older one with the same fingerprint.
+    """Add a row to the ledger, in place of an older one with the same fingerprint; one without scores replaces none.
 
     Two processes may do so at once; a crash leaves the old ledger or the new one.
 
@@ -106,7 +107,10 @@ def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
     try:
         with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
             old = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"fingerprint": []})
-            kept = [old[old["fingerprint"] != row["fingerprint"]]] if len(old) else []
+            is_known = old["fingerprint"] == row["fingerprint"]
+            if is_known.any() and not row.keys() - TRIED:
+                return old
+            kept = [old[~is_known]] if len(old) else []
             new = pd.concat([*kept, pd.DataFrame([row])], ignore_index=True)
             with atomic_path(path) as temporary:
                 new.to_parquet(temporary)

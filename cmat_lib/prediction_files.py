@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +14,11 @@ import pandas as pd
 from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
 from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path, drop_half_line, make_folder, unwritten
+from cmat_lib.files import atomic_path, make_folder, unwritten
 from cmat_lib.prediction import Predictor
 from cmat_lib.schema import DataConfig
 
+HEAD = b"symbol,timestamp,"  # how a file of predictions begins
 Signature = tuple[tuple[int, int], ...]  # size and time of change of each file of a symbol
 
 
@@ -74,17 +77,28 @@ class CsvOutput:
         self._needs_header = not (path is not None and path.exists() and path.stat().st_size)
 
     def _continue(self, model: str) -> dict[str, pd.Timestamp]:
-        drop_half_line(self.path)
-        if not self.path.stat().st_size:
-            return {}
+        """Newest times in a file of ours; only then its half line is dropped, as a file of others stays as it is."""
         try:
-            known = pd.read_csv(self.path, usecols=["symbol", "timestamp", "model"], dtype=str)
-            times = pd.to_datetime(known["timestamp"], utc=True)
-        except ValueError as error:
-            raise CmatError(f"{self.path}: not a file of predictions ({error}); choose another --output") from None
-        if (other := set(known["model"]) - {model}) != set():
-            raise CmatError(f"{self.path}: holds scores of another model ({other.pop()}); choose another --output")
-        return times.groupby(known["symbol"]).max().to_dict()
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise CmatError(f"{self.path}: cannot be read ({error.strerror}); choose another --output") from None
+        whole, last = content[: content.rfind(b"\n") + 1], {}
+        if content and not content.startswith(HEAD[: len(content)]):
+            raise CmatError(f"{self.path}: not a file of predictions; choose another --output")
+        if whole:
+            try:
+                known = pd.read_csv(BytesIO(whole), usecols=["symbol", "timestamp", "model"], dtype=str)
+                times = pd.to_datetime(known["timestamp"], utc=True)
+            except ValueError as error:
+                raise CmatError(f"{self.path}: not a file of predictions ({error}); choose another --output") from None
+            if known.isna().any(axis=None):
+                raise CmatError(f"{self.path}: a line has no symbol, time or model; choose another --output")
+            if (other := set(known["model"]) - {model}) != set():
+                raise CmatError(f"{self.path}: holds scores of another model ({other.pop()}); choose another --output")
+            last = times.groupby(known["symbol"]).max().to_dict()
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        return last
 
     def append(self, scores: pd.DataFrame) -> None:
         """Add rows; they are out of this process when this returns.

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cmat_lib.errors import CmatError
-from cmat_lib.files import make_folder, remove_left_behind, write_text
+from cmat_lib.files import MARK, make_folder, remove_left_behind, write_text
 
 OUTER, PAGE, TRAIN = ".lock", ".lock.inner", ".lock.train"
 HOLDER = ".holder.json"
@@ -50,7 +50,7 @@ def working_in(folder: Path) -> Iterator[None]:
         for name in (PAGE, TRAIN):  # what a killed command left behind ends by itself, but not at once
             with _acquired(folder, name, ORPHAN_SECONDS):
                 pass
-        remove_left_behind(folder.rglob(".*"))  # nobody is left who could be writing them
+        remove_left_behind(folder.rglob(f".*.{MARK}-*"))
         before = os.environ.get(HELD)
         write_text(folder / HOLDER, json.dumps(_myself()))
         os.environ[HELD] = f"{os.getpid()} {folder}"

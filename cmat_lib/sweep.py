@@ -8,6 +8,7 @@ Beside them lie ``journal.log`` (Optuna's storage, appended, so that a kill lose
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from optuna.trial import TrialState
 
 from cmat_lib.config import Config, load_config, merge, resolve_path, validate
 from cmat_lib.errors import CmatError
-from cmat_lib.files import drop_half_line, unwritten, write_text
+from cmat_lib.files import unwritten, write_text
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.run import Run
@@ -98,13 +99,20 @@ def _storage(folder: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
 
 
+def _drop_half_line(journal: Path) -> None:
+    """Cut off what a kill or a full disk left without its end: Optuna would write on behind it."""
+    content = journal.read_bytes() if journal.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if content.startswith(b"{") and whole < len(content):
+        os.truncate(journal, whole)
+
+
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     """Study of the folder, new or gone on with; what a killed command left running is marked as failed."""
     direction = "maximize" if sweep.larger_is_better else "minimize"
     journal = run.path(JOURNAL)
     try:
-        if journal.exists():
-            drop_half_line(journal)  # Optuna would write on behind it
+        _drop_half_line(journal)
         study = optuna.create_study(
             storage=_storage(run.folder), study_name=run.folder.name, direction=direction, load_if_exists=True
         )

@@ -1,13 +1,11 @@
 """Files are whole or absent, and what a killed process leaves of them goes."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 from cmat_lib.config import project_root
-from cmat_lib.files import write_text
+from cmat_lib.files import atomic_path, write_text
 from cmat_lib.run_lock import working_in
 
 KILLED = (
@@ -26,25 +24,24 @@ def killed_while_writing(path):
     return left
 
 
-def test_what_a_killed_process_left_of_a_file_goes_after_an_hour(tmp_path):
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_path):
     path, other = tmp_path / "scores.csv", tmp_path / "scores[1].csv"
-    fresh, old = killed_while_writing(path), killed_while_writing(path)
+    killed_while_writing(path)
     of_another = killed_while_writing(other)
-    an_hour_ago = time.time() - 3601
-    for left in (old, of_another):
-        os.utime(left, (an_hour_ago, an_hour_ago))
     write_text(path, "whole")
-    assert sorted(tmp_path.iterdir()) == sorted([path, fresh, of_another])
+    assert sorted(tmp_path.iterdir()) == sorted([path, of_another])
     write_text(other, "whole")
-    assert sorted(tmp_path.iterdir()) == sorted([path, fresh, other])
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
 
 
 def test_who_holds_a_run_folder_removes_what_killed_processes_left_there(tmp_path):
     (tmp_path / "model").mkdir()
     left = [killed_while_writing(tmp_path / name) for name in ("params.yaml", "model/best_model.pt")]
-    own = [tmp_path / name for name in (".mine", ".note-about.txt", "a-12345678.csv")]
+    own = [tmp_path / name for name in (".mine", ".env-template", ".notes-20260101.md", "a-12345678.csv")]
     for path in own:
         path.write_text("")
-    with working_in(tmp_path):
-        assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in own)
+    with atomic_path(tmp_path / "model/by_another.csv") as temporary:
+        with working_in(tmp_path):
+            assert not any(path.exists() for path in left)
+        temporary.write_text("whole")
+    assert all(path.exists() for path in own) and (tmp_path / "model/by_another.csv").read_text() == "whole"

@@ -10,7 +10,7 @@ import pytest
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
-from cmat_lib.ledger import append_trial, ledger_path, trial_row, trial_table
+from cmat_lib.ledger import TRIED, append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.run import Run
 
 DAYS = pd.date_range("2024-01-01", periods=64, freq="D")
@@ -28,6 +28,16 @@ def test_a_rerun_replaces_its_row(tmp_path):
         ledger = append_trial(path, trial(number) | {"run": f"again{number}"})
     assert ledger["fingerprint"].tolist() == ["f2", "f1"]
     pd.testing.assert_frame_equal(pd.read_parquet(path)[["fingerprint", "run"]], ledger[["fingerprint", "run"]])
+
+
+def test_a_row_without_scores_replaces_none(tmp_path):
+    path = tmp_path / "ledger.parquet"
+    tried = dict.fromkeys(TRIED, "x") | {"fingerprint": "f1"}
+    append_trial(path, tried)
+    append_trial(path, trial(1))
+    ledger = append_trial(path, tried)
+    assert len(ledger) == 1 and ledger["sharpe_top_2"].notna().all()
+    assert pd.read_parquet(path)["sharpe_top_2"].notna().all()
 
 
 def test_rows_with_other_shares_live_together(tmp_path):

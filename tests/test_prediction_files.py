@@ -70,12 +70,21 @@ def test_scores_of_two_models_are_not_mixed(tmp_path):
         CsvOutput(tmp_path / "p.csv", "m2")
 
 
-def test_a_file_of_something_else_is_not_touched(tmp_path):
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n", "a,b\n1,2\n3,4", "one line, no break", "symbol,timestamp,model\nA,,m1\nA,2025-01"]
+)
+def test_a_file_of_something_else_is_not_touched(tmp_path, content):
     path = tmp_path / "p.csv"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(CmatError, match="not a file of predictions"):
+    path.write_text(content)
+    with pytest.raises(CmatError, match=r"p\.csv: .*; choose another --output"):
         CsvOutput(path, "m1")
-    assert path.read_text() == "a,b\n1,2\n"
+    assert path.read_text() == content
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "p.csv").mkdir()
+    with pytest.raises(CmatError, match=r"p\.csv: cannot be read \(Is a directory\)"):
+        CsvOutput(tmp_path / "p.csv", "m1")
 
 
 def test_only_csv_can_grow(tmp_path):
