@@ -31,7 +31,8 @@ def write_run(folder, frame):
     (folder / "stages").mkdir(parents=True)
     config = load_config(changes={"labels": {"horizon": 4}, "evaluation": {"bootstrap_samples": 50}})
     (folder / "params.yaml").write_text(dump_params(config))
-    (folder / "stages/05_evaluation.json").write_text(json.dumps({"fingerprint": "x", "artefacts": {}}))
+    record = {"fingerprint": "x", "finished": "2024-03-01", "artefacts": {}}
+    (folder / "stages/05_evaluation.json").write_text(json.dumps(record))
     (folder / "metrics.json").write_text(json.dumps({"thresholds": {"probability": 0.6}}))
     frame.to_parquet(folder / "predictions.parquet")
 
