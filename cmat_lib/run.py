@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -59,6 +59,15 @@ OPERATIONAL = {
     "explain": {"batch_size"},
 }
 _PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "giotto-tda", "numba", "TA-Lib", "antropy", "lightning-fabric")
+
+
+# Kind of a column -> whether a column is of this kind.
+KINDS: dict[str, Callable[[pd.Series], bool]] = {
+    "texts": lambda column: pd.api.types.is_string_dtype(column) and column.notna().all(),
+    "times in UTC": lambda column: _is_utc(column) and column.notna().all(),
+    "times in UTC or none": lambda column: _is_utc(column),
+    "numbers": lambda column: column.dtype.kind in "iuf",
+}
 
 
 class Run:
@@ -279,10 +288,28 @@ class Run:
         with self._reading(name) as path:
             return json.loads(path.read_text(encoding="utf-8"))
 
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Read a Parquet frame of this run."""
+    def read_frame(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """Read a Parquet frame of this run.
+
+        Parameters
+        ----------
+        name : str
+        columns : mapping, optional
+            Column that must be there -> its kind, a key of `KINDS`.
+
+        Raises
+        ------
+        CmatError
+            If the file cannot be read, or a column is missing or of another kind.
+        """
         with self._reading(name) as path:
-            return pd.read_parquet(path)
+            frame = pd.read_parquet(path)
+        for column, kind in (columns or {}).items():
+            if list(frame.columns).count(column) != 1 or not KINDS[kind](frame[column]):
+                raise CmatError(
+                    f"{path} has no column '{column}' of {kind}; delete it, and run the page that makes it again"
+                )
+        return frame
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an array of this run by memory map."""
@@ -302,6 +329,10 @@ class Run:
             raise CmatError(
                 f"{self.path(name)} cannot be read ({reason}); delete it, and run the page that makes it again"
             ) from None
+
+
+def _is_utc(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.DatetimeTZDtype) and str(column.dtype.tz) == "UTC"
 
 
 def _is_record(content: Any) -> bool:
