@@ -63,7 +63,7 @@ def _check(subject: Subject, file: str, group: str, scalers: dict[str, Any]) -> 
 def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
     """Features whose centre or scale is off, in units of the right scale, (features,) bool."""
     allowed = SHARE_OF_SPREAD * (right["scale"] + np.abs(right["center"]))
-    return np.any([np.abs(stored[key] - right[key]) > allowed for key in ("center", "scale")], axis=0)
+    return ~np.all([np.abs(stored[key] - right[key]) <= allowed for key in ("center", "scale")], axis=0)  # nor is NaN
 
 
 def _statistics(subject: Subject, group: str, parts: tuple[str, ...] | None) -> Statistics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -240,7 +241,7 @@ def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
 
 
 def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
-    """Where two numbers are not the same but for rounding; NaN is equal to NaN.
+    """Where two numbers are not the same but for rounding; NaN is equal to NaN, and infinity to nothing but itself.
 
     Parameters
     ----------
@@ -254,11 +255,19 @@ def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -
     """
     stored, again = np.asarray(stored, np.float64), np.asarray(again, np.float64)
     allowed = SHARE_OF_SPREAD * spread + ROUNDING * np.abs(stored)
-    return ~((np.abs(stored - again) <= allowed) | (np.isnan(stored) & np.isnan(again)))
+    with np.errstate(invalid="ignore"):
+        close = np.isfinite(stored) & (np.abs(stored - again) <= allowed)
+    return ~(close | (stored == again) | (np.isnan(stored) & np.isnan(again)))
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """Interquartile range of each column, its standard deviation where that is 0, of evenly spaced rows, shape (n,)."""
+    """Interquartile range of each column, its standard deviation where that is 0, of evenly spaced rows, shape (n,).
+
+    Of the finite values alone; of a column without any it is NaN.
+    """
     values = np.asarray(values[:: max(1, len(values) // SPREAD_ROWS)], np.float64)
-    low, high = np.nanpercentile(values, [25, 75], axis=0)
-    return np.where(high > low, high - low, np.nanstd(values, axis=0))
+    values = np.where(np.isfinite(values), values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a finite value
+        low, high = np.nanpercentile(values, [25, 75], axis=0)
+        return np.where(high > low, high - low, np.nanstd(values, axis=0))

@@ -50,9 +50,8 @@ def read_threshold(run: Run) -> float:
     thresholds = content.get("thresholds") if isinstance(content, dict) else None
     threshold = thresholds.get(MODEL) if isinstance(thresholds, dict) else None
     if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
-        raise CmatError(
-            f"{run.path('metrics.json')} has no probability at thresholds.{MODEL}; run notebooks/05_evaluation.ipynb again"
-        )
+        place = f"{run.path('metrics.json')} has no probability at thresholds.{MODEL}"
+        raise CmatError(f"{place}; run notebooks/05_evaluation.ipynb again")
     return float(threshold)
 
 
