@@ -66,7 +66,8 @@ KINDS: dict[str, Callable[[pd.Series], bool]] = {
     "texts": lambda column: pd.api.types.is_string_dtype(column) and column.notna().all(),
     "times in UTC": lambda column: _is_utc(column) and column.notna().all(),
     "times in UTC or none": lambda column: _is_utc(column),
-    "numbers": lambda column: column.dtype.kind in "iuf",
+    "numbers": lambda column: is_of_numbers(column),
+    "whole numbers": lambda column: is_of_numbers(column, "iu"),
 }
 
 
@@ -329,6 +330,11 @@ class Run:
             raise CmatError(
                 f"{self.path(name)} cannot be read ({reason}); delete it, and run the page that makes it again"
             ) from None
+
+
+def is_of_numbers(column: pd.Series, kinds: str = "iufb") -> bool:
+    """Whether a column has NumPy's numbers of some kinds; those of pandas may be NA, which is none."""
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds
 
 
 def _is_utc(column: pd.Series) -> bool:

@@ -18,6 +18,7 @@ from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import sample_rows
 from cmat_lib.data.splits import split_spans
 from cmat_lib.data.synthetic import synthetic_market
+from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.tda.features import tda_features
 
@@ -506,3 +507,61 @@ def test_runs_that_cannot_be_looked_at(cmat, build, tmp_path, stage, message):
         (folder / f"stages/{stage}.json").unlink()
     code, _, err = cmat("audit", folder)
     assert code == 1 and message in err
+
+
+def frame(name, change):
+    """Damage to a Parquet file of a run."""
+    return f"data/{name}.parquet", lambda path: change(pd.read_parquet(path)).to_parquet(path)
+
+
+def array(name, change):
+    return f"data/{name}.npy", lambda path: np.save(path, change(np.load(path)))
+
+
+def text(name, content):
+    return f"data/{name}.json", lambda path: path.write_text(content)
+
+
+FRAMES = ("candles", "labels", "samples")
+FOREIGN = [
+    *(frame(name, lambda rows: pd.DataFrame({"a": [1]})) for name in FRAMES),
+    *(frame(name, lambda rows: rows.iloc[:0]) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(symbol="X")) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(timestamp=rows["timestamp"].dt.tz_localize(None))) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(trigger="x")) for name in FRAMES),
+    frame("candles", lambda rows: rows.assign(close=np.nan)),
+    frame("labels", lambda rows: rows[rows["symbol"] == "SYNA"]),
+    *(frame("samples", lambda rows, c=c: rows.assign(**{c: rows[c] + 10**6})) for c in ("row", "local_row", "trigger")),
+    *(array(name, lambda rows: rows[:-3]) for name in ("channels", "tda", "complexity")),
+    *(array(name, lambda rows: rows.astype(str)) for name in ("channels", "tda", "complexity")),
+    *(text("data", content) for content in ("[]", "{}", '{"data_hash": 5}')),
+    *(text("scalers", content) for content in ("[]", "{}", '{"ohlcv": 5}', '{"ohlcv": {"center": ["x"]}}')),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), FOREIGN)
+def test_foreign_files_are_named(clean, tmp_path, name, damage):
+    shutil.copytree(clean.run.folder, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    with pytest.raises(CmatError, match=name):
+        audit_foreign(tmp_path / "run", "candles", "scalers")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"device": 5}', '{"device": "tpu"}'])
+def test_foreign_training_results_are_named(finished, content):
+    (finished / "models/cross_modal_attention/training_results.json").write_text(content)
+    with pytest.raises(CmatError, match=r"training_results\.json names no device"):
+        audit_foreign(finished, "predictions")
+
+
+@pytest.mark.parametrize("change", [{"symbol": "X"}, {"probability": "x"}, {"part": 1}])
+def test_foreign_predictions_are_named(finished, change):
+    path = finished / "predictions.parquet"
+    pd.read_parquet(path).assign(**change).to_parquet(path)
+    with pytest.raises(CmatError, match=r"predictions\.parquet has no"):
+        audit_foreign(finished, "predictions")
+
+
+def audit_foreign(folder, *checks):
+    subject = open_subject(str(folder), 2)
+    return [CHECKS[check](subject) for check in checks]

@@ -11,11 +11,15 @@ from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import LABELS, sample_rows
+from cmat_lib.errors import CmatError
 
 
 def check_candles(subject: Subject) -> Report:
     """The run's candles against the hash that was taken when they were read; all else is held to these candles."""
-    recorded = subject.run.read_json("data/data.json")["data_hash"]
+    content = subject.run.read_json("data/data.json")
+    recorded = content.get("data_hash") if isinstance(content, dict) else None
+    if not isinstance(recorded, str):
+        raise CmatError(f"{subject.run.path('data/data.json')} has no data_hash; make the run again")
     found = data_hash(subject.market)
     looked_at = f"{sum(map(len, subject.market.values())):,} candles of {len(subject.market)} symbols"
     if found == recorded:

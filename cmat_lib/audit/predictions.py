@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cmat_lib.audit.subject import Finding, Report, Subject
+from cmat_lib.audit.subject import PLACE, Finding, Report, Subject
 from cmat_lib.data.splits import PARTS
+from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.prediction import Predictor
 from cmat_lib.training.checkpoint import load_checkpoint
@@ -17,7 +18,12 @@ SHARE_OF_ROWS = 10  # a score costs ten times what a feature does
 # The run keeps channels in float32 and computes in it, the predictor in float64. Measured: 1e-6 in the raw probability
 # on a CPU. A GPU's TF32 products have 10 bits, 1e-3.
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}
-KEYS = ["symbol", "timestamp"]
+KEYS = [*PLACE]
+KINDS = (
+    PLACE
+    | {"part": "texts"}
+    | dict.fromkeys(("trigger", "max_pct", "raw_probability", "probability", "predicted_max_pct"), "numbers")
+)
 COPIED = ["part", "trigger", "max_pct"]  # from the samples
 
 
@@ -26,13 +32,15 @@ def check_predictions(subject: Subject) -> Report:
     if not subject.has("05_evaluation"):
         missing = "04_training" if not subject.has("04_training") else "05_evaluation"
         return Report(f"stage {missing} is not finished", skipped=True)
-    stored = subject.run.read_frame("predictions.parquet")
+    stored = subject.run.read_frame("predictions.parquet", KINDS)
     path = subject.run.model_folder / "best_model.pt"
-    results = subject.run.read_json(f"{subject.config.logging.save_dir}/training_results.json")
-    tolerance = TOLERANCE[results["device"].partition(":")[0]]
+    tolerance = _tolerance(subject)
     predictor = Predictor(path, "cpu")
     samples = subject.samples[subject.samples["part"].isin(PARTS)]
-    rows = _choose(subject, stored.merge(samples[KEYS], on=KEYS))
+    common = stored.merge(samples[KEYS].drop_duplicates(), on=KEYS)
+    if common.empty:
+        raise CmatError(f"{subject.run.path('predictions.parquet')} has no row of the run's samples; run page 05 again")
+    rows = _choose(subject, common)
     again = pd.concat([_score(subject, predictor, place) for place in rows.itertuples()], ignore_index=True)
     findings = [
         *_against_samples(samples, stored),
@@ -43,6 +51,17 @@ def check_predictions(subject: Subject) -> Report:
     return Report(
         f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}", findings
     )
+
+
+def _tolerance(subject: Subject) -> float:
+    """Of a score, by the device of the training."""
+    path = subject.run.model_folder / "training_results.json"
+    results = subject.run.read_json(str(path))
+    device = results.get("device") if isinstance(results, dict) else None
+    kind = device.partition(":")[0] if isinstance(device, str) else None
+    if kind not in TOLERANCE:
+        raise CmatError(f"{path} names no device of {', '.join(TOLERANCE)}; run notebooks/04_training.ipynb again")
+    return TOLERANCE[kind]
 
 
 def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
