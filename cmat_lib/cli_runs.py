@@ -15,8 +15,9 @@ def runs(
 ) -> None:
     """List the runs of a folder: how far they are, on what, and the ROC-AUC of the test part with its interval.
 
-    A run is running, finished, unfinished, failed NN (page NN did not reach its end), or stale NN (from stage NN on,
-    its results were made with other parameters, input files or code than its params.yaml, or than are there now).
+    A run is running, finished, unfinished, failed NN (page NN did not reach its end), damaged NN (what stage NN
+    has written cannot be read: run it again), or stale NN (from stage NN on, its results were made with other
+    parameters, input files or code than its params.yaml, or than are there now).
     """
     from cmat_lib.config import resolve_path
     from cmat_lib.files import write_text

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path
@@ -60,6 +59,16 @@ OPERATIONAL = {
     "explain": {"batch_size"},
 }
 _PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "giotto-tda", "numba", "TA-Lib", "antropy", "lightning-fabric")
+
+
+# Kind of a column -> whether a column is of this kind.
+KINDS: dict[str, Callable[[pd.Series], bool]] = {
+    "texts": lambda column: pd.api.types.is_string_dtype(column) and column.notna().all(),
+    "times in UTC": lambda column: _is_utc(column) and column.notna().all(),
+    "times in UTC or none": lambda column: _is_utc(column),
+    "numbers": lambda column: is_of_numbers(column),
+    "whole numbers": lambda column: is_of_numbers(column, "iu"),
+}
 
 
 class Run:
@@ -123,9 +132,14 @@ class Run:
     def record(self, stage: str) -> dict[str, Any] | None:
         """Stored record of a stage, or None if there is none that can be read."""
         try:
-            return json.loads(self._record_path(stage).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record = json.loads(self._record_path(stage).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
+        return record if _is_record(record) else None
+
+    def has_unreadable_record(self, stage: str) -> bool:
+        """Whether something lies where a stage's record belongs that is none."""
+        return os.path.lexists(self._record_path(stage)) and self.record(stage) is None
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage's record matches the parameters and all its artefacts are there, in full size.
@@ -172,8 +186,8 @@ class Run:
         return f" since {before[-1]} was" if before else ""
 
     def _missing(self, record: dict[str, Any]) -> list[str]:
-        sizes = {name: self.path(name) for name in record.get("artefacts", {})}
-        return [n for n, p in sizes.items() if not p.is_file() or p.stat().st_size != record["artefacts"][n]]
+        paths = {name: self.path(name) for name in record["artefacts"]}
+        return [n for n, p in paths.items() if not os.path.isfile(p) or p.stat().st_size != record["artefacts"][n]]
 
     def _record_path(self, stage: str) -> Path:
         return self.path(f"stages/{stage}.json")
@@ -275,26 +289,64 @@ class Run:
         with self._reading(name) as path:
             return json.loads(path.read_text(encoding="utf-8"))
 
-    def read_frame(self, name: str) -> pd.DataFrame:
-        """Read a Parquet frame of this run."""
+    def read_frame(self, name: str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """Read a Parquet frame of this run.
+
+        Parameters
+        ----------
+        name : str
+        columns : mapping, optional
+            Column that must be there -> its kind, a key of `KINDS`.
+
+        Raises
+        ------
+        CmatError
+            If the file cannot be read, or a column is missing or of another kind.
+        """
         with self._reading(name) as path:
-            return pd.read_parquet(path)
+            frame = pd.read_parquet(path)
+        for column, kind in (columns or {}).items():
+            if list(frame.columns).count(column) != 1 or not KINDS[kind](frame[column]):
+                raise CmatError(
+                    f"{path} has no column '{column}' of {kind}; delete it, and run the page that makes it again"
+                )
+        return frame
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an array of this run by memory map."""
         with self._reading(name) as path:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.lib.format.open_memmap(path, mode="r")  # np.load would take an archive of arrays for one
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[Path]:
-        """Path of an artefact; what cannot be read is named (a record vouches for the size of a file only)."""
+        """Path of an artefact; what cannot be read is named (a record vouches for the size of a file only).
+
+        The block may hold the library's call only: each library has errors of its own for foreign bytes.
+        """
         try:
             yield self.path(name)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise CmatError(
                 f"{self.path(name)} cannot be read ({reason}); delete it, and run the page that makes it again"
             ) from None
+
+
+def is_of_numbers(column: pd.Series, kinds: str = "iufb") -> bool:
+    """Whether a column has NumPy's numbers of some kinds; those of pandas may be NA, which is none."""
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds
+
+
+def _is_utc(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.DatetimeTZDtype) and str(column.dtype.tz) == "UTC"
+
+
+def _is_record(content: Any) -> bool:
+    """Whether JSON has the shape of a stage's record."""
+    if not isinstance(content, dict) or not isinstance(content.get("artefacts"), dict):
+        return False
+    texts = (content.get("fingerprint"), content.get("finished"))
+    return all(isinstance(text, str) for text in texts) and all(type(n) is int for n in content["artefacts"].values())
 
 
 def select_stages(first: str | None = None, last: str | None = None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.compare import MODEL
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.run_lock import is_worked_on
+from cmat_lib.schema import DataConfig
 
 SCORES = ("base_rate", "auc", "auc_low", "auc_high", "auc_within", "auc_within_low", "auc_within_high")
 COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCORES)
@@ -27,7 +28,8 @@ def list_runs(folder: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``run``; ``status``, see `run_status`; ``stages``, those that have a record, as ``1-5``; ``finished``, when the
+        ``run``; ``status``, see `run_status`, or ``damaged NN`` (the record of stage NN, or what it has written of
+        this list, cannot be read); ``stages``, those that have a record, as ``1-5``; ``finished``, when the
         last of them ended (UTC); ``data``, ``fusion``, ``seed``; of the test part and empty before stage 05:
         ``base_rate``, and ROC-AUC with its interval, pooled (``auc``, ``auc_low``, ``auc_high``) and within symbols
         (``auc_within`` and so on).
@@ -55,9 +57,16 @@ def _row(path: Path) -> dict[str, Any]:
         return row | {"status": _first_status(path) or "unreadable"}
     records = {stage: run.record(stage) for stage in STAGE_NAMES}
     there = {stage: record for stage, record in records.items() if record}
-    row |= {"status": run_status(run), "stages": _stages(list(there)), "data": _data(run), "seed": run.config.seed}
+    row |= {"stages": _stages(list(there)), "data": _data(run.config.data, []), "seed": run.config.seed}
     row |= {"finished": max((record["finished"] for record in there.values()), default=None)}
-    return row | {"fusion": run.config.fusion.fusion_type} | _headline(run, "05_evaluation" in there)
+    damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
+    for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
+        try:
+            row |= read(run) if stage in there else {}
+        except CmatError:  # one damaged run must not cost the list
+            damaged.append(stage)
+    status = _first_status(path) or (f"damaged {_number(min(damaged))}" if damaged else run_status(run))
+    return row | {"fusion": run.config.fusion.fusion_type, "status": status}
 
 
 def run_status(run: Run) -> str:
@@ -111,23 +120,30 @@ def _stages(names: list[str]) -> str:
     return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans) or "none"
 
 
-def _data(run: Run) -> str:
-    data = run.config.data
-    try:
-        symbols = run.read_json("data/data.json")["symbols"]
-    except (OSError, ValueError):
-        symbols = data.symbols or []
+def _read_data(run: Run) -> dict[str, str]:
+    """The column of `_data`, with the symbols that stage 01 found."""
+    found = run.read_json("data/data.json")
+    symbols = found.get("symbols") if isinstance(found, dict) else None
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise CmatError(f"{run.path('data/data.json')} has no list of symbols; run notebooks/01_data_prep.ipynb again")
+    return {"data": _data(run.config.data, symbols)}
+
+
+def _data(data: DataConfig, symbols: list[str]) -> str:
+    symbols = symbols or data.symbols or []
     named = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3} more" if len(symbols) > 3 else "")
     return f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"
 
 
-def _headline(run: Run, is_evaluated: bool) -> dict[str, float]:
-    if not is_evaluated:
-        return {}
+def _headline(run: Run) -> dict[str, float]:
+    """The columns `SCORES`."""
+    content = run.read_json("metrics.json")
     try:
-        table = pd.DataFrame(run.read_json("metrics.json")["scores"])
-    except (CmatError, OSError, ValueError, KeyError):  # one damaged run must not cost the list
-        return {}
-    scores = table.set_index(["score", "scope", "metric"]).loc[MODEL]
-    pooled, within = (scores.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
-    return dict(zip(SCORES, [scores.loc[("pooled", "base_rate"), "value"], *pooled, *within], strict=True))
+        table = pd.DataFrame(content["scores"]).set_index(["score", "scope", "metric"])
+        table = table[["value", "low", "high"]].astype(float).loc[MODEL]
+        pooled, within = (table.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
+        return dict(zip(SCORES, [float(table.loc[("pooled", "base_rate"), "value"]), *pooled, *within], strict=True))
+    except Exception:  # the file may hold anything, and pandas has an error of its own for each
+        raise CmatError(
+            f"{run.path('metrics.json')} has no ROC-AUC of the model; run notebooks/05_evaluation.ipynb again"
+        ) from None

@@ -16,7 +16,9 @@ from cmat_lib.data.channels import CHANNELS, Channel
 from cmat_lib.data.complexity import INDICATORS, Indicator
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import sample_rows
+from cmat_lib.data.splits import split_spans
 from cmat_lib.data.synthetic import synthetic_market
+from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.tda.features import tda_features
 
@@ -292,6 +294,34 @@ def test_samples_that_stand_for_the_next_candle(clean):
     assert finding.feature == "row" and finding.time == clean.samples["timestamp"].min()
 
 
+def test_samples_that_are_not_those_of_the_candles(clean):
+    kept = np.flatnonzero(np.arange(len(clean.samples)) % 5 != 2)
+    doubled = np.append(np.arange(len(clean.samples)), [3, 7])
+    moved = clean.samples["timestamp"].where(clean.samples.index != 4, clean.market["SYNA"].index[0])
+    for samples, row, words in (
+        (clean.samples.iloc[kept], 2, ("not there", "there")),
+        (clean.samples.iloc[doubled], 3, ("twice", "once")),
+        (clean.samples.assign(timestamp=moved), 4, ("not there", "there")),
+        (clean.samples[clean.samples["symbol"] == "SYNA"], None, ("not there", "there")),
+    ):
+        findings = CHECKS["samples"](replace(clean, samples=samples.reset_index(drop=True))).findings
+        finding = next(f for f in findings if f.feature == "samples")
+        row = (clean.samples["symbol"] == "SYNB").idxmax() if row is None else row
+        assert (finding.stored, finding.recomputed) == words
+        assert (finding.symbol, finding.time) == tuple(clean.samples.loc[row, ["symbol", "timestamp"]])
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, 3)])  # a third makes the range of the channel infinite
+def test_values_that_are_infinite(clean, rows):
+    channels, tda = np.array(clean.channels), np.array(clean.tda)
+    channels[rows, 5] = np.inf
+    tda[rows, 0] = -np.inf
+    spoilt = replace(clean, channels=channels, tda=tda, rows=50)
+    assert [f.feature for f in CHECKS["channels"](spoilt).findings] == ["roc"]
+    assert CHECKS["topology"](spoilt).findings
+    CHECKS["single inputs"](spoilt)
+
+
 def test_candles_that_were_altered(clean):
     market = {symbol: candles.copy() for symbol, candles in clean.market.items()}
     market["SYNA"].iloc[5, 0] += 0.01
@@ -303,9 +333,10 @@ def without_purge(close, label_end, input_start, spans, assign=panel.assign_part
     return assign(close, close.where(label_end.notna()), input_start, spans)
 
 
-def test_a_split_without_purge(monkeypatch, build):
+@pytest.mark.parametrize("stride", [2, 3])  # 3: no label reaches past the first row of the next part
+def test_a_split_without_purge(monkeypatch, build, stride):
     monkeypatch.setattr(panel, "assign_parts", without_purge)
-    subject = build(tda={"stride": 2})  # with samples as far apart as the horizon, no label reaches past the next one
+    subject = build(tda={"stride": stride})
     findings = found(subject)
     assert list(findings) == ["split"]
     assert [(f.feature, f.cause) for f in findings["split"]] == [
@@ -313,8 +344,8 @@ def test_a_split_without_purge(monkeypatch, build):
         ("part stop", "border"),
         ("part calibrate", "border"),
     ]
-    train, stop = (subject.samples[subject.samples["part"] == part] for part in ("train", "stop"))
-    late = train[train["label_end"] > stop["close_time"].min()]
+    train = subject.samples[subject.samples["part"] == "train"]
+    late = train[train["label_end"] > split_spans(subject.market, subject.config.data)[0].end]
     assert findings["split"][0].time == late["timestamp"].min()
 
 
@@ -415,6 +446,41 @@ def test_a_prediction_that_was_altered(finished):
     assert {(f.symbol, f.time) for f in findings} == {("SYNB", stored["timestamp"].iloc[row])}
 
 
+def test_probabilities_that_are_none(finished):
+    pd.read_parquet(finished / "predictions.parquet").assign(probability=np.nan).to_parquet(
+        finished / "predictions.parquet"
+    )
+    assert [f.feature for f in CHECKS["predictions"](open_subject(str(finished), ROWS)).findings] == ["probability"]
+
+
+def test_predictions_of_other_rows_or_labels(finished):
+    """What was predicted is what the samples of the four parts say, each once."""
+    stored = pd.read_parquet(finished / "predictions.parquet")
+    subject, place = open_subject(str(finished), 2), stored.index == 30
+    where = tuple(stored.loc[30, ["symbol", "timestamp"]])
+    foreign = pd.concat([stored, stored[place].assign(timestamp=subject.market["SYNA"].index[0])])
+    for frame, feature, first in (
+        (stored[~place], "rows", where),
+        (pd.concat([stored, stored[place]]), "rows", where),
+        (foreign, "rows", ("SYNA", subject.market["SYNA"].index[0])),
+        (pd.concat([stored, stored[place].assign(symbol="X")]), "rows", ("X", where[1])),
+        (stored.assign(trigger=stored["trigger"].where(~place, 1 - stored["trigger"])), "trigger", where),
+        (stored.assign(max_pct=stored["max_pct"] + place), "max_pct", where),
+        (stored.assign(part=stored["part"].where(~place, "test")), "part", where),
+    ):
+        frame.to_parquet(finished / "predictions.parquet")
+        (finding,) = CHECKS["predictions"](subject).findings
+        assert (finding.cause, finding.feature, (finding.symbol, finding.time)) == ("stored", feature, first)
+
+
+@pytest.mark.parametrize("key", ["center", "scale"])
+def test_scalers_that_are_none(clean, monkeypatch, key):
+    stored = clean.run.read_json("data/scalers.json")
+    empty = {group: values | {key: [None] * len(values[key])} for group, values in stored.items()}
+    monkeypatch.setattr(Run, "read_json", lambda run, name: empty)
+    assert len(CHECKS["scalers"](clean).findings) == 3
+
+
 def test_the_scalers_of_the_model(finished):
     path = finished / "models/cross_modal_attention/best_model.pt"
     content = torch.load(path, weights_only=True)
@@ -441,3 +507,61 @@ def test_runs_that_cannot_be_looked_at(cmat, build, tmp_path, stage, message):
         (folder / f"stages/{stage}.json").unlink()
     code, _, err = cmat("audit", folder)
     assert code == 1 and message in err
+
+
+def frame(name, change):
+    """Damage to a Parquet file of a run."""
+    return f"data/{name}.parquet", lambda path: change(pd.read_parquet(path)).to_parquet(path)
+
+
+def array(name, change):
+    return f"data/{name}.npy", lambda path: np.save(path, change(np.load(path)))
+
+
+def text(name, content):
+    return f"data/{name}.json", lambda path: path.write_text(content)
+
+
+FRAMES = ("candles", "labels", "samples")
+FOREIGN = [
+    *(frame(name, lambda rows: pd.DataFrame({"a": [1]})) for name in FRAMES),
+    *(frame(name, lambda rows: rows.iloc[:0]) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(symbol="X")) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(timestamp=rows["timestamp"].dt.tz_localize(None))) for name in FRAMES),
+    *(frame(name, lambda rows: rows.assign(trigger="x")) for name in FRAMES),
+    frame("candles", lambda rows: rows.assign(close=np.nan)),
+    frame("labels", lambda rows: rows[rows["symbol"] == "SYNA"]),
+    *(frame("samples", lambda rows, c=c: rows.assign(**{c: rows[c] + 10**6})) for c in ("row", "local_row", "trigger")),
+    *(array(name, lambda rows: rows[:-3]) for name in ("channels", "tda", "complexity")),
+    *(array(name, lambda rows: rows.astype(str)) for name in ("channels", "tda", "complexity")),
+    *(text("data", content) for content in ("[]", "{}", '{"data_hash": 5}')),
+    *(text("scalers", content) for content in ("[]", "{}", '{"ohlcv": 5}', '{"ohlcv": {"center": ["x"]}}')),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), FOREIGN)
+def test_foreign_files_are_named(clean, tmp_path, name, damage):
+    shutil.copytree(clean.run.folder, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    with pytest.raises(CmatError, match=name):
+        audit_foreign(tmp_path / "run", "candles", "scalers")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"device": 5}', '{"device": "tpu"}'])
+def test_foreign_training_results_are_named(finished, content):
+    (finished / "models/cross_modal_attention/training_results.json").write_text(content)
+    with pytest.raises(CmatError, match=r"training_results\.json names no device"):
+        audit_foreign(finished, "predictions")
+
+
+@pytest.mark.parametrize("change", [{"symbol": "X"}, {"probability": "x"}, {"part": 1}])
+def test_foreign_predictions_are_named(finished, change):
+    path = finished / "predictions.parquet"
+    pd.read_parquet(path).assign(**change).to_parquet(path)
+    with pytest.raises(CmatError, match=r"predictions\.parquet has no"):
+        audit_foreign(finished, "predictions")
+
+
+def audit_foreign(folder, *checks):
+    subject = open_subject(str(folder), 2)
+    return [CHECKS[check](subject) for check in checks]

@@ -147,6 +147,30 @@ def test_artefacts_round_trip(config):
     assert list(run.finish()["artefact"]) == ["a.parquet", "b.npy", "c.json"]
 
 
+DEEP = b"[" * 200_000  # more than Python's stack can take
+
+
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [(Run.read_json, content) for content in (b"", b"\xff\xfe", DEEP)]
+    + [(Run.read_frame, content) for content in (b"", b"PAR1PAR1", DEEP)]
+    + [(Run.read_array, content) for content in (b"", b"PK\3\4junk", b"\x93NUMPY\1\0\5\0{'a':", b"[1]")],
+)
+def test_foreign_bytes_are_named(config, read, content):
+    run = Run(config, STAGE_NAMES[0])
+    run.folder.mkdir()
+    run.path("artefact").write_bytes(content)
+    with pytest.raises(CmatError, match=r"artefact cannot be read \(.+\); delete it"):
+        read(run, "artefact")
+
+
+def test_an_archive_is_no_array(config):
+    run = Run(config, STAGE_NAMES[0])
+    run.save_arrays("a.npz", x=np.arange(3))
+    with pytest.raises(CmatError, match="cannot be read"):
+        run.read_array("a.npz")
+
+
 def test_atomic_write_keeps_the_old_file_on_error(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")

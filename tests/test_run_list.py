@@ -79,6 +79,29 @@ def test_command_and_csv(folder, tmp_path, monkeypatch, capsys):
     assert pd.read_csv(tmp_path / "runs.csv")["run"].tolist() == sorted(list_runs(folder)["run"])
 
 
+DEEP = "[" * 200_000  # more than Python's stack can take
+RECORDS = ("5", '"x"', "[1]", DEEP, '{"fingerprint": 1, "artefacts": 5}', '{"finished": 5}')
+SYMBOLS = ("[]", "{}", '{"symbols": 5}', '{"symbols": [1, 2]}', DEEP)
+OTHERS = [{"score": "trees", "scope": "pooled", "metric": "roc_auc", "value": 0.5, "low": 0.4, "high": 0.6}]
+WITHOUT_AUC = [{**OTHERS[0], "score": "probability", "metric": "pr_auc"}]
+METRICS = ("[]", "{}", '{"scores": 5}', json.dumps({"scores": OTHERS}), json.dumps({"scores": WITHOUT_AUC}), DEEP)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "status"),
+    [
+        *(("stages/03_model_build.json", text, "damaged 03") for text in RECORDS),
+        *(("data/data.json", text, "damaged 01") for text in SYMBOLS),
+        *(("metrics.json", text, "damaged 05") for text in METRICS),
+    ],
+)
+def test_one_damaged_run_does_not_cost_the_list(folder, tmp_path, file, text, status):
+    for name in ("bad", "good"):
+        shutil.copytree(folder / "whole", tmp_path / name)
+    (tmp_path / "bad" / file).write_text(text)
+    assert list_runs(tmp_path)["status"].tolist() == [status, "finished"]
+
+
 def test_no_folder_is_an_error(tmp_path):
     with pytest.raises(CmatError, match="no such folder"):
         list_runs(tmp_path / "nowhere")

@@ -73,14 +73,17 @@ def server(monkeypatch):
     return server
 
 
+RECORD = json.dumps({"fingerprint": "x", "finished": "2025-01-01T00:00:00+00:00", "artefacts": {}})
+
+
 def run_in(folder, mlflow, evaluated=True):
     run = Run(load_config(changes={"run_dir": str(folder / "one"), "logging": {"mlflow": mlflow}}), "04_training")
     (folder / "one/stages").mkdir(parents=True, exist_ok=True)
-    (run.path("stages/04_training.json")).write_text("{}")
+    (run.path("stages/04_training.json")).write_text(RECORD)
     run.model_folder.mkdir(parents=True, exist_ok=True)
     (run.model_folder / "training_results.json").write_text(json.dumps({"history": HISTORY}))
     if evaluated:
-        (run.path("stages/05_evaluation.json")).write_text("{}")
+        (run.path("stages/05_evaluation.json")).write_text(RECORD)
         score = {"score": "probability", "scope": "within", "metric": "roc_auc", "value": 0.75}
         run.path("metrics.json").write_text(json.dumps({"scores": [score, score | {"score": "trees", "value": 0.1}]}))
         run.path("report").mkdir(exist_ok=True)

@@ -44,7 +44,8 @@ def _inputs(subject: Subject) -> tuple[list[str], np.ndarray]:
     config = subject.config
     names = [*config.data.channel_names, *feature_names(config.tda), *config.complexity.names]
     newest = subject.channels[subject.samples["row"].to_numpy()]
-    return names, np.concatenate([newest, subject.tda, subject.complexity], axis=1).astype(np.float64)
+    values = np.concatenate([newest, subject.tda, subject.complexity], axis=1).astype(np.float64)
+    return names, np.where(np.isfinite(values), values, 0.0)  # the other checks name a value that is not finite
 
 
 def _events(subject: Subject, samples: pd.DataFrame) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import LABELS
+from cmat_lib.data.panel import LABELS, sample_rows
+from cmat_lib.errors import CmatError
 
 
 def check_candles(subject: Subject) -> Report:
     """The run's candles against the hash that was taken when they were read; all else is held to these candles."""
-    recorded = subject.run.read_json("data/data.json")["data_hash"]
+    content = subject.run.read_json("data/data.json")
+    recorded = content.get("data_hash") if isinstance(content, dict) else None
+    if not isinstance(recorded, str):
+        raise CmatError(f"{subject.run.path('data/data.json')} has no data_hash; make the run again")
     found = data_hash(subject.market)
     looked_at = f"{sum(map(len, subject.market.values())):,} candles of {len(subject.market)} symbols"
     if found == recorded:
@@ -62,17 +68,32 @@ def check_samples(subject: Subject) -> Report:
     again = {symbol: _expected(subject, symbol, frame.index) for symbol, frame in stored.items()}
     columns = ("row", "local_row", "close_time", "close", *LABELS)
     findings = compare_frames(stored, again, columns, "stored", "the sample stands for another candle")
+    findings += [finding for symbol in subject.market for finding in _sample_times(subject, symbol, stored)]
     return Report(f"{len(subject.samples):,} samples", findings)
+
+
+def _sample_times(subject: Subject, symbol: str, stored: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+    """A symbol must have a sample wherever all inputs are complete, once, and nowhere else."""
+    candles = subject.market[symbol]
+    right = candles.index[sample_rows(candles, subject.config)]
+    there = stored[symbol].index if symbol in stored else right[:0]
+    for times, found, wanted in (
+        (there[there.duplicated()], "twice", "once"),
+        (right.difference(there), "not there", "there"),
+        (there.difference(right), "there", "not there"),
+    ):
+        if len(times):
+            detail = f"{len(times)} samples; there is one wherever all inputs are complete"
+            yield Finding("stored", "samples", symbol, times.min(), found, wanted, detail)
 
 
 def _expected(subject: Subject, symbol: str, times: pd.DatetimeIndex) -> pd.DataFrame:
     """What the samples of a symbol should say, found by their time."""
     candles, bar = subject.market[symbol], subject.config.data.bar
     local = candles.index.get_indexer(times)
-    frame = pd.DataFrame({"local_row": local, "row": local + subject.offsets[symbol]}, index=times)
-    frame["close_time"] = times + bar
-    frame["close"] = candles["close"].reindex(times).to_numpy()
-    return frame.join(subject.labels[symbol].reindex(times))
+    close = candles["close"].reindex(times).to_numpy()
+    places = {"local_row": local, "row": local + subject.offsets[symbol], "close_time": times + bar, "close": close}
+    return subject.labels[symbol].reindex(times).assign(**places)
 
 
 def compare_frames(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cmat_lib.audit.subject import SHARE_OF_SPREAD, Finding, Report, Subject
 from cmat_lib.data.splits import PARTS
+from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS
 from cmat_lib.tda.features import feature_names
 from cmat_lib.training.checkpoint import load_checkpoint
@@ -27,10 +29,11 @@ OTHER_ROWS = {
 
 def check_scalers(subject: Subject) -> Report:
     """``data/scalers.json`` and the scalers in ``best_model.pt``."""
-    scalers = {"scalers.json": subject.run.read_json("data/scalers.json")}
+    names, path = _names(subject), subject.run.path("data/scalers.json")
+    scalers = {path.name: _parsed(subject.run.read_json("data/scalers.json"), names, path)}
     if subject.has("04_training"):
-        scalers["best_model.pt"] = load_checkpoint(subject.run.model_folder / "best_model.pt")["scalers"]
-    names = _names(subject)
+        path = subject.run.model_folder / "best_model.pt"
+        scalers[path.name] = _parsed(load_checkpoint(path)["scalers"], names, path)
     findings = [f for file, stored in scalers.items() for group in names for f in _check(subject, file, group, stored)]
     return Report(f"{sum(map(len, names.values()))} inputs in {' and '.join(scalers)}", findings)
 
@@ -44,9 +47,20 @@ def _names(subject: Subject) -> dict[str, list[str]]:
     }
 
 
-def _check(subject: Subject, file: str, group: str, scalers: dict[str, Any]) -> Iterator[Finding]:
+def _parsed(content: Any, names: dict[str, list[str]], path: Path) -> dict[str, Statistics]:
+    """Stored scalers by group of inputs."""
+    try:
+        parsed = {g: {key: np.asarray(content[g][key], np.float64) for key in ("center", "scale")} for g in names}
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
+        parsed = {}
+    if not parsed or any(values.shape != (len(names[g]),) for g in names for values in parsed[g].values()):
+        raise CmatError(f"{path} has no center and scale for each input of {', '.join(names)}; make the run again")
+    return parsed
+
+
+def _check(subject: Subject, file: str, group: str, scalers: dict[str, Statistics]) -> Iterator[Finding]:
     """One finding for a group of inputs: the feature that is furthest off, and whose statistics these are."""
-    stored = {key: np.asarray(scalers[group][key], np.float64) for key in ("center", "scale")}
+    stored = scalers[group]
     right = _statistics(subject, group, PARTS[:1])
     wrong = _wrong(stored, right)
     if not wrong.any():
@@ -63,7 +77,7 @@ def _check(subject: Subject, file: str, group: str, scalers: dict[str, Any]) -> 
 def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
     """Features whose centre or scale is off, in units of the right scale, (features,) bool."""
     allowed = SHARE_OF_SPREAD * (right["scale"] + np.abs(right["center"]))
-    return np.any([np.abs(stored[key] - right[key]) > allowed for key in ("center", "scale")], axis=0)
+    return ~np.all([np.abs(stored[key] - right[key]) <= allowed for key in ("center", "scale")], axis=0)  # nor is NaN
 
 
 def _statistics(subject: Subject, group: str, parts: tuple[str, ...] | None) -> Statistics:

@@ -21,7 +21,7 @@ def check_split(subject: Subject) -> Report:
     findings = [*_places(samples, spans), *_unlabelled(samples)]
     stretches = [(span.part, _inside(samples, span)) for span in spans]
     stretches = [(part, frame) for part, frame in stretches if len(frame)]
-    findings += [*_borders(stretches), *_embargo(stretches)]
+    findings += [*_borders(samples, spans), *_embargo(stretches)]
     return Report(f"{len(samples):,} samples in {len(stretches)} stretches of time", findings)
 
 
@@ -57,14 +57,14 @@ def _unlabelled(samples: pd.DataFrame) -> Iterator[Finding]:
         yield _finding("overlap", part, rows, "no label", "left out")
 
 
-def _borders(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
-    """Rows whose label ends after the next stretch's first close."""
-    for (part, rows), (other, later) in pairwise(stretches):
-        first = later["close_time"].min()
-        late = rows[rows["label_end"] > first]
+def _borders(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
+    """Rows whose label ends after their part, whether or not the next one has a row that early."""
+    for span, later in pairwise(spans):
+        rows = _inside(samples, span)
+        late = rows[rows["label_end"] > span.end]
         if len(late):
             end = f"label ends {late['label_end'].iloc[0]:%Y-%m-%d %H:%M}"
-            yield _finding("border", part, late, end, f"{other} begins {first:%Y-%m-%d %H:%M}")
+            yield _finding("border", span.part, late, end, f"{later.part} begins {span.end:%Y-%m-%d %H:%M}")
 
 
 def _embargo(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +12,19 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
-from cmat_lib.data.candles import segment_ids
+from cmat_lib.data.candles import CLOSED, segment_ids
 from cmat_lib.data.channels import channel_of
-from cmat_lib.data.splits import Market
+from cmat_lib.data.panel import LABELS
+from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.errors import CmatError
-from cmat_lib.run import Run, open_run
+from cmat_lib.run import Run, is_of_numbers, open_run
 from cmat_lib.stages import unstack
+from cmat_lib.tda.features import feature_names
 
 LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future
+
+PLACE = {"symbol": "texts", "timestamp": "times in UTC"}
+LABELLED = {name: "times in UTC or none" if name == "label_end" else "numbers" for name in LABELS}
 
 # Runs keep float32. Recursive averages forget their start only to 1e-7 of a channel's spread (measured on a year of
 # SOL and XRP candles); whatever reads more candles than it may moves by far more than 1e-5 of it.
@@ -222,15 +228,75 @@ def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
     Raises
     ------
     CmatError
-        If there is no run, or stages 01 and 02 are not finished.
+        If there is no run, stages 01 and 02 are not finished, or what they have written is of another shape.
     """
     run = open_run(folder, "06_attention_visualization")
     for stage in ("01_data_prep", "02_tda_cache"):
         if run.record(stage) is None:
             raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")
-    frames = (run.read_frame(f"data/{name}.parquet") for name in ("candles", "labels"))
-    arrays = (run.read_array(f"data/{name}.npy") for name in ("channels", "tda", "complexity"))
-    return Subject(run, *map(unstack, frames), run.read_frame("data/samples.parquet"), *arrays, rows, seed)
+    market = _read_candles(run)
+    labels = _read_labels(run, market)
+    samples = _read_samples(run, market)
+    candles, config = sum(map(len, market.values())), run.config
+    shapes = {
+        "channels": (candles, len(config.data.channel_names)),
+        "tda": (len(samples), len(feature_names(config.tda))),
+        "complexity": (len(samples), len(config.complexity.names)),
+    }
+    arrays = [_read_array(run, f"data/{name}.npy", shape) for name, shape in shapes.items()]
+    return Subject(run, market, labels, samples, *arrays, rows, seed)
+
+
+def _read_candles(run: Run) -> Market:
+    name = "data/candles.parquet"
+    frame = run.read_frame(name, PLACE | dict.fromkeys(("open", "high", "low", "close", "volume"), "numbers"))
+    others = frame.drop(columns=[*PLACE])
+    prices = frame[["open", "high", "low", "close"]].to_numpy(np.float64)
+    _check(run, name, len(frame) > 0, "no rows")
+    _check(run, name, all(is_of_numbers(others[column]) for column in others), "a column that is not of numbers")
+    _check(run, name, (np.isfinite(prices) & (prices > 0)).all(), "a price that is no positive number")
+    _check(run, name, CLOSED not in frame or np.isfinite(frame[CLOSED]).all(), f"rows without {CLOSED}")
+    market = unstack(frame)
+    ascending = all(c.index.is_monotonic_increasing and c.index.is_unique for c in market.values())
+    _check(run, name, ascending, "candles that do not follow one another")
+    return market
+
+
+def _read_labels(run: Run, market: Market) -> dict[str, pd.DataFrame]:
+    name = "data/labels.parquet"
+    labels = unstack(run.read_frame(name, PLACE | LABELLED))
+    same = list(labels) == list(market) and all(market[s].index.equals(frame.index) for s, frame in labels.items())
+    _check(run, name, same, "other rows than data/candles.parquet")
+    return labels
+
+
+def _read_samples(run: Run, market: Market) -> pd.DataFrame:
+    name = "data/samples.parquet"
+    own = {"part": "texts", "close_time": "times in UTC", "close": "numbers"}
+    places = dict.fromkeys(("row", "local_row"), "whole numbers")
+    samples = run.read_frame(name, PLACE | own | places | LABELLED).reset_index(drop=True)
+    _check(run, name, samples["symbol"].isin([*market]).all(), "symbols that data/candles.parquet has not")
+    lengths = {symbol: len(candles) for symbol, candles in market.items()}
+    inside = samples["row"].between(0, sum(lengths.values()) - 1)
+    inside &= (samples["local_row"] >= 0) & (samples["local_row"] < samples["symbol"].map(lengths))
+    _check(run, name, inside.all(), "rows beyond those of data/candles.parquet")
+    _check(run, name, set(PARTS) <= set(samples["part"]), f"not all of the parts {', '.join(PARTS)}")
+    _check(run, name, (samples["trigger"].isin([0, 1]) | samples["trigger"].isna()).all(), "triggers beside 0 and 1")
+    return samples
+
+
+def _read_array(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray:
+    array = run.read_array(name)
+    _check(run, name, array.dtype.kind == "f", f"values of type {array.dtype}")
+    _check(
+        run, name, array.shape == shape, f"the shape {array.shape}, where the run's rows and parameters give {shape}"
+    )
+    return array
+
+
+def _check(run: Run, name: str, is_right: bool, what: str) -> None:
+    if not is_right:
+        raise CmatError(f"{run.path(name)} has {what}: it is not what this run wrote; make the run again")
 
 
 def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +306,7 @@ def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
 
 
 def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
-    """Where two numbers are not the same but for rounding; NaN is equal to NaN.
+    """Where two numbers are not the same but for rounding; NaN is equal to NaN, and infinity to nothing but itself.
 
     Parameters
     ----------
@@ -254,11 +320,19 @@ def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -
     """
     stored, again = np.asarray(stored, np.float64), np.asarray(again, np.float64)
     allowed = SHARE_OF_SPREAD * spread + ROUNDING * np.abs(stored)
-    return ~((np.abs(stored - again) <= allowed) | (np.isnan(stored) & np.isnan(again)))
+    with np.errstate(invalid="ignore"):
+        close = np.isfinite(stored) & (np.abs(stored - again) <= allowed)
+    return ~(close | (stored == again) | (np.isnan(stored) & np.isnan(again)))
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """Interquartile range of each column, its standard deviation where that is 0, of evenly spaced rows, shape (n,)."""
+    """Interquartile range of each column, its standard deviation where that is 0, of evenly spaced rows, shape (n,).
+
+    Of the finite values alone; of a column without any it is NaN.
+    """
     values = np.asarray(values[:: max(1, len(values) // SPREAD_ROWS)], np.float64)
-    low, high = np.nanpercentile(values, [25, 75], axis=0)
-    return np.where(high > low, high - low, np.nanstd(values, axis=0))
+    values = np.where(np.isfinite(values), values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a finite value
+        low, high = np.nanpercentile(values, [25, 75], axis=0)
+        return np.where(high > low, high - low, np.nanstd(values, axis=0))
