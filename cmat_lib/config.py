@@ -51,16 +51,49 @@ def read_params(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CmatError(f"{path}: no such parameter file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise CmatError(f"{path}: cannot be read as YAML: {error}") from None
+    content = parse_yaml(text, f"{path}: cannot be read as YAML")
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise CmatError(f"{path}: expected sections like 'data:' at the top level, found a {type(content).__name__}")
     return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them, each naming the line before, stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"found the alias *{event.anchor}; write the value out instead"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, problem: str) -> Any:
+    """Value of a YAML text of plain types.
+
+    Raises
+    ------
+    CmatError
+        Beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
+    """
+    loader = None
+    try:
+        loader = _PlainLoader(text)
+        return loader.get_single_data()
+    except RecursionError:
+        raise CmatError(f"{problem}: brackets or indents are nested too deeply") from None
+    except Exception as error:  # a 30 February, `!!int x` and their like raise whatever Python's own types do
+        raise CmatError(f"{problem}: {error}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -84,11 +117,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 2:
         raise CmatError(f"--set {text}: write it as section.key=value, for example training.epochs=20")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise CmatError(f"--set {text}: the value is not YAML: {error}") from None
-    return nest(".".join(parts), parsed)
+    return nest(".".join(parts), parse_yaml(value, f"--set {text}: the value is not YAML"))
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cmat_lib.config import (
     validate,
 )
 from cmat_lib.errors import CmatError
+from cmat_lib.grid import grid_members
 from cmat_lib.schema import SECTIONS
 
 PARAMS = project_root() / "params"
@@ -142,6 +143,31 @@ def test_broken_files_are_named(tmp_path, content, message):
     with pytest.raises(CmatError, match=message) as error:
         load_config(path)
     assert "broken.yaml" in str(error.value)
+
+
+# What PyYAML answers with errors of Python's own types, or not at all within a lifetime.
+NO_YAML = {
+    "30 February": "2025-02-30",
+    "hour 99": "2025-01-01T99:00:00",
+    "zone of 99 hours": "2025-01-01T00:00:00+99:00",
+    "no digits": "0x_",
+    "no number": "!!int abc",
+    "5,000 digits": "9" * 5000,
+    "deep": "[" * 5000,
+    "alias": "[&a x, *a]",
+    "merged bomb": "[&a0 {x: 1}, " + ", ".join(f"&a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)) + "]",
+}
+
+
+@pytest.mark.parametrize("value", NO_YAML.values(), ids=NO_YAML)
+def test_values_that_yaml_cannot_make_are_named(tmp_path, value):
+    (tmp_path / "p.yaml").write_text(f"seed: {value}")
+    with pytest.raises(CmatError, match=r"p\.yaml: cannot be read as YAML: \S"):
+        load_config(tmp_path / "p.yaml")
+    with pytest.raises(CmatError, match=r"--set seed=.*: the value is not YAML: \S"):
+        parse_assignment(f"seed={value}")
+    with pytest.raises(CmatError, match=r"--grid seed=.*: the values are not YAML: \S"):
+        grid_members([f"seed={value}"])
 
 
 def test_assignments():
