@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +40,17 @@ def project_root() -> Path:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Absolute form of a path of the parameters; relative paths start at the project root."""
-    return (project_root() / Path(path).expanduser()).resolve()
+    """Absolute form of a path of the parameters; relative paths start at the project root.
+
+    Raises
+    ------
+    CmatError
+        If the text cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
+    """
+    try:
+        return (project_root() / Path(path).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CmatError(f"{str(path)!r} is no path on this machine ({error}); correct it") from None
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
@@ -163,10 +175,22 @@ def validate(raw: dict[str, Any], origin: str) -> Config:
     """Validate a raw mapping; see `load_config`."""
     raw = _rename_aliases(raw, origin)
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise CmatError("\n".join(f"{origin}: {line}" for line in dict.fromkeys(lines))) from None
+    if _is_shared(config.run_dir):
+        raise CmatError(f"{origin}: run_dir: choose a folder of its own, such as outputs/demo, not {config.run_dir!r}")
+    return config
+
+
+def _is_shared(run_dir: str) -> bool:
+    """Whether a folder holds other things than a run: pages and models would lie, and be replaced, among them."""
+    try:
+        folder = resolve_path(run_dir)
+    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
+        return False
+    return folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor))
 
 
 def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -197,7 +221,28 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
     hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if _looks_like_number(item["input"]) else ""
-    return f"{key}: {message}, got {item['input']!r}{hint}"
+    return f"{key}: {message}, got {shown(item['input'])}{hint}"
+
+
+class _Short(reprlib.Repr):
+    """Values cut short: lists that share lists, as a checkpoint may hold them, are billions of values when written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 100, 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Bits of a number of more digits than Python writes."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a number of {x.bit_length()} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Type alone of what holds values of its own, such as an OrderedDict."""
+        return f"a {type(x).__name__}" if isinstance(x, Collection) else super().repr_instance(x, level)
+
+
+def shown(value: Any) -> str:
+    """Value of any size and depth for an error message."""
+    return _Short().repr(value)
 
 
 def _looks_like_number(value: Any) -> bool:
