@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +40,17 @@ def project_root() -> Path:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Absolute form of a path of the parameters; relative paths start at the project root."""
-    return (project_root() / Path(path).expanduser()).resolve()
+    """Absolute form of a path of the parameters; relative paths start at the project root.
+
+    Raises
+    ------
+    CmatError
+        If the text cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
+    """
+    try:
+        return (project_root() / Path(path).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CmatError(f"{str(path)!r} is no path on this machine ({error}); correct it") from None
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
@@ -51,16 +63,49 @@ def read_params(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CmatError(f"{path}: no such parameter file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise CmatError(f"{path}: cannot be read as YAML: {error}") from None
+    content = parse_yaml(text, f"{path}: cannot be read as YAML")
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise CmatError(f"{path}: expected sections like 'data:' at the top level, found a {type(content).__name__}")
     return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them, each naming the line before, stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"found the alias *{event.anchor}; write the value out instead"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, problem: str) -> Any:
+    """Value of a YAML text of plain types.
+
+    Raises
+    ------
+    CmatError
+        Beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
+    """
+    loader = None
+    try:
+        loader = _PlainLoader(text)
+        return loader.get_single_data()
+    except RecursionError:
+        raise CmatError(f"{problem}: brackets or indents are nested too deeply") from None
+    except Exception as error:  # a 30 February, `!!int x` and their like raise whatever Python's own types do
+        raise CmatError(f"{problem}: {error}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -84,11 +129,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 2:
         raise CmatError(f"--set {text}: write it as section.key=value, for example training.epochs=20")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise CmatError(f"--set {text}: the value is not YAML: {error}") from None
-    return nest(".".join(parts), parsed)
+    return nest(".".join(parts), parse_yaml(value, f"--set {text}: the value is not YAML"))
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
@@ -134,10 +175,22 @@ def validate(raw: dict[str, Any], origin: str) -> Config:
     """Validate a raw mapping; see `load_config`."""
     raw = _rename_aliases(raw, origin)
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise CmatError("\n".join(f"{origin}: {line}" for line in dict.fromkeys(lines))) from None
+    if _is_shared(config.run_dir):
+        raise CmatError(f"{origin}: run_dir: choose a folder of its own, such as outputs/demo, not {config.run_dir!r}")
+    return config
+
+
+def _is_shared(run_dir: str) -> bool:
+    """Whether a folder holds other things than a run: pages and models would lie, and be replaced, among them."""
+    try:
+        folder = resolve_path(run_dir)
+    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
+        return False
+    return folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor))
 
 
 def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -168,7 +221,28 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
     hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if _looks_like_number(item["input"]) else ""
-    return f"{key}: {message}, got {item['input']!r}{hint}"
+    return f"{key}: {message}, got {shown(item['input'])}{hint}"
+
+
+class _Short(reprlib.Repr):
+    """Values cut short: lists that share lists, as a checkpoint may hold them, are billions of values when written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 100, 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Bits of a number of more digits than Python writes."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a number of {x.bit_length()} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Type alone of what holds values of its own, such as an OrderedDict."""
+        return f"a {type(x).__name__}" if isinstance(x, Collection) else super().repr_instance(x, level)
+
+
+def shown(value: Any) -> str:
+    """Value of any size and depth for an error message."""
+    return _Short().repr(value)
 
 
 def _looks_like_number(value: Any) -> bool:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-import yaml
-
-from cmat_lib.config import Config, merge, nest, resolve_path
+from cmat_lib.config import Config, merge, nest, parse_yaml, resolve_path
 from cmat_lib.errors import CmatError
 
 LONGEST = 40  # characters of a value in a name; folder names are limited to 255
@@ -70,10 +68,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
         raise CmatError(
             "--grid run_dir: every member of a grid gets a run folder of its own; --run-dir sets its beginning"
         )
-    try:
-        parsed = yaml.safe_load(f"[{values}]")
-    except yaml.YAMLError as error:
-        raise CmatError(f"--grid {text}: the values are not YAML: {error}") from None
+    parsed = parse_yaml(f"[{values}]", f"--grid {text}: the values are not YAML")
     if not parsed:
         raise CmatError(f"--grid {text}: no value is given")
     return key, parsed

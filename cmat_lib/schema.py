@@ -38,7 +38,10 @@ def _as_utc(value: Any) -> Any:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
-        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:  # hours before the year 1 or after 9999
+            raise ValueError(f"{value} is no time in UTC") from None
     return value
 
 
@@ -49,6 +52,7 @@ def _as_switch(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Depth = Annotated[int, Field(ge=1, le=100)]  # more would only take long to refuse
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what every library takes, with room for what is added to it
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 UtcTime = Annotated[datetime, BeforeValidator(_as_utc)]
@@ -60,13 +64,21 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _fits_into_a_file(cls, value: Any) -> Any:
+        """YAML has numbers of any length; tables do not, and Python writes none of more than 4,300 digits."""
+        if isinstance(value, int) and value >= 2**63:
+            raise ValueError(f"whole numbers end at {2**63 - 1}")
+        return value
+
 
 class DataConfig(Section):
     """Where candles come from, which channels are made of them, and how time is split."""
 
     data_dir: str | None = Field(None, description="folder with one CSV, Parquet or Feather file per symbol; null is the synthetic market")
     symbols: list[str] | None = Field(None, description="symbols to use; null is every file in the folder")
-    timeframe: str = Field("15m", pattern=r"^[1-9]\d*[mhd]$", description="length of a candle: 1m to 1d")
+    timeframe: str = Field("15m", pattern=r"^[1-9]\d{0,5}[mhd]$", description="length of a candle: 1m to 1d")
     since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
     until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
     file_zone: str = Field("UTC", description="time zone of times in candle files that bring none, such as a broker's")
@@ -85,7 +97,7 @@ class DataConfig(Section):
     test_groups: Positive = Field(2, description="combinatorial: groups of time that are tested in one fold")
     synthetic_symbols: Positive = Field(4, description="symbols of the synthetic market")
     synthetic_days: Annotated[int, Field(ge=30)] = Field(360, description="days of the synthetic market")
-    synthetic_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the synthetic market")
+    synthetic_seed: Seed = Field(0, description="seed of the synthetic market")
     synthetic_plant: bool = Field(True, description="plant the interaction; false makes triggers unpredictable")
 
     @property
@@ -99,6 +111,14 @@ class DataConfig(Section):
         """Length of one candle."""
         unit = {"m": "min", "h": "h", "d": "D"}[self.timeframe[-1]]
         return pd.Timedelta(int(self.timeframe[:-1]), unit=unit)
+
+    @field_validator("timeframe")
+    @classmethod
+    def _candle_is_short(cls, timeframe: str) -> str:
+        """Many candles of centuries are more nanoseconds than pandas counts."""
+        if int(timeframe[:-1]) * {"m": 1, "h": 60, "d": 1440}[timeframe[-1]] > 366 * 1440:
+            raise ValueError(f"a candle of {timeframe} is longer than a year")
+        return timeframe
 
     @field_validator("file_zone", "clock_zone")
     @classmethod
@@ -411,7 +431,7 @@ class Config(Section):
     """All parameters of a run: two keys and ten sections."""
 
     run_dir: str = Field("outputs/demo", description="run folder; relative paths start at the project root")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of everything from training on")
+    seed: Seed = Field(0, description="seed of everything from training on")
     data: DataConfig = DataConfig()
     labels: LabelsConfig = LabelsConfig()
     tda: TdaConfig = TdaConfig()

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from cmat_lib.config import merge, nest, read_params
+from cmat_lib.config import merge, nest, read_params, shown
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import Config, Positive, Section
 
@@ -74,7 +74,7 @@ class Sweep(Section):
         "stop_roc_auc", description="of the stop part at the best epoch of each training; never of the test part"
     )
     trials: Positive = Field(20, description="trials in all, finished or pruned")
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(  # the sampler's bound, with room for the trial's number
         0, description="seed of the sampler; the seed of a training is the number of its trial"
     )
     pruning: Pruning | None = Field(Pruning(), description="null trains every trial to its end")
@@ -143,7 +143,7 @@ def _check_value(key: str, value: Any) -> None:
         adapter.validate_python(value)
     except ValidationError as error:
         hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if isinstance(value, str) else ""
-        raise ValueError(f"{key}: {error.errors()[0]['msg']}, got {value!r}{hint}") from None
+        raise ValueError(f"{key}: {error.errors()[0]['msg']}, got {shown(value)}{hint}") from None
 
 
 def read_sweep(path: Path) -> tuple[Sweep, dict[str, Any]]:
@@ -178,7 +178,7 @@ def _explain(item: dict[str, Any]) -> str:
     return (
         f"{key}: {message}"
         if item["type"] in ("value_error", "missing")
-        else f"{key}: {message}, got {item['input']!r}"
+        else f"{key}: {message}, got {shown(item['input'])}"
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import zipfile
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,6 +203,10 @@ BAD_TABLES = {
     "no volume": (lambda t: t.rename(columns={"volume": "volum"}), r"A\.csv: no column volume; is 'volum' meant"),
     "no time": (lambda t: t.drop(columns="timestamp"), r"A\.csv: no column timestamp or opentime or date"),
     "two columns": (lambda t: t.assign(Close=1.0), r"A\.csv: columns 'close' and 'Close' both mean 'close'"),
+    "one name twice": (
+        lambda t: t.set_axis([*t.columns[:-1], "close"], axis=1),
+        r"A\.csv: columns 'close' and 'close' both mean 'close'; remove one",
+    ),
     "header only": (lambda t: t.iloc[:0], r"A\.csv: the file has no rows"),
     "epoch minutes": (
         lambda t: t.assign(timestamp=MINUTES),
@@ -262,6 +272,75 @@ def test_empty_and_truncated_files(tmp_path, name):
     # A cut CSV line lacks its last values; the binary formats lose their footer.
     with pytest.raises(CmatError, match=rf"{name}: (.*a value is missing|cannot be read)"):
         load_market(data)
+
+
+def zipped(method: int = zipfile.ZIP_DEFLATED, change: Callable[[bytearray, int], None] | None = None) -> bytes:
+    """Archive of a CSV file, changed; the function gets where its directory begins."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        file.writestr("A.csv", make_candles(200).to_csv())
+    content = bytearray(buffer.getvalue())
+    if change is not None:
+        change(content, content.rfind(b"PK\1\2"))
+    return bytes(content)
+
+
+def set_bytes(content: bytearray, places: Iterable[int], value: int) -> None:
+    for place in places:
+        content[place] = value
+
+
+def parquet(changes: dict[str, pa.Array] | None = None, pandas: str | None = None) -> bytes:
+    """Parquet file with other columns, or with other metadata of pandas."""
+    table, buffer = pa.Table.from_pandas(make_candles().reset_index()), io.BytesIO()
+    for name, values in (changes or {}).items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table if pandas is None else table.replace_schema_metadata({"pandas": pandas}), buffer)
+    return buffer.getvalue()
+
+
+def numbered_tickers() -> bytes:
+    table = make_candles()
+    return table.set_axis(pd.MultiIndex.from_product([table.columns, [7]]), axis=1).to_parquet()
+
+
+def klines(opening: str) -> bytes:
+    return f"[{', '.join(f'[{time}, {opening}, 2, 1, 1, 1]' for time in epoch(make_candles(), 'ms'))}]".encode()
+
+
+INDEX = '{"index_columns": [%s], "columns": [], "column_indexes": []}'
+HOSTILE = {  # the readers answer with errors of their own and of Python's types
+    "deflate": ("A.zip", lambda: zipped(change=lambda c, _: set_bytes(c, range(60, 200), 255))),
+    "lzma": ("A.zip", lambda: zipped(zipfile.ZIP_LZMA, lambda c, _: set_bytes(c, range(50, 150), 255))),
+    "encrypted": ("A.zip", lambda: zipped(change=lambda c, at: set_bytes(c, (6, at + 8), 1))),
+    "method": ("A.zip", lambda: zipped(change=lambda c, at: set_bytes(c, (8, at + 10), 98))),
+    "gzip": ("A-15m.json.gz", lambda: gzip.compress(klines("1"))[:40] + b"\xff" * 60),
+    "deep JSON": ("A-15m.json", lambda: b"[" * 100_000),
+    "400 digits": ("A-15m.json", lambda: klines("1" + "0" * 400)),
+    "pandas list": ("A.parquet", lambda: parquet(pandas="[]")),
+    "pandas empty": ("A.parquet", lambda: parquet(pandas="{}")),
+    "pandas index": ("A.parquet", lambda: parquet(pandas=INDEX % '"x"')),
+    "pandas range": ("A.parquet", lambda: parquet(pandas=INDEX % '{"kind": "range", "start": "x"}')),
+    "numbered tickers": ("A.parquet", numbered_tickers),
+    "binary volume": ("A.parquet", lambda: parquet({"volume": pa.array([b"\xff1"] * 40)})),
+    "binary time": ("A.parquet", lambda: parquet({"timestamp": pa.array([b"\xff1"] * 40)})),
+}
+
+
+@pytest.mark.parametrize("timeframe", ["15m", "1d"])
+@pytest.mark.parametrize("file", HOSTILE)
+def test_whatever_a_reader_raises_names_the_file(tmp_path, file, timeframe):
+    name, content = HOSTILE[file]
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(CmatError, match=rf"{name}: \S|no candles of 1d"):
+        load_market(DataConfig(data_dir=str(tmp_path), timeframe=timeframe, file_zone="Asia/Tokyo"))
+
+
+@pytest.mark.parametrize("stem", ["A-15m-2024-13", "A-15m-0000-00", f"A-{'9' * 30}m", f"A-{'9' * 9}m"])
+def test_a_name_that_is_no_month_and_no_timeframe_is_a_symbol(tmp_path, stem):
+    write(tmp_path, f"{stem}.csv", make_candles().reset_index())
+    write(tmp_path, "B.csv", make_candles().reset_index())
+    assert set(load_market(DataConfig(data_dir=str(tmp_path)))) - {stem} == {"B"}
 
 
 def test_csv_that_is_not_text(tmp_path):

@@ -306,6 +306,19 @@ def test_a_nan_never_gets_into_an_indicator(candles):
         compute_channels(broken, ["rsi"], BAR)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rows", "columns", "value", "name"),
+    [(slice(40, 41), ["high", "close"], 1e300, "roc"), (slice(None), ["volume"], 1e308, "obv_change")],
+)
+def test_what_32_bits_cannot_hold_is_refused_with_its_file(candles, dtype, rows, columns, value, name):
+    huge = candles.copy()
+    huge.loc[huge.index[rows], columns] = value
+    huge.attrs["source"] = "A.csv"
+    with pytest.raises(CmatError, match=rf"^A\.csv: channel '{name}' is not finite at 2025-01-01 \d\d:"):
+        compute_channels(huge, [name], BAR, dtype)
+
+
 def test_own_channel_is_one_function_and_one_line(candles, monkeypatch):
     def hour(run):
         return np.sin(2 * np.pi * run.index.hour / 24)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 
 import pytest
 import yaml
@@ -15,9 +16,11 @@ from cmat_lib.config import (
     load_config,
     parse_assignment,
     project_root,
+    resolve_path,
     validate,
 )
 from cmat_lib.errors import CmatError
+from cmat_lib.grid import grid_members
 from cmat_lib.schema import SECTIONS
 
 PARAMS = project_root() / "params"
@@ -85,6 +88,13 @@ def test_schema_file_is_current():
             "orders, delays and kmax (at least 41)",
         ),
         ({"data": None}, "data"),
+        ({"data": {"timeframe": "99999999999999d"}}, "data.timeframe: String should match pattern"),
+        ({"data": {"timeframe": "367d"}}, "data.timeframe: a candle of 367d is longer than a year"),
+        ({"seed": 2**32}, "seed: Input should be less than or equal to 4294967295, got 4294967296"),
+        ({"data": {"synthetic_seed": 2**32}}, "data.synthetic_seed: Input should be less than or equal to 4294967295"),
+        ({"training": {"epochs": 2**63}}, "training.epochs: whole numbers end at 9223372036854775807"),
+        ({"data": {"since": "9999-12-31T23:59:59-12:00"}}, "data.since: 9999-12-31 23:59:59-12:00 is no time in UTC"),
+        *[({"run_dir": path}, "run_dir: choose a folder of its own") for path in ("", ".", "/", "~", "outputs/..")],
     ],
 )
 def test_mistakes_are_named(raw, message):
@@ -142,6 +152,65 @@ def test_broken_files_are_named(tmp_path, content, message):
     with pytest.raises(CmatError, match=message) as error:
         load_config(path)
     assert "broken.yaml" in str(error.value)
+
+
+# What PyYAML answers with errors of Python's own types, or not at all within a lifetime.
+NO_YAML = {
+    "30 February": "2025-02-30",
+    "hour 99": "2025-01-01T99:00:00",
+    "zone of 99 hours": "2025-01-01T00:00:00+99:00",
+    "no digits": "0x_",
+    "no number": "!!int abc",
+    "5,000 digits": "9" * 5000,
+    "deep": "[" * 5000,
+    "alias": "[&a x, *a]",
+    "merged bomb": "[&a0 {x: 1}, " + ", ".join(f"&a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)) + "]",
+}
+
+
+@pytest.mark.parametrize("value", NO_YAML.values(), ids=NO_YAML)
+def test_values_that_yaml_cannot_make_are_named(tmp_path, value):
+    (tmp_path / "p.yaml").write_text(f"seed: {value}")
+    with pytest.raises(CmatError, match=r"p\.yaml: cannot be read as YAML: \S"):
+        load_config(tmp_path / "p.yaml")
+    with pytest.raises(CmatError, match=r"--set seed=.*: the value is not YAML: \S"):
+        parse_assignment(f"seed={value}")
+    with pytest.raises(CmatError, match=r"--grid seed=.*: the values are not YAML: \S"):
+        grid_members([f"seed={value}"])
+
+
+def shared(kind, levels=11):
+    """Nine times the level below in each level: 9 ** 11 values in a hundred objects."""
+    value = ["x"] * 9
+    for _ in range(levels):
+        value = kind([value] * 9)
+    return value
+
+
+def deep(levels=5000):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [shared(list), shared(lambda x: OrderedDict(enumerate(x))), deep(), 16**5000, "x" * 10**6, {"a": [deep()]}],
+    ids=["shared lists", "shared dicts", "deep", "5,000 hex digits", "long", "deep in dict"],
+)
+@pytest.mark.parametrize(("section", "key"), [("data", "symbols"), ("tda", "betti_max"), ("training", "epochs")])
+def test_values_of_any_size_are_named_in_a_few_words(value, section, key):
+    """A checkpoint may hold what YAML cannot write."""
+    with pytest.raises(CmatError, match=rf"m\.pt: {section}\.{key}") as error:
+        validate({section: {key: value}}, "m.pt")
+    assert max(map(len, str(error.value).splitlines())) < 1000
+
+
+@pytest.mark.parametrize("path", ["~nosuch/x", "a\0b", "\ud800"])
+def test_what_is_no_path(path):
+    with pytest.raises(CmatError, match=r"^'.*' is no path on this machine \(.+\); correct it$"):
+        resolve_path(path)
 
 
 def test_assignments():

@@ -152,12 +152,18 @@ def _nearest(ours: str, names: list) -> str:
 
 
 def _parse_numbers(column: pd.Series, path: Path) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce")
-    good = numbers.notna() | column.isna()
-    commas = column[~good].astype(str).str.fullmatch(r"[-+]?[\d.]*,\d+").any()
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")
+        good = numbers.notna() | column.isna()
+        values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    except Exception as error:  # not all that a file can hold can be coerced
+        raise CmatError(
+            f"{path}: column '{column.name}' has no numbers ({error}); correct or remove the file"
+        ) from None
+    commas = column[~good].map(str).astype(str).str.fullmatch(r"[-+]?[\d.]*,\d+").any()
     advice = "decimals after a comma; save the file with decimal points" if commas else "correct the row or remove it"
     check_rows(good, column, path, f"is not a number; {advice}")
-    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
 
 
 def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> None:

@@ -19,10 +19,10 @@ from cmat_lib.data.candle_tables import is_candle_file, tickers_in
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
-ARCHIVE = re.compile(r"(?P<symbol>.+)-(?P<timeframe>\d+[mhdw])-(?P<part>\d{4}-\d{2}(-\d{2})?)")
-METATRADER = re.compile(r"(?P<symbol>.+)_(?P<timeframe>[MH]\d+|D1|Daily)_\d{8,14}_\d{8,14}")
+ARCHIVE = re.compile(r"(?P<symbol>.+)-(?P<timeframe>\d{1,9}[mhdw])-(?P<part>(19|20)\d{2}-(0[1-9]|1[0-2])(-\d{2})?)")
+METATRADER = re.compile(r"(?P<symbol>.+)_(?P<timeframe>[MH]\d{1,9}|D1|Daily)_\d{8,14}_\d{8,14}")
 FREQTRADE_OTHERS = re.compile(r".+-\d+[mhdw]-(mark|index|premiumIndex|funding_rate)")  # no candles of trades
-PLAIN = re.compile(r"(?P<symbol>.+)[-_](?P<timeframe>\d+[mhdw])(-futures)?")
+PLAIN = re.compile(r"(?P<symbol>.+)[-_](?P<timeframe>\d{1,9}[mhdw])(-futures)?")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cmat_lib.errors import CmatError
@@ -52,7 +51,7 @@ def read_table(path: Path, ticker: str | None = None) -> pd.DataFrame:
         table = _read_json(path) if FREQTRADE_JSON.fullmatch(path.name) else READERS[path.suffix.lower()](path)
     except CmatError:
         raise
-    except (OSError, ValueError, csv.Error, pa.ArrowException, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # bytes may ask of the readers of five formats whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CmatError(f"{path}: cannot be read ({reason}); the file may be truncated, get it again") from None
     if table.columns.nlevels == 2:
@@ -72,9 +71,14 @@ def tickers_in(path: Path) -> list[str]:
             columns = pq.read_schema(path).empty_table().to_pandas().columns
         else:
             return []
-    except (CmatError, OSError, ValueError, csv.Error, pa.ArrowException):
+    except Exception:
         return []  # reading the file will say what is wrong
-    return list(dict.fromkeys(columns.get_level_values(_ticker_level(columns)))) if columns.nlevels == 2 else []
+    if columns.nlevels != 2:
+        return []
+    tickers = list(dict.fromkeys(columns.get_level_values(_ticker_level(columns))))
+    if odd := [ticker for ticker in tickers if not isinstance(ticker, str)]:
+        raise CmatError(f"{path}: the ticker {odd[0]!r} is no text; name the second level of the columns by symbols")
+    return tickers
 
 
 def _head(path: Path) -> str:
@@ -123,7 +127,9 @@ def _read_csv_text(text: str, name: str = "") -> pd.DataFrame:
     if first and re.fullmatch(r"\d{4}\.\d\d\.\d\d", first[0]) and len(first) == len(METATRADER_COLUMNS):
         return _metatrader(pd.read_csv(io.StringIO(text), header=None, names=METATRADER_COLUMNS, **options))
     if not first or not all(_is_number(field) for field in first):
-        return _with_clock(pd.read_csv(io.StringIO(text), **options))
+        table = pd.read_csv(io.StringIO(text), **options)
+        spelled = dict(zip(table.columns, first, strict=False))  # the second of two columns close is not "close.1"
+        return _with_clock(table).rename(columns=spelled)
     if len(first) != len(KLINE_COLUMNS):
         raise CmatError(f"{name}: {len(first)} columns without a header line (only Binance's 12 may be); add one")
     return pd.read_csv(io.StringIO(text), header=None, names=KLINE_COLUMNS, **options)

@@ -56,7 +56,7 @@ def _dates(column: pd.Series) -> pd.Series:
     """The same without the zone, if every time is midnight in it."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_localize(None) if (column.dt.normalize() == column).all() else column
-    text = column.astype(str)
+    text = column.map(str).astype(str)
     return text.str.slice(0, 10) if text.str.contains(MIDNIGHT_WITH_OFFSET).all() else column
 
 
@@ -64,7 +64,7 @@ def _with_zone(column: pd.Series, path: Path, zone: str) -> pd.Series:
     """Times in `zone` if they bring none of their own; UTC needs no work."""
     if zone == "UTC" or isinstance(column.dtype, pd.DatetimeTZDtype):
         return column
-    if not pd.api.types.is_datetime64_any_dtype(column) and column.astype(str).str.contains(OFFSET).any():
+    if not pd.api.types.is_datetime64_any_dtype(column) and column.map(str).astype(str).str.contains(OFFSET).any():
         return column
     local = pd.to_datetime(column, format="ISO8601", errors="coerce")
     times = local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")

@@ -140,19 +140,31 @@ def _check_columns(candles: pd.DataFrame, channels: dict[str, Channel]) -> None:
             raise CmatError(f"candles have no column '{column}', needed by {users}: add it or change data.channels")
         bad = candles.index[~np.isfinite(candles[column].to_numpy(dtype=np.float64))]
         if len(bad):
-            raise CmatError(f"column '{column}' is not finite at {bad[0]}: complete or remove the row")
+            raise CmatError(
+                f"{_origin(candles)}column '{column}' is not finite at {bad[0]}: complete or remove the row"
+            )
+
+
+def _origin(candles: pd.DataFrame) -> str:
+    """Beginning of an error message: what the candles were read from, if that is known."""
+    return f"{candles.attrs['source']}: " if candles.attrs.get("source") else ""
 
 
 def _evaluate(name: str, channel: Channel, run: pd.DataFrame) -> np.ndarray:
-    """Values of one channel in one run, checked: a NaN that slipped through would end in the weights of the model."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """Values of one channel in one run, checked: a NaN that slipped through would end in the weights of the model.
+
+    They must be finite in float32, whatever is asked for, because that is what the model sees.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values = np.asarray(channel.function(run), dtype=np.float64)  # (T,)
+        seen = values.astype(np.float32)
     if values.shape != (len(run),):
         raise CmatError(f"channel '{name}' returned the shape {values.shape}: return one number for each candle")
-    bad = np.flatnonzero(~np.isfinite(values[channel.look_back - 1 :]))
+    bad = np.flatnonzero(~np.isfinite(seen[channel.look_back - 1 :]))
     if bad.size:
         when = run.index[channel.look_back - 1 + bad[0]]
-        raise CmatError(f"channel '{name}' is not finite at {when}: check the candle or define the channel there")
+        problem = f"{_origin(run)}channel '{name}' is not finite at {when}"
+        raise CmatError(f"{problem}: check the candles up to it, or define the channel there")
     return values
 
 
