@@ -26,7 +26,8 @@ from cmat_lib.files import atomic_path, make_folder
 from cmat_lib.run import Run, hash_text
 
 LOCK_SECONDS = 60.0
-TRIED = frozenset(("fingerprint", "config_hash", "data_hash", "run", "finished"))  # what a row without scores has
+IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row
+TRIED = frozenset((*IDENTITY, "config_hash", "finished"))  # what a row without scores has
 
 
 def ledger_path(run: Run) -> Path:
@@ -106,7 +107,7 @@ def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
     make_folder(path.parent)
     try:
         with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
-            old = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"fingerprint": []})
+            old = _read_ledger(path)
             is_known = old["fingerprint"] == row["fingerprint"]
             if is_known.any() and not row.keys() - TRIED:
                 return old
@@ -116,9 +117,34 @@ def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
                 new.to_parquet(temporary)
     except Timeout:
         raise CmatError(f"{path}.lock is held by another process; if none runs, delete that file") from None
-    except pa.ArrowInvalid as error:
-        raise CmatError(f"{path}: not a ledger ({error}); move it away and evaluate again") from None
+    except pa.ArrowException as error:  # columns of the old rows that cannot hold the new one
+        raise _no_ledger(path, error) from None
+    except OSError as error:
+        raise CmatError(f"{path}.lock: cannot be locked ({error.strerror or error}); move it away") from None
     return new
+
+
+def _read_ledger(path: Path) -> pd.DataFrame:
+    """The ledger, empty if there is none yet."""
+    if not path.exists():
+        return pd.DataFrame({"fingerprint": []})
+    try:
+        if not path.is_file():
+            raise ValueError("not a file")
+        ledger = pd.read_parquet(path)
+        wrong = [
+            name for name in IDENTITY if len(ledger) and not ledger[name].map(lambda value: type(value) is str).all()
+        ]
+    except Exception as error:  # bytes may ask of the reader whatever they like
+        raise _no_ledger(path, error) from None
+    if wrong:
+        raise _no_ledger(path, ValueError(f"its column '{wrong[0]}' is not text"))
+    return ledger
+
+
+def _no_ledger(path: Path, error: Exception) -> CmatError:
+    reason = f"no column {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0][:200]
+    return CmatError(f"{path}: not a ledger ({reason}); move it away and evaluate again")
 
 
 def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> pd.DataFrame:

@@ -144,7 +144,8 @@ class Predictor:
         Raises
         ------
         CmatError
-            If no symbol has `history` candles without a gap, or a column that the model reads is missing.
+            If no symbol has `history` candles without a gap, a column that the model reads is missing, or a score is
+            not finite.
 
         Warns
         -----
@@ -203,6 +204,8 @@ class Predictor:
     def _frame(self, panel: Panel) -> pd.DataFrame:
         everything = torch.arange(len(panel), device=self.device)
         raw, max_pct = predict(self.model, panel, everything, self.config.evaluation.batch_size)
+        if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
+            raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
         probability = apply_calibration(raw, self._calibration)
         answers = {
             "raw_probability": raw,

@@ -6,6 +6,7 @@ import pandas as pd
 from cmat_lib.config import load_config
 from cmat_lib.data.panel import Panel
 from cmat_lib.schema import AUXILIARY_TARGETS
+from cmat_lib.tda.features import feature_names
 
 SLIM = {
     "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
@@ -48,7 +49,29 @@ def panel_of(config, n=400, seed=0, labels=None):
     )
     samples["close_time"] = pd.date_range("2025-01-01", periods=n, freq="1h", tz="UTC")
     samples[list(AUXILIARY_TARGETS)] = trigger[:, None] + rng.normal(size=(n, 4))
-    plain = {"center": [0.0], "scale": [1.0]}
-    scalers = {"ohlcv": {k: v * 2 for k, v in plain.items()}, "complexity": {k: v * width for k, v in plain.items()}}
-    scalers["tda"] = {k: v * config.tda.feature_dim for k, v in plain.items()}
-    return Panel(channels, tda, complexity, samples, scalers, config)
+    return Panel(channels, tda, complexity, samples, plain_scalers(config), config)
+
+
+def plain_scalers(config):
+    """Scalers that change nothing."""
+    sizes = {"ohlcv": len(config.data.channel_names), "tda": config.tda.feature_dim}
+    sizes["complexity"] = len(config.complexity.names)
+    return {group: {"center": [0.0] * size, "scale": [1.0] * size} for group, size in sizes.items()}
+
+
+def model_content(config, model):
+    """What `save_checkpoint` takes, for a model that nobody has trained."""
+    return {
+        "weights": model.state_dict(),
+        "config": config.model_dump(mode="json"),
+        "channel_names": config.data.channel_names,
+        "feature_names": feature_names(config.tda),
+        "complexity_names": config.complexity.names,
+        "scalers": plain_scalers(config),
+        "threshold": 0.25,
+        "calibration": {"method": "temperature", "slope": 1.0, "bias": 0.0},
+        "labels": config.labels.model_dump(mode="json"),
+        "data_hash": "",
+        "seen_until": "2025-01-01T00:00:00+00:00",
+        "versions": {},
+    }

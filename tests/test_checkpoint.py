@@ -5,12 +5,13 @@ import pickle
 
 import pytest
 import torch
+from slim import model_content
 
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training import checkpoint
-from cmat_lib.training.checkpoint import KEYS, load_checkpoint, load_model, save_checkpoint
+from cmat_lib.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 
 SLIM = {
     "data": {"sequence_length": 16},
@@ -24,9 +25,7 @@ def saved(tmp_path):
     config = load_config(changes=SLIM)
     torch.manual_seed(0)
     model = build_model(config).eval()
-    content = {key: kind() for key, kind in KEYS.items() if key != "format_version"}
-    content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
-    save_checkpoint(tmp_path / "best_model.pt", content)
+    save_checkpoint(tmp_path / "best_model.pt", model_content(config, model))
     return tmp_path / "best_model.pt", model
 
 
@@ -78,7 +77,9 @@ def test_code_in_a_file_is_not_run(tmp_path, legacy):
         assert folder.exists(), "the attack itself must work"
 
 
-@pytest.mark.parametrize("change", [{"format_version": 99}, {"extra": 1}])
+@pytest.mark.parametrize(
+    "change", [{"format_version": 99}, {"format_version": torch.tensor([2, 2])}, {"extra": 1}], ids=str
+)
 def test_other_formats_are_refused(saved, change):
     path, _ = saved
     torch.save({**torch.load(path, weights_only=True), **change}, path)
@@ -86,9 +87,7 @@ def test_other_formats_are_refused(saved, change):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize(
-    "section, key", [("data", "sequence_length"), ("tda", "betti_bins"), ("model", "nbeats_hidden_size")]
-)
+@pytest.mark.parametrize("section, key", [("data", "sequence_length"), ("model", "nbeats_hidden_size")])
 def test_sizes_that_the_weights_do_not_have_cost_no_memory(saved, monkeypatch, section, key):
     path, _ = saved
     content = torch.load(path, weights_only=True)
@@ -101,6 +100,74 @@ def test_sizes_that_the_weights_do_not_have_cost_no_memory(saved, monkeypatch, s
     with pytest.raises(CmatError, match="the weights do not fit the stored parameters"):
         load_model(path)
     assert built == ["meta"]
+
+
+def isotonic(**changes):
+    return {"method": "isotonic", "x": [0.1, 0.2], "y": [0.0, 1.0]} | changes
+
+
+def scalers(group="tda", **changes):
+    return lambda content: {**content["scalers"], group: {**content["scalers"][group], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seen_until", "x"),
+        ("seen_until", "2025-01-01"),
+        ("seen_until", "NaT"),
+        ("threshold", float("nan")),
+        ("threshold", 1.5),
+        ("calibration", {}),
+        ("calibration", {"method": []}),
+        ("calibration", isotonic(x=[0.1])),
+        ("calibration", isotonic(x=[], y=[])),
+        ("calibration", isotonic(y=[0.0, float("nan")])),
+        ("calibration", isotonic(x=[0.2, 0.1])),
+        ("calibration", {"method": "temperature", "slope": "1", "bias": 0.0}),
+        ("scalers", {}),
+        ("scalers", scalers(center=[0.0])),
+        ("scalers", scalers("complexity", scale=["a"] * 8)),
+        ("scalers", scalers("ohlcv", scale=[0.0] * 14)),
+        ("channel_names", [1]),
+        ("feature_names", lambda content: [1, *content["feature_names"][1:]]),
+        ("complexity_names", []),
+        ("labels", {"mode": torch.zeros(2)}),
+        ("config", lambda content: content["config"] | {"tda": content["config"]["tda"] | {"betti_bins": 10**8}}),
+        ("weights", {1: 2}),
+    ],
+)
+def test_content_of_another_shape_is_refused_before_any_work(saved, key, value):
+    path, _ = saved
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {key: value(content) if callable(value) else value}, path)
+    with pytest.raises(CmatError, match=r"damaged or not a model of CMAT \(") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_isotonic_calibration_is_a_calibration(saved):
+    path, _ = saved
+    torch.save(torch.load(path, weights_only=True) | {"calibration": isotonic()}, path)
+    assert load_checkpoint(path)["calibration"] == isotonic()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(saved, number):
+    path, _ = saved
+    content = torch.load(path, weights_only=True)
+    next(tensor for tensor in content["weights"].values() if tensor.is_floating_point()).view(-1)[0] = number
+    torch.save(content, path)
+    with pytest.raises(CmatError, match="weights are not all finite"):
+        load_model(path)
+
+
+def test_weights_that_do_not_fit_are_told_in_one_line(saved):
+    path, _ = saved
+    torch.save(torch.load(path, weights_only=True) | {"weights": {}}, path)
+    with pytest.raises(CmatError, match=r"do not fit .* Missing key.*train again") as error:
+        load_model(path)
+    assert len(str(error.value)) < 300 + len(str(path)) and "\n" not in str(error.value)
 
 
 def test_a_checkpoint_needs_all_keys(tmp_path):

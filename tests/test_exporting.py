@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from slim import SLIM
+from slim import SLIM, model_content
 
 from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.exporting import ABOUT, export_model
 from cmat_lib.models import build_model
-from cmat_lib.training.checkpoint import KEYS, save_checkpoint
+from cmat_lib.training.checkpoint import save_checkpoint
 
 FUSIONS = [
     {"fusion_type": "cross_modal_attention"},
@@ -26,9 +26,7 @@ def checkpoint(path, fusion, modalities=("nbeats", "tda", "complexity", "clock")
     changes = {"model": {**SLIM["model"], "modalities": list(modalities)}}
     config = load_config(changes=changes, base={k: v for k, v in base.items() if k != "model"})
     model = build_model(config)
-    content = {key: kind() for key, kind in KEYS.items() if key != "format_version"}
-    content |= {"weights": model.state_dict(), "config": config.model_dump(mode="json"), "threshold": 0.25}
-    save_checkpoint(path, content)
+    save_checkpoint(path, model_content(config, model))
     return model.eval(), config
 
 

@@ -21,7 +21,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from slim import slim
+from slim import model_content, slim
 
 from cmat_lib.config import Config, load_config, project_root
 from cmat_lib.data.candles import audit, load_market, read_market
@@ -32,7 +32,7 @@ from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.schema import SECTIONS, DataConfig
 from cmat_lib.sweep_file import read_sweep
 from cmat_lib.tda.cache import cache_info, cached_features, clean, verify
-from cmat_lib.training.checkpoint import KEYS, load_model, save_checkpoint
+from cmat_lib.training.checkpoint import load_model, save_checkpoint
 
 LIMIT = timedelta(seconds=60)  # of one case, far above what any needs on a busy machine
 CASES = pytest.mark.parametrize("cases", [50, pytest.param(1700, marks=pytest.mark.long)], ids=["quick", "long"])
@@ -284,12 +284,7 @@ def check_cache(folder: Path, files: dict[str, bytes]) -> None:
 @lru_cache
 def checkpoint() -> tuple[dict, bytes]:
     config = slim()
-    content = {key: kind() for key, kind in KEYS.items()} | {
-        "weights": build_model(config).state_dict(),
-        "threshold": 0.5,
-    }
-    content |= {"config": config.model_dump(mode="json"), "scalers": {"tda": {"center": [0.0]}}, "seen_until": "2024"}
-    content.pop("format_version")
+    content = model_content(config, build_model(config))
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder) / "m.pt", content)
         return content, (Path(folder) / "m.pt").read_bytes()

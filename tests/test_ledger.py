@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cmat_lib.config import load_config
@@ -82,11 +84,31 @@ def test_a_crash_while_writing_leaves_the_old_ledger(tmp_path, monkeypatch):
     ]
 
 
-def test_a_file_that_is_no_ledger_is_named(tmp_path):
+def no_ledger(path, kind):
+    if kind == "folder":
+        return path.mkdir()
+    if kind == "text":
+        return path.write_text("nonsense")
+    if kind == "metadata":
+        table = pa.table({"fingerprint": ["f"]}).replace_schema_metadata({b"pandas": b"[]"})
+        return pq.write_table(table, path)
+    changes = {"fingerprint": {"fingerprint": 1}, "returns": {"daily_top_2": "x"}, "score": {"sharpe_top_2": "x"}}
+    row = {"a": 1} if kind == "foreign" else trial(2) | changes[kind]
+    return pd.DataFrame([row]).to_parquet(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "foreign", "metadata", "fingerprint", "returns", "score"])
+def test_a_file_that_is_no_ledger_is_named(tmp_path, kind):
     path = tmp_path / "ledger.parquet"
-    path.write_text("nonsense")
-    with pytest.raises(CmatError, match=r"ledger\.parquet: not a ledger"):
+    no_ledger(path, kind)
+    with pytest.raises(CmatError, match=r"ledger\.parquet: not a ledger .*move it away"):
         append_trial(path, trial(1))
+
+
+def test_a_lock_that_is_a_folder_is_named(tmp_path):
+    (tmp_path / "ledger.parquet.lock").mkdir()
+    with pytest.raises(CmatError, match=r"ledger\.parquet\.lock: cannot be locked .*move it away"):
+        append_trial(tmp_path / "ledger.parquet", trial(1))
 
 
 def test_luck_is_counted_among_trials_on_the_same_candles(tmp_path):

@@ -91,6 +91,16 @@ def test_a_column_that_the_model_reads_is_missing(predictor, market):
         predictor.scores({symbol: candles.drop(columns="volume")})
 
 
+def test_a_score_that_is_not_finite_is_refused(predictor, market, monkeypatch):
+    symbol, candles = next(iter(market.items()))
+    scale = {"center": [0.0], "scale": [1e-300]}  # a number, but 0 in single precision
+    sizes = {group: len(scaler["center"]) for group, scaler in predictor._scalers.items()}
+    odd = {group: {key: value * sizes[group] for key, value in scale.items()} for group in sizes}
+    monkeypatch.setattr(predictor, "_scalers", odd)
+    with pytest.raises(CmatError, match=f"{predictor.name} gives scores that are not finite"):
+        predictor.scores({symbol: candles.iloc[-predictor.history :]})
+
+
 def test_candles_of_another_length_are_refused(predictor, tmp_path):
     times = pd.date_range("2025-01-01", periods=300, freq="15min", tz="UTC")
     flat = dict.fromkeys(("open", "high", "low", "close"), 1.0)

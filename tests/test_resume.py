@@ -113,11 +113,18 @@ def test_resuming_takes_only_the_steps_that_are_left(tmp_path, monkeypatch):
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)), "watchers see the earlier epochs too"
 
 
+def resave(path, **changes):
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
-        (lambda path: torch.save({"fingerprint": "print", "device": "cuda"}, path), "made on a device of another kind"),
+        (lambda path: resave(path, device="cuda"), "made on a device of another kind"),
+        (lambda path: torch.save({"fingerprint": "print"}, path), r"damaged \(device is no str"),
+        (lambda path: resave(path, model=[1]), r"damaged \(model is no dict"),
+        (lambda path: resave(path, loop={"epoch": 2}), "damaged .loop has no step"),
     ],
 )
 def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, damage, reason):
@@ -130,7 +137,7 @@ def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, dama
     assert_equal_outcomes(outcome(again), whole)
 
 
-@pytest.mark.parametrize("content", [{"fingerprint": "another"}, [1, 2]])
+@pytest.mark.parametrize("content", [{"fingerprint": "another"}, {"fingerprint": torch.ones(2)}, [1, 2]])
 def test_the_state_of_another_training_is_not_lost(tmp_path, content):
     """Resuming with a misspelt number must not start anew and overwrite hours of work."""
     config = config_with_dropout()

@@ -6,10 +6,13 @@ It is loaded with ``weights_only=True``, so a crafted file cannot run code.
 from __future__ import annotations
 
 import io
+import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from cmat_lib.config import Config, validate
@@ -33,6 +36,8 @@ KEYS = {  # and what stands under them
     "seen_until": str,
     "versions": dict,
 }
+CALIBRATIONS = {"isotonic": {"method", "x", "y"}, "temperature": {"method", "slope", "bias"}}
+REASON_LENGTH = 200  # torch lists every weight that does not fit
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -70,15 +75,99 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     CmatError
         If the file is missing, damaged, of another format version, or not a checkpoint.
     """
-    path = Path(path)
+    return _load(Path(path), device)[0]
+
+
+def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Config]:
+    """Content of a checkpoint, checked so far that no later step can stumble over it, and its parameters."""
     if not path.is_file():
         raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
     content = read_tensors(path, device)
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION or set(content) != set(KEYS):
+    if not isinstance(content, dict) or not _is_version(content.get("format_version")) or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
-    if wrong := [key for key, kind in KEYS.items() if not isinstance(content[key], kind)]:
-        raise CmatError(f"{path}: damaged ({wrong[0]} is no {KEYS[wrong[0]].__name__}); train again")
-    return content
+    for key, kind in KEYS.items():
+        if not isinstance(content[key], kind):
+            raise _damaged(path, f"{key} is no {kind.__name__}")
+    config = validate(content["config"], str(path))
+    if reason := _fault(content, config):
+        raise _damaged(path, reason)
+    return content, config
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is int and value == FORMAT_VERSION
+
+
+def _damaged(path: Path, reason: str) -> CmatError:
+    return CmatError(f"{path}: damaged or not a model of CMAT ({reason[:REASON_LENGTH]}); train again")
+
+
+def _fault(content: dict[str, Any], config: Config) -> str | None:
+    """What in a checkpoint is not as the training writes it, or None."""
+    sizes = {
+        "ohlcv": ("channel_names", len(config.data.channel_names)),
+        "tda": ("feature_names", config.tda.feature_dim),
+        "complexity": ("complexity_names", len(config.complexity.names)),
+    }
+    for group, (key, size) in sizes.items():
+        if len(content[key]) != size or not all(isinstance(name, str) for name in content[key]):
+            return f"{key} are not the {size} names that the parameters ask for"
+        if not _is_scaler(content["scalers"].get(group), size):
+            return f"scalers: {group} needs {size} centres and {size} scales above 0, all finite"
+    checks = {
+        "weights are not tensors by name": _are_tensors(content["weights"]),
+        "threshold is not between 0 and 1": 0 <= content["threshold"] <= 1,
+        "calibration is none of " + " and ".join(CALIBRATIONS): _is_calibration(content["calibration"]),
+        "seen_until is not a time with its zone": _is_zoned_time(content["seen_until"]),
+        "config or labels hold more than plain numbers and texts": _is_plain([content["config"], content["labels"]]),
+    }
+    return next((reason for reason, holds in checks.items() if not holds), None)
+
+
+def _are_tensors(weights: dict) -> bool:
+    return all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))
+
+
+def _is_scaler(scaler: Any, size: int) -> bool:
+    if not isinstance(scaler, dict) or not all(_are_numbers(scaler.get(key)) for key in ("center", "scale")):
+        return False
+    return len(scaler["center"]) == len(scaler["scale"]) == size and all(scale > 0 for scale in scaler["scale"])
+
+
+def _is_calibration(calibration: dict) -> bool:
+    """Whether these are the numbers that `cmat_lib.evaluation.calibration.fit_calibration` gives."""
+    method = calibration.get("method")
+    if not isinstance(method, str) or set(calibration) != CALIBRATIONS.get(method):
+        return False
+    if method == "temperature":
+        return _is_number(calibration["slope"]) and _is_number(calibration["bias"]) and calibration["slope"] >= 0
+    x, y = calibration["x"], calibration["y"]
+    if not _are_numbers(x) or not _are_numbers(y) or not len(x) == len(y) > 0:
+        return False
+    return x == sorted(x) and y == sorted(y) and all(0 <= value <= 1 for value in y)
+
+
+def _is_zoned_time(text: str) -> bool:
+    try:
+        return pd.Timestamp(text).tzinfo is not None
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_tensors(path: str | Path, content: Any) -> None:
@@ -110,8 +199,7 @@ def read_tensors(path: Path, device: torch.device | str) -> Any:
             raise ValueError("not an archive of torch.save")  # whose older forms are never written here
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # bytes may ask of torch's reader whatever they like
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CmatError(f"{path}: damaged or not a model of CMAT ({reason}); train again") from None
+        raise _damaged(path, str(error).partition("\n")[0] or type(error).__name__) from None
 
 
 def load_model(
@@ -131,8 +219,8 @@ def load_model(
     CmatError
         If the file cannot be used.
     """
-    content = load_checkpoint(path, device)
-    config = validate(content["config"], str(path))
+    path = Path(path)
+    content, config = _load(path, device)
     try:
         with torch.device("meta"):  # sizes that the weights do not have must not cost their memory first
             build_model(config).load_state_dict(content["weights"], assign=True)
@@ -141,5 +229,8 @@ def load_model(
     except CmatError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, ArithmeticError) as error:
-        raise CmatError(f"{path}: the weights do not fit the stored parameters ({error}); train again") from None
+        reason = " ".join(str(error).split())[:REASON_LENGTH]
+        raise CmatError(f"{path}: the weights do not fit the stored parameters ({reason}); train again") from None
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise _damaged(path, "its weights are not all finite")  # a score of NaN would be no alarm
     return model.eval(), config, content

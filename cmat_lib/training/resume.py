@@ -12,6 +12,28 @@ from lightning_fabric import Fabric
 from cmat_lib.errors import CmatError
 from cmat_lib.training.checkpoint import read_tensors, write_tensors
 
+KEYS = {  # of a state, and what stands under them
+    "device": str,
+    "model": dict,
+    "average": dict,
+    "loss": dict,
+    "optimizer": dict,
+    "scheduler": dict,
+    "precision": dict,
+    "random_states": torch.Tensor,
+    "order_state": torch.Tensor,
+    "loop": dict,
+}
+LOOP = {
+    "epoch": int,
+    "step": int,
+    "seen": list,
+    "history": list,
+    "best": float,
+    "best_epoch": int,
+    "best_weights": dict,
+}
+
 
 class SavePoint(NamedTuple):
     """Where the state of a training is kept.
@@ -50,14 +72,21 @@ class SavePoint(NamedTuple):
             state = read_tensors(self.path, device)
         except CmatError as error:
             return self._anew(str(error))
-        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
+        if not isinstance(state, dict) or not self._is_own(state.get("fingerprint")):
             raise CmatError(
                 f"{self.path} was made with other parameters, input files or code: resume with those, or train without "
                 "resume, which starts anew and replaces it"
             )
+        if wrong := [key for key, kind in KEYS.items() if not isinstance(state.get(key), kind)]:
+            return self._anew(f"{self.path}: damaged ({wrong[0]} is no {KEYS[wrong[0]].__name__})")
+        if wrong := [key for key, kind in LOOP.items() if not isinstance(state["loop"].get(key), kind)]:
+            return self._anew(f"{self.path}: damaged (loop has no {wrong[0]} as it was saved)")
         if state["device"] != device.type:
             return self._anew(f"{self.path} was made on a device of another kind ({state['device']})")
         return state
+
+    def _is_own(self, fingerprint: Any) -> bool:
+        return isinstance(fingerprint, str) and fingerprint == self.fingerprint
 
     def _anew(self, reason: str) -> None:
         warnings.warn(f"training starts anew: {reason}", stacklevel=4)
