@@ -117,6 +117,7 @@ class Soak:
                 env=os.environ | {TOKEN: self.token},
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_hear_ctrl_c,
             )
 
     def _finish(self, *command: str, log: str) -> None:
@@ -197,6 +198,11 @@ class Soak:
             return process.environ().get(TOKEN) == self.token
         except psutil.Error:
             return False
+
+
+def _hear_ctrl_c() -> None:
+    """A shell's background jobs are deaf to Ctrl-C, and so is what they start; the commands of a user are not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def state(process: psutil.Process) -> dict[str, float]:
