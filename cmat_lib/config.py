@@ -84,7 +84,10 @@ class _PlainLoader(yaml.SafeLoader):
             event = self.peek_event()
             problem = f"found the alias *{event.anchor}; write the value out instead"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode):
+            node.value.encode()  # "\\ud800", half a surrogate pair, can be no name of a file and no text in one
+        return node
 
 
 def parse_yaml(text: str, problem: str) -> Any:
@@ -179,6 +182,8 @@ def validate(raw: dict[str, Any], origin: str) -> Config:
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise CmatError("\n".join(f"{origin}: {line}" for line in dict.fromkeys(lines))) from None
+    except UnicodeEncodeError as error:  # pydantic's own, of a wrong text that it cannot quote
+        raise CmatError(f"{origin}: a text holds what is no character ({error}); correct it") from None
     if _is_shared(config.run_dir):
         raise CmatError(f"{origin}: run_dir: choose a folder of its own, such as outputs/demo, not {config.run_dir!r}")
     return config

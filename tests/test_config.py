@@ -94,6 +94,7 @@ def test_schema_file_is_current():
         ({"data": {"synthetic_seed": 2**32}}, "data.synthetic_seed: Input should be less than or equal to 4294967295"),
         ({"training": {"epochs": 2**63}}, "training.epochs: whole numbers end at 9223372036854775807"),
         ({"data": {"since": "9999-12-31T23:59:59-12:00"}}, "data.since: 9999-12-31 23:59:59-12:00 is no time in UTC"),
+        ({"data": {"file_zone": "\ud800"}}, "a text holds what is no character"),
         *[({"run_dir": path}, "run_dir: choose a folder of its own") for path in ("", ".", "/", "~", "outputs/..")],
     ],
 )
@@ -164,6 +165,7 @@ NO_YAML = {
     "5,000 digits": "9" * 5000,
     "deep": "[" * 5000,
     "alias": "[&a x, *a]",
+    "half a surrogate pair": '"\\ud800"',
     "merged bomb": "[&a0 {x: 1}, " + ", ".join(f"&a{i} {{<<: [{f'*a{i - 1}, ' * 9}]}}" for i in range(1, 12)) + "]",
 }
 
