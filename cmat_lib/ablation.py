@@ -149,7 +149,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
         trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
         scores: dict[str, list] = {row: [] for row in rows}
         for cell in (Cell(row, fold, s) for row in rows for s in range(1 if row in CLASSIC else seeds)):
-            scores[cell.row].append(_score(cell, panel, config, run, folder))
+            scores[cell.row].append(_score(cell, panel, config, run, folder, say))
             single[cell] = _auc(trigger, scores[cell.row][-1]["test"])
             say(f"fold {fold}  {cell.row:<26} seed {cell.seed}  test AUC {single[cell]:.4f}")
         frames.append(_fold_frame(fold, panel, scores))
@@ -158,17 +158,31 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     return write_tables(pd.concat(frames, ignore_index=True), config, folder, say)
 
 
-def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path) -> dict[str, np.ndarray]:
+def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say: Say) -> dict[str, np.ndarray]:
     """Scores of a cell by part, from its file or made now."""
     path = folder / "cells" / f"{cell.row}-{cell.fold}-{cell.seed}-{_cell_fingerprint(cell, config, run)}.npz"
-    if not path.is_file():
-        if cell.row not in CLASSIC:
-            append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
-        made = _make_scores(cell, panel, config)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **made)
-    with np.load(path, allow_pickle=False) as stored:
-        return {part: stored[part] for part in SCORED}
+    if path.is_file():
+        stored = _stored_scores(path, {part: len(panel.index(part)) for part in SCORED})
+        if stored is not None:
+            return stored
+        say(f"{path.name} is damaged; it is made again")
+    if cell.row not in CLASSIC:
+        append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
+    made = _make_scores(cell, panel, config)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **made)
+    return made
+
+
+def _stored_scores(path: Path, sizes: dict[str, int]) -> dict[str, np.ndarray] | None:
+    """Scores in a cell's file; None if that does not hold one finite number per sample."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            scores = {part: stored[part] for part in SCORED}
+            fits = [scores[part].shape == (size,) and np.isfinite(scores[part]).all() for part, size in sizes.items()]
+    except Exception:  # bytes may ask of the readers of zip and npy whatever they like
+        return None
+    return scores if all(fits) else None
 
 
 def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:

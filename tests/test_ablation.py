@@ -95,6 +95,28 @@ def test_finished_cells_are_not_made_again_and_missing_ones_are(small, monkeypat
     assert made[1:] == [("concat", 0, 0)], "other parameters are other cells"
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "zip", "part", "length", "nan", "text", "no archive"])
+def test_damaged_cells_are_made_again(small, damage):
+    config, run, _, folder, _ = small
+    path = next((folder / "cells").glob("base_rate-0-0-*"))
+    before, whole = path.read_bytes(), dict(np.load(path))
+    odd = {"part": {"train": whole["train"]}, "length": whole | {"test": whole["test"][1:]}}
+    odd |= {"nan": whole | {"test": whole["test"] * np.nan}, "text": whole | {"test": whole["test"].astype(str)}}
+    if damage in odd:
+        np.savez(path, **odd[damage])
+    elif damage == "no archive":
+        with path.open("wb") as file:
+            np.save(file, whole["test"])
+    else:
+        path.write_bytes({"empty": b"", "cut": before[: len(before) // 2], "zip": b"PK\x03\x04junk"}[damage])
+    _, panel = next(ablation.fold_panels(config, run, [0]))
+    lines = []
+    made = ablation._score(ablation.Cell("base_rate", 0, 0), panel, config, run, folder, lines.append)
+    assert lines == [f"{path.name} is damaged; it is made again"]
+    for part, scores in dict(np.load(path)).items():
+        assert np.array_equal(scores, whole[part]) and np.array_equal(made[part], whole[part])
+
+
 def test_seeds_and_rows_differ_and_folds_are_scaled_by_their_own_training_part(small):
     config, run, _, folder, _ = small
     cells = {path.name.rsplit("-", 1)[0]: np.load(path)["test"] for path in (folder / "cells").glob("*")}

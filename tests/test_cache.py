@@ -214,6 +214,56 @@ def test_damaged_record_is_named_and_rebuilt(tmp_path, caplog, content):
     assert verify(tmp_path) == []
 
 
+def candles_hash(text):
+    def change(record):
+        chunk = record["chunks"][0]
+        chunk["candles"] = dict.fromkeys(chunk["candles"], text)
+        chunk["bytes"] = "0" * 64
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda record, width=width: record.update(width=width) for width in (10**30, 10**11, 0, -1)),
+        *(lambda record, chunks=chunks: record.update(chunks=chunks) for chunks in ({}, "")),
+        *(candles_hash(text) for text in ("/etc/passwd", "**a", "", 1)),
+        lambda record: record["chunks"][0]["candles"].update(x="0" * 64),
+    ],
+)
+def test_a_record_that_no_build_writes_is_damaged(tmp_path, change):
+    build(tmp_path)
+    path = only(tmp_path, "*.json")
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    assert verify(tmp_path) == [f"{path.name}: the record is damaged"]
+    assert len(cache_info(tmp_path)) == 1
+    np.testing.assert_array_equal(build(tmp_path), expected(series()))
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npy"])
+def test_a_folder_in_the_place_of_a_file_is_damage(tmp_path, suffix):
+    build(tmp_path)
+    path = only(tmp_path, f"*{suffix}")
+    for mend in (build, clean):
+        path.unlink()
+        path.mkdir()
+        assert verify(tmp_path) and len(cache_info(tmp_path)) == 1
+        mend(tmp_path)
+        assert verify(tmp_path) == []
+    assert not path.exists()
+    build(tmp_path)
+    path.unlink()
+    (path / "of somebody").mkdir(parents=True)
+    for mend in (build, clean):
+        with pytest.raises(CmatError, match=f"{path.name}: cannot be removed .*move it away"):
+            mend(tmp_path)
+    assert (path / "of somebody").exists()
+
+
 class Crash(BaseException):
     """Stands for a kill: nothing after it runs."""
 

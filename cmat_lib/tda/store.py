@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 CHUNK_WINDOWS = 512  # about 5 seconds of work at 10 ms a window: what a kill can cost per worker
 RECORD_FORMAT = 1
 HEADER_BYTES = 128  # of a .npy file with a table of float32
+MOST_FEATURES = 10**6  # per row; a record with more is damaged, and reading its rows would ask for all memory
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def digest(content: bytes) -> str:
@@ -82,12 +85,12 @@ class FeatureStore:
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             texts = isinstance(record["kind"], str) and isinstance(record["symbol"], str)
-            known = record["format"] == RECORD_FORMAT and texts and type(record["width"]) is int
-            if known and all(map(_is_chunk, record["chunks"])):
+            known = record["format"] == RECORD_FORMAT and texts and _is_width(record["width"])
+            if known and isinstance(record["chunks"], list) and all(map(_is_chunk, record["chunks"])):
                 return record
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         logger.warning("%s: the record is damaged; without it the whole file must be rebuilt", self.record.name)
         return {"format": RECORD_FORMAT, "chunks": []}
@@ -141,7 +144,7 @@ class FeatureStore:
         shutil.rmtree(self.parts, ignore_errors=True)
         for path in self.folder.glob(f"{self.array.stem}.*"):
             if path.suffix != ".lock":
-                path.unlink()
+                _remove(path)
 
     def _array_content(self, chunks: list[dict]) -> Iterable[bytes]:
         """A .npy file, one chunk in memory at a time."""
@@ -157,6 +160,8 @@ def _replace(path: Path, content: Iterable[bytes]) -> None:
     """Write beside the target, flush to the disk, then rename: the target is whole at any moment."""
     draft = path.with_name(path.name + ".draft")
     try:
+        if path.is_dir():  # a file cannot take its place by a rename
+            _remove(path)
         with draft.open("wb") as file:
             for block in content:
                 file.write(block)
@@ -168,15 +173,34 @@ def _replace(path: Path, content: Iterable[bytes]) -> None:
         raise unwritten(path, error) from None
 
 
+def _remove(path: Path) -> None:
+    """Delete what stands under a name of the store; a folder, put there by mistake, only if nothing is in it."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CmatError(f"{path}: cannot be removed ({error.strerror or error}); move it away") from None
+
+
+def _is_width(width: object) -> bool:
+    return type(width) is int and 0 < width <= MOST_FEATURES
+
+
 def _is_chunk(chunk: dict) -> bool:
     """Whether a chunk of the record is whole."""
-    texts = [chunk["first"], chunk["last"], chunk["bytes"], *chunk["candles"], *chunk["candles"].values()]
-    rows = chunk["rows"]
-    return type(rows) is int and 0 < rows <= CHUNK_WINDOWS and str(rows) in chunk["candles"] and _all_texts(texts)
+    rows, texts = chunk["rows"], (chunk["first"], chunk["last"])
+    if type(rows) is not int or not 0 < rows <= CHUNK_WINDOWS or str(rows) not in chunk["candles"]:
+        return False
+    hashes = [chunk["bytes"], *chunk["candles"].values()]  # those of candles become file names
+    counted = all(map(_is_count, chunk["candles"]))
+    return counted and all(isinstance(text, str) for text in texts) and all(map(_DIGEST.fullmatch, hashes))
 
 
-def _all_texts(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _is_count(text: str) -> bool:
+    """Whether this is a number of rows, as the record writes it."""
+    return text in map(str, range(1, CHUNK_WINDOWS + 1))
 
 
 def _npy_header(shape: tuple[int, int]) -> bytes:
