@@ -86,7 +86,7 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode):
-            node.value.encode()  # "\\ud800", half a surrogate pair, can be no name of a file and no text in one
+            node.value.encode()  # "\ud800", half a surrogate pair, can be no name of a file and no text in one
         return node
 
 
