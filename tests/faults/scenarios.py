@@ -135,7 +135,8 @@ class Ledger(NamedTuple):
 
     def work(self, folder: Path) -> None:
         for number in range(60):
-            append_trial(folder / "ledger.parquet", {"fingerprint": str(number), "value": number / 7})
+            row = {"fingerprint": str(number), "data_hash": "d", "run": f"run{number}", "value": number / 7}
+            append_trial(folder / "ledger.parquet", row)
 
     def check(self, folder: Path) -> None:
         if (folder / "ledger.parquet").is_file():

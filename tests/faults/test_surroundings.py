@@ -64,7 +64,7 @@ def server():
 
 
 @pytest.mark.parametrize(
-    ("name", "limit"), [("download", 20_000), ("training", 30_000), ("follow", 9_000), ("ledger", 2_600)]
+    ("name", "limit"), [("download", 20_000), ("training", 30_000), ("follow", 9_000), ("ledger", 3_400)]
 )
 def test_disk_full(server, tmp_path, record_property, name, limit):
     scenario = {
