@@ -14,7 +14,8 @@ process may be left, and the followed scores must be those that ``cmat predict -
 status says so.
 
 A trend is the Theil-Sen slope (the median of all slopes between two points: Sen 1968, JASA 63) after the first fifth,
-which is the start. Points are medians of some minutes: within a run memory goes up and down, and single samples would feign certainty.
+which is the start. Points are medians of some minutes: within a run memory goes up and down, and single samples would
+feign certainty.
 """
 
 from __future__ import annotations
