@@ -12,6 +12,11 @@ class LocalError(CmatError):
     """An error that only one of several training processes may have met, so that this one has to tell."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its type if it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """End of an error message: the valid name that is nearest to `name`, or all of them."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)

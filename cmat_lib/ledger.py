@@ -19,7 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from scipy.stats import kurtosis, skew
 
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
 from cmat_lib.files import atomic_path, make_folder
@@ -143,7 +143,7 @@ def _read_ledger(path: Path) -> pd.DataFrame:
 
 
 def _no_ledger(path: Path, error: Exception) -> CmatError:
-    reason = f"no column {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0][:200]
+    reason = f"no column {error}" if isinstance(error, KeyError) else first_line(error)[:200]
     return CmatError(f"{path}: not a ledger ({reason}); move it away and evaluate again")
 
 

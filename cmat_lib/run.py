@@ -27,7 +27,7 @@ import pandas as pd
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path
 from cmat_lib.data.candle_files import market_files
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path, write_text
 from cmat_lib.schema import SECTIONS
 
@@ -326,10 +326,8 @@ class Run:
         try:
             yield self.path(name)
         except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise CmatError(
-                f"{self.path(name)} cannot be read ({reason}); delete it, and run the page that makes it again"
-            ) from None
+            problem = f"{self.path(name)} cannot be read ({first_line(error)})"
+            raise CmatError(f"{problem}; delete it, and run the page that makes it again") from None
 
 
 def is_of_numbers(column: pd.Series, kinds: str = "iufb") -> bool:

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from cmat_lib.config import Config, load_config, merge, resolve_path, validate
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import unwritten, write_text
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import fusion_class
@@ -119,8 +119,8 @@ def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     except OSError as error:
         raise unwritten(journal, error) from None
     except Exception as error:  # lines may ask of Optuna's reader whatever they like
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CmatError(f"{journal}: not a journal of Optuna ({reason}); give --run-dir for a new folder") from None
+        problem = f"{journal}: not a journal of Optuna ({first_line(error)})"
+        raise CmatError(f"{problem}; give --run-dir for a new folder") from None
     identity = {"base": run.fingerprint("04_training"), **sweep.model_dump(mode="json", exclude={"base", "trials"})}
     known = study.user_attrs.get("identity")
     if known is None:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config, validate
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 
@@ -199,7 +199,7 @@ def read_tensors(path: Path, device: torch.device | str) -> Any:
             raise ValueError("not an archive of torch.save")  # whose older forms are never written here
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # bytes may ask of torch's reader whatever they like
-        raise _damaged(path, str(error).partition("\n")[0] or type(error).__name__) from None
+        raise _damaged(path, first_line(error)) from None
 
 
 def load_model(
