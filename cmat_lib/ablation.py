@@ -166,9 +166,9 @@ def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say
         if stored is not None:
             return stored
         say(f"{path.name} is damaged; it is made again")
+    made = _make_scores(cell, panel, config)
     if cell.row not in CLASSIC:
         append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
-    made = _make_scores(cell, panel, config)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **made)
     return made

@@ -343,6 +343,8 @@ def _is_record(content: Any) -> bool:
     """Whether JSON has the shape of a stage's record."""
     if not isinstance(content, dict) or not isinstance(content.get("artefacts"), dict):
         return False
+    if type(content.get("seconds")) not in (int, float):
+        return False
     texts = (content.get("fingerprint"), content.get("finished"))
     return all(isinstance(text, str) for text in texts) and all(type(n) is int for n in content["artefacts"].values())
 

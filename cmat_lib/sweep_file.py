@@ -63,7 +63,8 @@ def _kind(space: Any) -> str:
     return "range" if isinstance(space, dict | Range) else "list"
 
 
-Space = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
+Values = Annotated[list[Any], Field(max_length=1000), Tag("list")]
+Space = Annotated[Values | Annotated[Range, Tag("range")], Discriminator(_kind)]
 
 
 class Sweep(Section):

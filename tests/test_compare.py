@@ -31,7 +31,7 @@ def write_run(folder, frame):
     (folder / "stages").mkdir(parents=True)
     config = load_config(changes={"labels": {"horizon": 4}, "evaluation": {"bootstrap_samples": 50}})
     (folder / "params.yaml").write_text(dump_params(config))
-    record = {"fingerprint": "x", "finished": "2024-03-01", "artefacts": {}}
+    record = {"fingerprint": "x", "finished": "2024-03-01", "seconds": 1.0, "artefacts": {}}
     (folder / "stages/05_evaluation.json").write_text(json.dumps(record))
     (folder / "metrics.json").write_text(json.dumps({"thresholds": {"probability": 0.6}}))
     frame.to_parquet(folder / "predictions.parquet")
@@ -46,6 +46,12 @@ def compare(monkeypatch, capsys):
         return stop.value.code or 0, *capsys.readouterr()
 
     return run
+
+
+def test_a_run_that_is_named_like_a_column_is_an_error():
+    for names in (("trigger", "two"), ("two", "raw_two")):
+        with pytest.raises(CmatError, match="is the name of a column"):
+            common_rows({name: predictions() for name in names})
 
 
 def test_common_rows_are_those_of_both():

@@ -137,6 +137,18 @@ def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, dama
     assert_equal_outcomes(outcome(again), whole)
 
 
+def test_a_state_of_another_network_is_named_and_kept(tmp_path):
+    config = config_with_dropout()
+    point = SavePoint(tmp_path / "last.pt", "print")
+    train(config, panel_of(config), save_point=point)
+    model = torch.load(point.path, weights_only=True)["model"]
+    resave(point.path, model={name: tensor[..., None] for name, tensor in model.items()})
+    before = point.path.read_bytes()
+    with pytest.raises(CmatError, match=r"last.pt: its state does not fit .*state_dict.*delete it to start anew"):
+        train(config, panel_of(config), save_point=point._replace(resume=True))
+    assert point.path.read_bytes() == before
+
+
 @pytest.mark.parametrize("content", [{"fingerprint": "another"}, {"fingerprint": torch.ones(2)}, [1, 2]])
 def test_the_state_of_another_training_is_not_lost(tmp_path, content):
     """Resuming with a misspelt number must not start anew and overwrite hours of work."""

@@ -80,7 +80,8 @@ def test_command_and_csv(folder, tmp_path, monkeypatch, capsys):
 
 
 DEEP = "[" * 200_000  # more than Python's stack can take
-RECORDS = ("5", '"x"', "[1]", DEEP, '{"fingerprint": 1, "artefacts": 5}', '{"finished": 5}')
+WITHOUT_TIME = '{"fingerprint": "", "finished": "", "artefacts": {}}'
+RECORDS = (WITHOUT_TIME, "5", '"x"', "[1]", DEEP, '{"fingerprint": 1, "artefacts": 5}', '{"finished": 5}')
 SYMBOLS = ("[]", "{}", '{"symbols": 5}', '{"symbols": [1, 2]}', DEEP)
 OTHERS = [{"score": "trees", "scope": "pooled", "metric": "roc_auc", "value": 0.5, "low": 0.4, "high": 0.6}]
 WITHOUT_AUC = [{**OTHERS[0], "score": "probability", "metric": "pr_auc"}]

@@ -73,6 +73,7 @@ def test_the_schema_completes_the_keys_of_the_search():
         ({"search": {"fusion.dropout": {"low": 0.2, "high": 0.1}}}, "low 0.2 must be below high 0.1"),
         ({"search": {"fusion.dropout": {"low": 0, "hgh": 0.1}}}, "unknown key 'hgh' in search: fusion.dropout"),
         ({"search": {"fusion.dropout": [0.1, 0.1]}}, "list every value once"),
+        ({"search": {"fusion.dropout": list(range(10**5))}}, "at most 1000 items"),
         ({"search": {"training.focal_gamma": [0.0, 2.0]}, "metric": "stop_loss"}, "losses cannot be compared"),
         ({"metric": "test_roc_auc"}, "metric: Input should be 'stop_roc_auc' or 'stop_loss'"),
         ({"tials": 3}, "did you mean 'trials'?"),

@@ -73,7 +73,7 @@ def server(monkeypatch):
     return server
 
 
-RECORD = json.dumps({"fingerprint": "x", "finished": "2025-01-01T00:00:00+00:00", "artefacts": {}})
+RECORD = json.dumps({"fingerprint": "x", "finished": "2025-01-01T00:00:00+00:00", "seconds": 1, "artefacts": {}})
 
 
 def run_in(folder, mlflow, evaluated=True):

@@ -71,8 +71,11 @@ def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Raises
     ------
     CmatError
-        If two runs share no test row, or call different rows triggers.
+        If two runs share no test row, or call different rows triggers; if a run's name is that of another column.
     """
+    columns = [*ROW, "trigger", *(f"raw_{name}" for name in predictions)]
+    if taken := [name for name in predictions if name in columns]:
+        raise CmatError(f"'{taken[0]}' is the name of a column here; name that run by another path, ./{taken[0]}")
     merged, first = None, next(iter(predictions))
     for name, frame in predictions.items():
         test = frame.loc[frame["part"] == "test", [*ROW, "trigger", f"raw_{MODEL}", MODEL]]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_in_use, out_of_memory
 from cmat_lib.training.objective import compiled_graphs
-from cmat_lib.training.resume import SavePoint
+from cmat_lib.training.resume import LOOP, SavePoint
 from cmat_lib.training.signals import StopRequest
 from cmat_lib.training.steps import Steps, loss_name
 
@@ -227,14 +227,19 @@ class _Loop:
         self.save_seconds = self.saved - started
 
     def _progress(self) -> dict[str, Any]:
-        names = ("epoch", "step", "seen", "history", "best", "best_epoch", "best_weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in LOOP}
 
     def _resume(self) -> None:
         state = self.save_point.load(self.steps.panel.device) if self.save_point is not None else None
-        if state is not None:
+        if state is None:
+            return
+        try:
             self.steps.load_state(state)
-            self.__dict__.update(state["loop"])
+        except Exception as error:  # each part of a state has errors of its own for what does not fit
+            problem = f"{self.save_point.path}: its state does not fit this training ({first_line(error)})"
+            raise CmatError(f"{problem}; delete it to start anew") from None
+        for name in LOOP:
+            setattr(self, name, state["loop"][name])
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
