@@ -27,7 +27,7 @@ from cmat_lib.cli_predict import export, predict
 from cmat_lib.cli_runs import runs
 from cmat_lib.cli_sweep import sweep
 from cmat_lib.config import Config, commented_defaults, load_config, merge, project_root
-from cmat_lib.errors import CmatError, LocalError
+from cmat_lib.errors import CmatError, LocalError, first_line
 from cmat_lib.files import write_text
 from cmat_lib.grid import check_folders, grid_members
 from cmat_lib.run import select_stages
@@ -55,16 +55,26 @@ def main() -> None:
     except CmatError as error:
         _complain(str(error), everywhere=isinstance(error, LocalError))
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except Exception as error:
+        if (message := _lack(error)) is None:
             raise
-        _complain(
-            f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room, and run the command again"
-        )
+        _complain(message)
         sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(130)
+
+
+def _lack(error: Exception) -> str | None:
+    """Message for an error of the machine, not of the program: no room, no permission, no memory; None for others."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        place = error.filename or "a file"
+        return f"{place} cannot be written: {error.strerror}; make room, and run the command again"
+    if isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError)):
+        return f"{error.filename or 'a file'}: {error.strerror}; move away what is there, or make it yours"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's is a RuntimeError on a CPU
+        return f"not enough memory ({first_line(error)}); use smaller windows, batches or networks, or fewer candles"
+    return None
 
 
 def _complain(message: str, everywhere: bool = False) -> None:

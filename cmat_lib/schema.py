@@ -96,7 +96,7 @@ class DataConfig(Section):
     fold_window: Literal["expanding", "rolling"] = Field("expanding", description="walk_forward: training starts at the first candle, or keeps its length")
     test_groups: Positive = Field(2, description="combinatorial: groups of time that are tested in one fold")
     synthetic_symbols: Positive = Field(4, description="symbols of the synthetic market")
-    synthetic_days: Annotated[int, Field(ge=30)] = Field(360, description="days of the synthetic market")
+    synthetic_days: Annotated[int, Field(ge=30, le=36_500)] = Field(360, description="days of the synthetic market")
     synthetic_seed: Seed = Field(0, description="seed of the synthetic market")
     synthetic_plant: bool = Field(True, description="plant the interaction; false makes triggers unpredictable")
 

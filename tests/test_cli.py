@@ -72,6 +72,21 @@ def test_a_failed_training_leaves_nothing_that_looks_like_success(cmat, tmp_path
     assert run.record(STAGE_NAMES[3]) is None and not run.model_folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "lies_there", "message"),
+    [
+        ("data.timeframe=1h", "stages/01_data_prep.json", "stages/01_data_prep.json: Is a directory; move away"),
+        ("tda.betti_bins=10000000000000", "elsewhere", "not enough memory (Unable to allocate"),
+        ("model.nbeats_hidden_size=1000000000000", "elsewhere", "not enough memory ("),
+    ],
+)
+def test_what_the_machine_lacks_is_one_message(cmat, tmp_path, change, lies_there, message):
+    (tmp_path / "run" / lies_there).mkdir(parents=True)
+    flags = ["--run-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache", "--set", "tda.jobs=1"]
+    code, _, err = cmat("train", "--params", SMOKE, *flags, "--set", change)
+    assert code == 1 and message in err and "Traceback" not in err, err
+
+
 def test_set_wins_over_the_file_and_run_dir_over_both():
     config = run_config(SMOKE, ["training.epochs=7", "run_dir=a"], "b")
     assert config.training.epochs == 7 and config.run_dir == "b"
