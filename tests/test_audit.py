@@ -376,6 +376,16 @@ def test_a_split_by_lot(monkeypatch, build):
     assert "overlap" in {f.cause for f in found(build())["split"]}
 
 
+@pytest.mark.parametrize("name", ["purged", "embargo", "outside", "unlabelled", "bad days"])
+def test_test_rows_that_were_dropped_for_their_outcome(clean, name):
+    samples = clean.samples.copy()
+    lost = samples.index[(samples["part"] == "test") & (samples["trigger"] == 0)][3:40]
+    samples.loc[lost, "part"] = name
+    first = samples.loc[lost].sort_values("close_time", kind="stable").iloc[0]
+    findings = CHECKS["split"](replace(clean, samples=samples)).findings
+    assert [(f.feature, f.cause, f.time) for f in findings] == [(f"part {name}", "selection", first["timestamp"])]
+
+
 @pytest.mark.parametrize(
     ("parts", "whose"),
     [

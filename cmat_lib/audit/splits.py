@@ -14,11 +14,14 @@ from cmat_lib.data.splits import PARTS, Span, split_spans
 
 
 def check_split(subject: Subject) -> Report:
-    """Parts in the fold's order of time, no label that ends in the next part, no input from a part not to be known."""
-    samples = _with_input_start(subject)
-    samples = samples[samples["part"].isin(PARTS)].sort_values("close_time", kind="stable")
+    """Parts in the fold's order of time, no label that ends in the next part, no input from a part not to be known.
+
+    And nothing left out without need: who may drop rows may drop the ones that were lost.
+    """
+    everything = _with_input_start(subject).sort_values("close_time", kind="stable")
+    samples = everything[everything["part"].isin(PARTS)]
     spans = split_spans(subject.market, subject.config.data)
-    findings = [*_places(samples, spans), *_unlabelled(samples)]
+    findings = [*_places(samples, spans), *_unlabelled(samples), *_left_out(everything, spans)]
     stretches = [(span.part, _inside(samples, span)) for span in spans]
     stretches = [(part, frame) for part, frame in stretches if len(frame)]
     findings += [*_borders(samples, spans), *_embargo(stretches)]
@@ -55,6 +58,30 @@ def _places(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
 def _unlabelled(samples: pd.DataFrame) -> Iterator[Finding]:
     for part, rows in samples[samples["label_end"].isna()].groupby("part", sort=False):
         yield _finding("overlap", part, rows, "no label", "left out")
+
+
+def _left_out(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
+    """Rows in no part whose part's name is not the reason."""
+    reasons = _reasons(samples, spans)
+    for name, rows in samples[~samples["part"].isin(PARTS)].groupby("part", sort=False):
+        chosen = rows[~reasons[name][rows.index]] if name in reasons else rows
+        if len(chosen):
+            yield _finding("selection", name, chosen, name, "in the part of its time")
+
+
+def _reasons(samples: pd.DataFrame, spans: list[Span]) -> dict[str, pd.Series]:
+    """Why a row may be left out -> the rows of which that is true."""
+    close, label_end = samples["close_time"], samples["label_end"]
+    purged, embargo = pd.Series(False, samples.index), pd.Series(False, samples.index)
+    for number, span in enumerate(spans):
+        inside = (close >= span.start) & (close < span.end)
+        if number + 1 < len(spans):
+            purged |= inside & (label_end > span.end)
+        for other in spans[:number]:
+            if PARTS.index(other.part) > PARTS.index(span.part):
+                embargo |= inside & (samples["input_start"] < other.end)
+    outside = (close < spans[0].start) | (close >= spans[-1].end)
+    return {"unlabelled": label_end.isna(), "outside": outside, "purged": purged, "embargo": embargo}
 
 
 def _borders(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:

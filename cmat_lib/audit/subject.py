@@ -76,6 +76,10 @@ CAUSES = {
         "The row is in a part to which the fold gives another time, or it has no label.",
         f"Split by time, all symbols at once, {AGAIN}",
     ),
+    "selection": (
+        "The row is left out, and not for the reason that its part names: scores over chosen rows can say anything.",
+        f"Leave out what assign_parts leaves out and nothing else, {AGAIN}",
+    ),
     "scaler": (
         "Centre or scale is not that of the training rows: the inputs carry knowledge of other rows.",
         f"Fit scalers on the rows whose part is train, {AGAIN}",
