@@ -172,7 +172,7 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
         name = f"top_{top_name(share)}"
         days = len(own[f"daily_{name}"])
         traded = trials[trials[f"sharpe_{name}"].notna() & (trials["first_day"] == own["first_day"])]
-        daily = [values for values in traded[f"daily_{name}"] if len(values) == days]
+        daily = [values for values in traded[f"daily_{name}"].dropna() if len(values) == days]
         rows[share] = {
             "trials": len(trials),
             "sharpe": own[f"sharpe_{name}"],

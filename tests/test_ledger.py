@@ -51,6 +51,14 @@ def test_rows_with_other_shares_live_together(tmp_path):
     assert np.isnan(trial_table(ledger, "f2", [0.05]).loc[0.05, "overfitting"]), "the other has no such share"
 
 
+def test_a_trial_without_daily_returns_counts_and_is_not_compared(tmp_path):
+    path = tmp_path / "ledger.parquet"
+    for number in (1, 2):
+        append_trial(path, trial(number) | {"daily_top_2": None})
+    found = trial_table(append_trial(path, trial(3)), "f3", [0.02]).loc[0.02]
+    assert found["trials"] == 3 and np.isnan(found["overfitting"])
+
+
 def _append(path, start):
     for number in range(start, start + 10):
         append_trial(path, trial(number))
