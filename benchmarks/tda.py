@@ -218,8 +218,8 @@ def report(tables: dict[str, pd.DataFrame], before: str, load: float) -> str:
     parts = [
         "# Persistence engines",
         f"{before} · load at the start {load:.1f}",
-        "Made by `python benchmarks/tda.py`. One thread; median per window of 672 candles (660 points) unless said "
-        f"otherwise. *Times faster* is against {REFERENCE}. A difference is the largest bottleneck distance to the "
+        "Made by `python benchmarks/tda.py` (real candles: with CMAT_TEST_DATA set to their folder). One thread; "
+        f"median per window of 672 candles (660 points) unless said otherwise. *Times faster* is against {REFERENCE}. A difference is the largest bottleneck distance to the "
         "planar engine in standard deviations of the window (σ); the other engines compute in single precision. Weak "
         "alpha is another filtration, so its H1 must differ.",
         "## Market windows",
