@@ -219,9 +219,9 @@ def report(tables: dict[str, pd.DataFrame], before: str, load: float) -> str:
         "# Persistence engines",
         f"{before} · load at the start {load:.1f}",
         "Made by `python benchmarks/tda.py` (real candles: with CMAT_TEST_DATA set to their folder). One thread; "
-        f"median per window of 672 candles (660 points) unless said otherwise. *Times faster* is against {REFERENCE}. A difference is the largest bottleneck distance to the "
-        "planar engine in standard deviations of the window (σ); the other engines compute in single precision. Weak "
-        "alpha is another filtration, so its H1 must differ.",
+        f"median per window of 672 candles (660 points) unless said otherwise. *Times faster* is against {REFERENCE}. "
+        "A difference is the largest bottleneck distance to the planar engine in standard deviations (σ). "
+        "The other engines compute in single precision. Weak alpha is another filtration, so its H1 must differ.",
         "## Market windows",
         markdown(tables["market"], engines_table),
         "## Where the planar engine is weak",

@@ -23,6 +23,7 @@ class Inputs(NamedTuple):
     """What the baselines read of a batch."""
 
     inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    clock: torch.Tensor
     trigger: torch.Tensor
 
 
@@ -39,7 +40,7 @@ def random_batch(rows: int, config: Config, seed: int) -> Inputs:
     complexity = torch.randn(rows, 6, generator=generator)
     likely = (ohlcv[:, -1, 0] > ohlcv[:, 0, 0]) & (complexity[:, 0] > 0)
     trigger = (torch.rand(rows, generator=generator) < torch.where(likely, 0.6, 0.05)).float()
-    return Inputs((ohlcv, tda, complexity), trigger)
+    return Inputs((ohlcv, tda, complexity), torch.rand(rows, 2, generator=generator), trigger)
 
 
 def test_summaries_of_a_known_window():
@@ -91,10 +92,13 @@ def test_without_log_close_there_are_no_returns():
 def test_batches_change_nothing():
     config = slim()
     whole = random_batch(50, config, 1)
-    pieces = [Inputs(tuple(x[part] for x in whole.inputs), whole.trigger[part]) for part in torch.arange(50).split(17)]
-    for one, many in zip(summarise([whole], config), summarise(pieces, config), strict=True):
-        np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-5)
-        assert one.dtype == np.float32
+    pieces = [
+        Inputs(tuple(x[part] for x in whole.inputs), whole.clock[part], whole.trigger[part])
+        for part in torch.arange(50).split(17)
+    ]
+    for clock in (False, True):
+        for one, many in zip(summarise([whole], config, clock), summarise(pieces, config, clock), strict=True):
+            np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-5)
 
 
 def test_trees_find_the_signal_and_score_every_part():
@@ -108,6 +112,15 @@ def test_trees_find_the_signal_and_score_every_part():
     trigger = batches["test"][0].trigger.numpy()
     assert roc_auc_score(trigger, found["test"]) > 0.8  # knowing the rule gives 0.84
     assert log_loss(trigger, found["test"]) < log_loss(trigger, np.full(1500, trigger.mean())) - 0.08
+
+
+@pytest.mark.parametrize(("modalities", "knows"), [(["nbeats", "clock"], True), (["nbeats", "tda"], False)])
+def test_trees_read_the_clock_if_the_model_does(modalities, knows):
+    config = load_config(changes=slim().model_dump(mode="json") | {"model": {"modalities": modalities}})
+    batches = {part: random_batch(2000, config, i) for i, part in enumerate(("train", "stop", "test"))}
+    batches = {part: [b._replace(trigger=(b.clock[:, 0] > 0.7).float())] for part, b in batches.items()}
+    auc = roc_auc_score(batches["test"][0].trigger, tree_scores(batches, config)["test"])
+    assert auc > 0.99 if knows else auc < 0.6
 
 
 def test_the_stop_part_chooses_the_number_of_trees():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from slim import panel_of, slim
 
-from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores, clock_columns
+from cmat_lib.evaluation.baselines import clock_columns
+from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores
 from cmat_lib.schema import AUXILIARY_TARGETS
 
 PARTS = ("train", "calibrate", "test")

@@ -28,6 +28,7 @@ SUMMARIES = ("last", "mean", "std", "min", "max", "slope")
 RETURN_HORIZONS = (1, 4, 16, 48)  # candles; the whole window comes on top
 BETTI_STEP = 10  # neighbouring bins of a Betti curve say nearly the same; trees take every tenth
 MAX_ITERATIONS = 200
+HARMONICS = {"day": (1, 2), "week": (1,)}
 
 
 def summary_names(config: Config) -> list[str]:
@@ -89,6 +90,14 @@ def tda_columns(config: TdaConfig) -> list[int]:
     return [dimension * size + column for dimension in range(len(config.homology_dimensions)) for column in kept]
 
 
+def clock_columns(clock: torch.Tensor) -> np.ndarray:
+    """Fractions of day and week (n, 2) as numbers for trees and as harmonics for linear models, (n, 8)."""
+    fractions = clock.cpu().numpy().astype(np.float64)
+    turns = [k * fractions[:, column] for column, ks in enumerate(HARMONICS.values()) for k in ks]
+    waves = [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
+    return np.column_stack([fractions, *waves])
+
+
 @dataclass(frozen=True)
 class Trees:
     """Fitted trees, cut after the iteration that was best on the stop part.
@@ -148,28 +157,33 @@ def fit_trees(
     return Trees(model, int(np.argmin(losses)) + 1)
 
 
-def summarise(batches: Iterable[Batch], config: Config) -> tuple[np.ndarray, np.ndarray]:
+def summarise(batches: Iterable[Batch], config: Config, clock: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Summaries and triggers of all batches, one batch of windows in memory at a time.
 
     Parameters
     ----------
     batches : iterable of Batch
     config : Config
+    clock : bool
+        Whether hour and weekday come behind the summaries, as `clock_columns`.
 
     Returns
     -------
-    features : (N, S) float32 array
+    features : (N, S) array, with the clock (N, S + 8)
     trigger : (N,) float32 array
     """
     features, trigger = [], []
     for batch in batches:
-        features.append(window_summaries(*batch.inputs[:3], config).cpu().numpy())
+        columns = [window_summaries(*batch.inputs[:3], config).cpu().numpy()]
+        features.append(np.hstack([*columns, clock_columns(batch.clock)] if clock else columns))
         trigger.append(batch.trigger.cpu().numpy())
     return np.concatenate(features), np.concatenate(trigger)
 
 
 def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[str, np.ndarray]:
     """Probability of a trigger by trees that saw the train and stop parts, for the rows of every part.
+
+    The trees read all three views, whichever the model has, and the clock if the model reads it.
 
     Parameters
     ----------
@@ -190,7 +204,8 @@ def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[st
     for part in ("train", "stop"):
         if part not in parts:
             raise CmatError(f"trees: the {part} part is missing; the parts given are {', '.join(parts)}")
-    summaries = {part: summarise(batches, config) for part, batches in parts.items()}
+    clock = "clock" in config.model.modalities
+    summaries = {part: summarise(batches, config, clock) for part, batches in parts.items()}
     # Small histograms: on a busy machine waiting threads make this twenty times slower, on an idle one little faster.
     with threadpool_limits(1, user_api="openmp"):
         trees = fit_trees(summaries["train"], summaries["stop"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
@@ -14,12 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from cmat_lib.config import Config
 from cmat_lib.data.panel import Panel
-from cmat_lib.evaluation.baselines import fit_trees, summarise
+from cmat_lib.evaluation.baselines import clock_columns, fit_trees, summarise
 from cmat_lib.schema import AUXILIARY_TARGETS
 
 CLASSIC = ("base_rate", "volatility", "har+clock", "logistic", "trees", "logistic+clock", "trees+clock")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation of the logistic regression; the stop part chooses
-HARMONICS = {"day": (1, 2), "week": (1,)}
 Parts = Mapping[str, tuple[np.ndarray, np.ndarray]]  # part -> features (n, S), trigger (n,)
 
 
@@ -66,9 +64,7 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
 
 
 def _features(panel: Panel, part: str, clock: bool, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    index = panel.index(part)
-    features, trigger = summarise(panel.batches(index, config.evaluation.batch_size), config)
-    return (np.concatenate([features, clock_columns(panel.clock(index))], axis=1) if clock else features), trigger
+    return summarise(panel.batches(panel.index(part), config.evaluation.batch_size), config, clock)
 
 
 def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
@@ -90,14 +86,6 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
     forecast = {part: ridge.predict(features(part))[:, None] for part in {"train", *parts}}
     chance = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(forecast["train"], trigger)
     return {part: chance.predict_proba(forecast[part])[:, 1] for part in parts}
-
-
-def clock_columns(clock: torch.Tensor) -> np.ndarray:
-    """Fractions of day and week (n, 2) as numbers for trees and as harmonics for linear models, (n, 8)."""
-    fractions = clock.cpu().numpy().astype(np.float64)
-    turns = [k * fractions[:, column] for column, ks in enumerate(HARMONICS.values()) for k in ks]
-    waves = [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
-    return np.column_stack([fractions, *waves])
 
 
 def _trees(data: Parts):
