@@ -231,6 +231,11 @@ def _auc(trigger: np.ndarray, score: np.ndarray) -> float:
     return float(roc_auc_score(trigger, score))
 
 
+def reference_row(rows: Sequence[str]) -> str:
+    """Row that all others are compared with: ``full``, or the first one where it is missing."""
+    return "full" if "full" in rows else rows[0]
+
+
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
     """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
 
@@ -254,7 +259,7 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
 
     use_style()
     rows = [name.removeprefix("train_auc_") for name in frame if name.startswith("train_auc_")]
-    reference = "full" if "full" in rows else rows[0]
+    reference = reference_row(rows)
     columns = dict.fromkeys([*rows, *([ORACLE] if ORACLE in frame else [])], np.nan)
     draws = draw_scores(frame, columns, Resampling.from_config(config), config.evaluation.top_shares)
     say(f"smallest difference of ROC-AUC that {len(frame):,} test rows can show: {_detectable(draws, reference)}")
@@ -270,7 +275,7 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
             table.to_parquet(temporary)
     figures = {
         "forest.png": ablation_forest(tables["table"], "roc_auc", draws.confidence),
-        "differences.png": difference_forest(tables["differences"], ["roc_auc"], draws.confidence),
+        "differences.png": difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference),
     }
     for name, figure in figures.items():
         with atomic_path(folder / name) as temporary:

@@ -27,7 +27,7 @@ def ablate(
     was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals. Every
     network that is trained counts as a trial in the ledger.
     """
-    from cmat_lib.ablation import choose_rows, run_ablation
+    from cmat_lib.ablation import choose_rows, reference_row, run_ablation
     from cmat_lib.cli import run_config
     from cmat_lib.config import resolve_path
     from cmat_lib.run_lock import working_in
@@ -41,27 +41,27 @@ def ablate(
     with working_in(resolve_path(config.run_dir)):
         run = prepare_features(config, say)
         folder = run_ablation(config, run, chosen, seeds, numbers, say)
-    print(_text(folder))
+    print(_text(folder, reference_row(chosen)))
     print(f"tables and pictures: {folder}")
 
 
 def _folds(text: str, count: int) -> list[int]:
     if text == "all":
         return list(range(count))
-    if not all(part.isdigit() and int(part) < count for part in text.split(",")):
+    if not all(part.isdecimal() and int(part) < count for part in text.split(",")):
         raise CmatError(f"--folds {text}: write all, or numbers from 0 to {count - 1} separated by commas")
-    return [int(part) for part in text.split(",")]
+    return sorted({int(part) for part in text.split(",")})
 
 
-def _text(folder: Path) -> str:
-    """ROC-AUC of every row and its distance from the full model, pooled and within symbols, with intervals."""
+def _text(folder: Path, reference: str) -> str:
+    """ROC-AUC of every row and its distance from the row of reference, pooled and within symbols, with intervals."""
     import pandas as pd
 
     from cmat_lib.evaluation.breakdown import with_intervals
 
     titles = {
         "table": "ROC-AUC",
-        "differences": "full minus row",
+        "differences": f"{reference} minus row",
         "oracle_share": "share of the oracle's lift over 0.5",
     }
     tables = []

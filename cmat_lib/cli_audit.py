@@ -10,7 +10,7 @@ import typer
 def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder such as outputs/demo.")],
     rows: Annotated[int, typer.Option(min=2, help="Rows of each symbol that are computed anew.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
 ) -> None:
     """Look for leaks in a run: cut the candles at a row, compute again, compare, and name what differs.
 
@@ -21,16 +21,17 @@ def audit(
 
     subject = open_subject(run, rows, seed)
     found = []
-    for name, report in audit_run(subject):
-        verdict = "skipped" if report.skipped else f"FOUND {len(report.findings)}" if report.findings else "ok"
-        print(f"{name:<14} {verdict:<9} {report.looked_at}", flush=True)
-        found += [(name, finding) for finding in report.findings]
-    if not found:
-        print("\nnothing found")
-        return
-    print(_table(found))
-    print(_meanings(finding.cause for _, finding in found))
-    raise typer.Exit(1)
+    try:
+        for name, report in audit_run(subject):
+            verdict = "skipped" if report.skipped else f"FOUND {len(report.findings)}" if report.findings else "ok"
+            print(f"{name:<14} {verdict:<9} {report.looked_at}", flush=True)
+            found += [(name, finding) for finding in report.findings]
+    finally:  # a check that cannot go on must not take away what the others have found
+        if found:
+            print(_table(found), _meanings(finding.cause for _, finding in found), sep="\n")
+    if found:
+        raise typer.Exit(1)
+    print("\nnothing found")
 
 
 def _table(found: list) -> str:

@@ -6,7 +6,14 @@ import pytest
 
 from cmat_lib.data.labels import compute_labels, trailing_volatility
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.decision import daily_returns, decide, decision_table, random_trades, signals
+from cmat_lib.evaluation.decision import (
+    daily_returns,
+    decide,
+    decision_table,
+    random_moments,
+    random_trades,
+    signals,
+)
 from cmat_lib.evaluation.trades import add_outcomes, one_at_a_time, trade_line, trade_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.schema import LabelsConfig
@@ -188,10 +195,23 @@ def test_random_moments_keep_symbol_and_hour():
     test = test.assign(net_pct=np.where(at_three, 7.0, -1.0))
     rows = np.flatnonzero(at_three)[::5]
     draws = random_trades(test, rows, seed=0, draws=50)
-    assert (draws == 7.0).all()
-    np.testing.assert_array_equal(draws, random_trades(test, rows, seed=0, draws=50))
+    assert (draws["net_pct"] == 7.0).all() and (draws["trades"] == len(rows)).all()
+    pd.testing.assert_frame_equal(draws, random_trades(test, rows, seed=0, draws=50))
     other = random_trades(test, np.flatnonzero(test["timestamp"].dt.hour == 4)[::5], seed=0, draws=50)
-    assert (other == -1.0).all()
+    assert (other["net_pct"] == -1.0).all()
+
+
+def test_random_moments_are_as_many_as_the_trades_and_do_not_overlap():
+    rng = np.random.default_rng(0)
+    enter = np.arange(2400)
+    line, cell = (enter, enter + 4), enter % 24
+    trades = one_at_a_time(*line, np.flatnonzero(rng.random(2400) < 0.04))
+    for _ in range(20):
+        rows = random_moments(rng, line, cell, trades)
+        assert (np.diff(rows) >= 4).all()
+        assert np.array_equal(np.bincount(cell[rows], minlength=24), np.bincount(cell[trades], minlength=24))
+    full = random_moments(rng, line, cell, enter[::4])
+    assert 0.5 * 600 < len(full) < 600 and (np.diff(full) >= 4).all(), "no room for all"
 
 
 def test_days_without_a_trade_return_nothing():

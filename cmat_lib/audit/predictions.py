@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import PLACE, Finding, Report, Subject
+from cmat_lib.data.panel import sample_rows
 from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
@@ -41,7 +42,8 @@ def check_predictions(subject: Subject) -> Report:
     if common.empty:
         raise CmatError(f"{subject.run.path('predictions.parquet')} has no row of the run's samples; run page 05 again")
     rows = _choose(subject, common)
-    again = pd.concat([_score(subject, predictor, place) for place in rows.itertuples()], ignore_index=True)
+    scored = [frame for place in rows.itertuples() if (frame := _score(subject, predictor, place)) is not None]
+    again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
     findings = [
         *_against_samples(samples, stored),
         *_differing(rows, again, "raw_probability", tolerance),
@@ -65,7 +67,7 @@ def _tolerance(subject: Subject) -> float:
 
 
 def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
-    """Rows of each symbol, the last one of the test part among them."""
+    """Rows of each symbol, the last one in time among them."""
     rng = np.random.default_rng(subject.seed)
     chosen = []
     for _, frame in stored.groupby("symbol", sort=False):
@@ -75,10 +77,12 @@ def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame:
-    """Score of one row from its declared history, label columns changed; no row if its history has a gap."""
+def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame | None:
+    """Score of one row from its declared history, label columns changed; None if its history has a gap."""
     end = subject.end(place.symbol, place.timestamp)
     window = subject.hidden[place.symbol].iloc[end - predictor.history : end]
+    if not len(sample_rows(window, subject.config)):
+        return None
     return predictor.scores({place.symbol: window})
 
 

@@ -124,7 +124,7 @@ class Finding:
 
 
 class Report(NamedTuple):
-    """Result of one check: what it looked at, and what it found; ``skipped`` says why it looked at nothing."""
+    """Result of one check: what it looked at, and what it found; if ``skipped``, why it looked at nothing."""
 
     looked_at: str
     findings: Sequence[Finding] = ()

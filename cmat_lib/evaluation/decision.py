@@ -16,7 +16,10 @@ from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interva
 
 WIDER_SHARES = (0.1, 0.2, 0.5)  # beyond the named ones, to see where an edge ends
 RANDOM_DRAWS = 500
+TRIES = 10
 TRAILING = pd.Timedelta(days=30)
+
+Line = tuple[np.ndarray, np.ndarray]
 
 
 def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> list[np.ndarray]:
@@ -84,9 +87,10 @@ def decision_table(
     DataFrame
         Index (score, share). ``signal_share`` of the test rows; ``trades``; ``net_pct`` per trade with its
         block-bootstrap interval ``low``, ``high``; ``std_pct`` over trades; ``hit_share`` of the trades whose label is
-        a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of these and of the others; ``random_pct``,
-        ``random_low``, ``random_high``: mean and range of as many trades at random moments of the same symbols and
-        hours of the day; ``beats_random``: share of those draws that lie below. NaN without trades.
+        a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of these and of the others; ``random_trades``:
+        how many trades at random moments of the same symbols and hours of the day found room, a little fewer than
+        ``trades`` where nearly all time is traded; ``random_pct``, ``random_low``, ``random_high``: mean and range of
+        their net return per trade; ``beats_random``: share of those draws that lie below. NaN without trades.
     """
     test = predictions[predictions["part"] == "test"]
     net = test["net_pct"].to_numpy()
@@ -127,11 +131,14 @@ def _hits_and_misses(traded: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _beside_random(mean: float, draws: np.ndarray, confidence: float) -> dict[str, float]:
-    if not len(draws):
-        return dict.fromkeys(("random_pct", "random_low", "random_high", "beats_random"), np.nan)
+def _beside_random(mean: float, random: pd.DataFrame, confidence: float) -> dict[str, float]:
+    if random.empty:
+        names = ("random_trades", "random_pct", "random_low", "random_high", "beats_random")
+        return dict.fromkeys(names, np.nan)
+    draws = random["net_pct"].to_numpy()
     low, high = interval(draws, confidence)
     return {
+        "random_trades": random["trades"].mean(),
         "random_pct": draws.mean(),
         "random_low": low,
         "random_high": high,
@@ -139,8 +146,8 @@ def _beside_random(mean: float, draws: np.ndarray, confidence: float) -> dict[st
     }
 
 
-def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int = RANDOM_DRAWS) -> np.ndarray:
-    """Net return per trade at random moments, as many in each symbol and hour of day as `trades`, one at a time.
+def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int = RANDOM_DRAWS) -> pd.DataFrame:
+    """What trades at random moments return, as many in each symbol and hour of day as `trades`, one at a time.
 
     Parameters
     ----------
@@ -153,19 +160,46 @@ def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int 
 
     Returns
     -------
-    (draws,) array
-        Empty without trades.
+    DataFrame
+        One row per draw: ``net_pct`` per trade, and how many ``trades`` there were. Empty without trades.
     """
     if not len(trades):
-        return np.empty(0)
+        return pd.DataFrame(columns=["net_pct", "trades"])
     rng = np.random.default_rng(seed)
     net, line = test["net_pct"].to_numpy(), trade_line(test)
     cell = test.groupby(["symbol", test["timestamp"].dt.hour], observed=True).ngroup().to_numpy()
+    drawn = [net[random_moments(rng, line, cell, trades)] for _ in range(draws)]
+    return pd.DataFrame([(values.mean(), len(values)) for values in drawn], columns=["net_pct", "trades"])
+
+
+def random_moments(rng: np.random.Generator, line: Line, cell: np.ndarray, trades: np.ndarray) -> np.ndarray:
+    """Rows at random, as many in each cell as `trades`, drawn again where positions overlap, `TRIES` times at most.
+
+    Parameters
+    ----------
+    rng : Generator
+    line : tuple of (N,) int arrays
+        From `cmat_lib.evaluation.trades.trade_line`.
+    cell : (N,) int array
+        Symbol and hour of day of each row, as a number.
+    trades : (K,) int array
+        Rows that were traded.
+
+    Returns
+    -------
+    int array
+        Ascending rows, K of them unless the hours are so full that trades found no room.
+    """
     order, size = np.argsort(cell, kind="stable"), np.bincount(cell)
-    start = (np.cumsum(size) - size)[cell[trades]]
-    size = size[cell[trades]]
-    picks = ((rng.random(len(trades)) * size).astype(int) + start for _ in range(draws))
-    return np.array([net[one_at_a_time(*line, np.unique(order[pick]))].mean() for pick in picks])
+    start, wanted = np.cumsum(size) - size, np.bincount(cell[trades], minlength=len(size))
+    taken = np.empty(0, dtype=np.int64)
+    for _ in range(TRIES):
+        missing = np.repeat(np.arange(len(size)), wanted - np.bincount(cell[taken], minlength=len(size)))
+        if not len(missing):
+            break
+        drawn = order[start[missing] + (rng.random(len(missing)) * size[missing]).astype(np.int64)]
+        taken = one_at_a_time(*line, np.union1d(taken, drawn))
+    return taken
 
 
 def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> pd.Series:

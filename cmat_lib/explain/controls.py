@@ -186,9 +186,13 @@ def control_readings(
 
 
 def untrained(model: MultiTaskCrossModalAttention, seed: int) -> MultiTaskCrossModalAttention:
-    """A model of the same parameters with fresh weights, on the same device; torch's random state is left alone."""
+    """A model of the same parameters with fresh weights, on the same device; torch's random state is left alone.
+
+    The weights are not those from which a training with this seed starts: a trained model still resembles its own.
+    """
+    other = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(other)  # of the CPU alone, where models are built
         return build_model(model.config).to(next(model.parameters()).device).eval()
 
 

@@ -24,7 +24,7 @@ def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float
     Parameters
     ----------
     scores : DataFrame
-        Index (score, scope, metric), columns ``value``, ``low``, ``high``; from `interval_table`.
+        Index (score, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.table`.
     metrics : sequence of str
         Metrics to show.
     confidence : float
@@ -50,7 +50,9 @@ def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float
     return figure
 
 
-def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confidence: float) -> Figure:
+def difference_forest(
+    differences: pd.DataFrame, metrics: Sequence[str], confidence: float, model: str = "model"
+) -> Figure:
     """Scores of the model minus those of each baseline, on the same resamples, one panel per metric.
 
     Parameters
@@ -60,6 +62,8 @@ def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confide
     metrics : sequence of str
         Metrics to show.
     confidence : float
+    model : str
+        What the differences are of.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def difference_forest(differences: pd.DataFrame, metrics: Sequence[str], confide
             _points(axes, table, scope, [SCORE_COLORS.get(name, PALETTE[5]) for name in names])
         axes.set_title(metric_name(metric), fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    _name_rows(panels[0], [f"model − {score_name(name)}" for name in names])
+    _name_rows(panels[0], [f"{model} − {score_name(name)}" for name in names])
     _scope_legend(figure, "no difference")
     figure.suptitle(f"Paired differences, intervals of {confidence:.0%}", x=0.01, ha="left", weight="bold")
     return figure
