@@ -152,7 +152,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
             scores[cell.row].append(_score(cell, panel, config, run, folder, say))
             single[cell] = _auc(trigger, scores[cell.row][-1]["test"])
             say(f"fold {fold}  {cell.row:<26} seed {cell.seed}  test AUC {single[cell]:.4f}")
-        frames.append(_fold_frame(fold, panel, scores))
+        frames.append(_fold_frame(fold, panel, scores, say))
     with atomic_path(folder / "seeds.parquet") as temporary:
         pd.DataFrame([{**cell._asdict(), "roc_auc": auc} for cell, auc in single.items()]).to_parquet(temporary)
     return write_tables(pd.concat(frames, ignore_index=True), config, folder, say)
@@ -205,11 +205,12 @@ def _cell_fingerprint(cell: Cell, config: Config, run: Run) -> str:
     return hash_text(json.dumps(identity))[:16]
 
 
-def _fold_frame(fold: int, panel: Panel, scores: dict[str, list[dict[str, np.ndarray]]]) -> pd.DataFrame:
+def _fold_frame(fold: int, panel: Panel, scores: dict[str, list[dict[str, np.ndarray]]], say: Say) -> pd.DataFrame:
     """Test rows of a fold with one probability per row of the ablation.
 
     Scores of different folds come from different models; each fold's are mapped to probabilities on its own calibrate
-    part before they are pooled. The map is monotone and has no steps, so it changes no ranking within the fold.
+    part before they are pooled. The map is monotone and has no steps, so it changes no ranking within the fold,
+    unless a row ranks backwards on the calibrate part: then it says the same of every sample.
     """
     index = {part: panel.index(part).cpu().numpy() for part in SCORED}
     keep = ["symbol", "timestamp", "trigger", *([ORACLE] if ORACLE in panel.samples else [])]
@@ -218,6 +219,8 @@ def _fold_frame(fold: int, panel: Panel, scores: dict[str, list[dict[str, np.nda
     for row, cells in scores.items():
         mean = {part: _mean_in_logits([cell[part] for cell in cells]) for part in SCORED}
         fitted = fit_calibration(mean["calibrate"], trigger["calibrate"], "temperature")
+        if not fitted["slope"] and row != "base_rate":
+            say(f"fold {fold}  {row}: ranks the calibrate part backwards; its pooled scores are constant here")
         frame[row] = apply_calibration(mean["test"], fitted)
         frame[f"train_auc_{row}"] = _auc(trigger["train"], mean["train"])
     return frame

@@ -19,6 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from scipy.stats import kurtosis, skew
 
+from cmat_lib.data.candles import data_hash
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
@@ -83,10 +84,16 @@ def tried_row(run: Run) -> dict[str, Any]:
     return {
         "fingerprint": run.fingerprint("04_training"),
         "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),
-        "data_hash": run.read_json("data/data.json")["data_hash"],
+        "data_hash": _prices_hash(run),
         "run": run.folder.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _prices_hash(run: Run) -> str:
+    """Hash of the run's candles without the synthetic market's true probability, which labels change and no price."""
+    candles = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
+    return data_hash({s: f.set_index("timestamp").drop(columns="symbol") for s, f in candles.groupby("symbol")})
 
 
 def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
@@ -162,8 +169,9 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
     Returns
     -------
     DataFrame
-        Index share. ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``;
-        ``overfitting``, the probability of backtest overfitting among those that traded, over the same days.
+        Index share. ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``,
+        for which all of them count as tries, those over the same days with their ratio; ``overfitting``, the
+        probability of backtest overfitting among those that traded over the same days.
     """
     own = ledger[ledger["fingerprint"] == fingerprint].iloc[0]
     trials = ledger[ledger["data_hash"] == own["data_hash"]]
@@ -171,14 +179,14 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
     for share in shares:
         name = f"top_{top_name(share)}"
         days = len(own[f"daily_{name}"])
-        traded = trials[trials[f"sharpe_{name}"].notna() & (trials["first_day"] == own["first_day"])]
-        daily = [values for values in traded[f"daily_{name}"].dropna() if len(values) == days]
+        lengths = trials[f"daily_{name}"].map(lambda v: len(v) if isinstance(v, list | np.ndarray) else 0)
+        same_days = (lengths == days) & (trials["first_day"] == own["first_day"])
+        sharpes = trials[f"sharpe_{name}"].astype(np.float64).where(same_days)
+        daily = list(trials.loc[sharpes.notna(), f"daily_{name}"])
         rows[share] = {
             "trials": len(trials),
             "sharpe": own[f"sharpe_{name}"],
-            "deflated_sharpe": deflated_sharpe(
-                np.asarray(own[f"daily_{name}"]), trials[f"sharpe_{name}"].to_numpy(np.float64)
-            ),
+            "deflated_sharpe": deflated_sharpe(np.asarray(own[f"daily_{name}"]), sharpes.to_numpy()),
             "overfitting": overfitting_probability(pd.DataFrame(dict(enumerate(daily)))),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("share")

@@ -299,7 +299,7 @@ class ModelConfig(Section):
     """Encoders."""
 
     model_type: Literal["cross_modal_attention"] = Field("cross_modal_attention", description="the source's name of the model")
-    modalities: list[Literal[MODALITIES]] = Field(list(SOURCE_MODALITIES), min_length=1, description="modalities that the model sees; of the first three, one that is not listed gets a learned constant; clock is hour and weekday")
+    modalities: list[Literal[MODALITIES]] = Field(list(SOURCE_MODALITIES), min_length=1, description="modalities that the model sees; of the first three, one that is not listed gets a learned constant (other fusions than cross_modal_attention leave it out); clock is hour and weekday")
     nbeats_hidden_size: Positive = Field(1024, description="width of the N-BEATS encoder output")
     nbeats_num_stacks: Depth = Field(4, description="stacks; must match nbeats_stack_types")
     nbeats_stack_types: list[Literal[STACK_TYPES]] = Field(["trend", "seasonality", "generic", "generic"], description="basis of each stack")

@@ -111,6 +111,8 @@ def test_permutation_finds_the_feature_that_matters(market):
     loss, trigger = trigger_loss(config, panel), samples["trigger"].to_numpy()
     reference = loss(model.predict(*panel.gather(index).inputs)[0].logit()[:, 0].numpy(), trigger)
     table = permutation_table(loss(said, trigger), reference, pieces, samples["timestamp"], RESAMPLING)
+    stuck = np.dstack([loss(said, trigger), np.full((*said.shape[:2], 1), np.nan)])  # a draw that moved nothing
+    pd.testing.assert_frame_equal(table, permutation_table(stuck, reference, pieces, samples["timestamp"], RESAMPLING))
     table = table.set_index(["kind", "name"])
     names = {"modality": 3, "channel": 2, "tda": 4, "complexity": 6}
     assert table.groupby("kind").size().to_dict() == names and (table["draws"] == 4).all()

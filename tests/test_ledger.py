@@ -151,26 +151,46 @@ def test_trials_that_never_trade_are_not_ranked(tmp_path):
     assert found["trials"] == 2 and found[["sharpe", "deflated_sharpe", "overfitting"]].isna().all()
 
 
+def test_a_ratio_over_other_days_is_a_try_without_a_ratio(tmp_path):
+    path = tmp_path / "ledger.parquet"
+    for number in (1, 2):
+        append_trial(path, trial(number))
+    append_trial(path, trial(4) | {"first_day": "2023-01-01T00:00:00", "sharpe_top_2": 9.0})
+    append_trial(path, trial(5, np.random.default_rng(5).normal(size=50)) | {"sharpe_top_2": -9.0})
+    found = trial_table(append_trial(path, trial(3)), "f3", [0.02]).loc[0.02]
+    ratios = np.array([trial(number)["sharpe_top_2"] for number in (1, 2, 3)] + [np.nan, np.nan])
+    assert found["trials"] == 5
+    assert found["deflated_sharpe"] == pytest.approx(deflated_sharpe(np.array(trial(3)["daily_top_2"]), ratios))
+
+
+def save_candles(run, **columns):
+    frame = pd.DataFrame({"symbol": "A", "timestamp": pd.to_datetime(["2024-01-01"], utc=True), "close": 1.0})
+    run.save_frame("data/candles.parquet", frame.assign(**columns))
+
+
 def test_row_of_a_run(tmp_path):
     config = load_config(changes={"run_dir": str(tmp_path / "mine")})
     run = Run(config, "05_evaluation")
-    run.save_json("data/data.json", {"data_hash": "abc"})
+    save_candles(run)
     index = pd.MultiIndex.from_tuples([("pooled", "roc_auc"), ("within", "roc_auc")])
     scores = pd.DataFrame({"value": [0.7, 0.6]}, index=index)
     decision = pd.DataFrame({"trades": [12], "net_pct": [0.3], "std_pct": [1.1]}, index=[0.02])
     returns = pd.Series(np.random.default_rng(0).normal(size=64), DAYS)
     row = trial_row(run, scores, decision, {0.02: returns})
-    assert (row["run"], row["data_hash"], row["within_roc_auc"], row["trades_top_2"]) == ("mine", "abc", 0.6, 12)
+    assert (row["run"], row["within_roc_auc"], row["trades_top_2"]) == ("mine", 0.6, 12)
     assert row["fingerprint"] == run.fingerprint("04_training") and row["first_day"] == "2024-01-01T00:00:00"
     assert row["skew_top_2"] == pytest.approx(returns.skew(), rel=0.05)
     assert row["kurtosis_top_2"] == pytest.approx(returns.kurt() + 3, rel=0.1)
     assert ledger_path(run) == tmp_path / "ledger.parquet"
     moved = Run(load_config(changes={"run_dir": str(tmp_path / "other")}), "05_evaluation")
-    moved.save_json("data/data.json", {"data_hash": "abc"})
+    save_candles(moved, oracle_probability=0.1)
     twin = trial_row(moved, scores, decision, {0.02: returns * 0})
     assert (twin["fingerprint"], twin["config_hash"]) == (row["fingerprint"], row["config_hash"]), (
         "the folder is no trial"
     )
+    assert twin["data_hash"] == row["data_hash"], "labels change the true probability, and no price"
+    save_candles(moved, close=2.0)
+    assert trial_row(moved, scores, decision, {0.02: returns})["data_hash"] != row["data_hash"]
     assert np.isnan(twin["sharpe_top_2"]) and len(append_trial(ledger_path(run), twin)) == 1
 
 

@@ -33,6 +33,13 @@ def test_rows_reach_both_logs_at_once_and_old_logs_go(tmp_path):
     assert len(list((tmp_path / "logs").glob("events.*"))) == 1
 
 
+def test_old_logs_stay_until_the_first_row(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/metrics.csv").write_text("of hours")
+    TrainingLogs(tmp_path / "logs").close()
+    assert (tmp_path / "logs/metrics.csv").read_text() == "of hours", "a training that is refused costs nothing"
+
+
 def test_epoch_line():
     line = epoch_line(ROW)
     for part in (

@@ -103,10 +103,10 @@ def _worth(
     model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Logit of every coalition for every sample, (n, 2 ** K), and the names of the modalities."""
-    features, worth = embed_samples(model, panel, index, size), []
-    for number, here in enumerate(torch.arange(len(index)).split(size)):
+    features, rows, worth = embed_samples(model, panel, index, size), absent.rows(len(index)), []
+    for here in torch.arange(len(index)).split(size):
         part = {name: x[here] for name, x in features.items()}
-        worth.append(coalition_logits(model, part, absent.take(len(here), number)).cpu().numpy())
+        worth.append(coalition_logits(model, part, absent.show(rows[:, here])).cpu().numpy())
     return np.concatenate(worth), tuple(features)
 
 

@@ -139,10 +139,12 @@ def permutation_table(
     -------
     DataFrame of Q rows
         ``kind``, ``name``, ``value`` (mean over samples and draws), ``low``, ``high`` (block bootstrap over time),
-        ``spread`` (standard deviation over the draws), ``draws``.
+        ``spread`` (standard deviation over the draws), ``draws`` that moved something; NaN if there is none.
     """
     rise = losses - reference[:, None, None]  # (n, Q, draws)
+    moved = ~np.isnan(rise).all(axis=(0, 1))
+    rise = rise[:, :, moved] if moved.any() else rise
     table = mean_table(rise.mean(axis=2), timestamps, resampling)
     table.insert(0, "kind", [piece.kind for piece in pieces])
     table.insert(1, "name", [piece.name for piece in pieces])
-    return table.assign(spread=rise.mean(axis=0).std(axis=1, ddof=1), draws=losses.shape[2])
+    return table.assign(spread=rise.mean(axis=0).std(axis=1, ddof=1), draws=int(moved.sum()))

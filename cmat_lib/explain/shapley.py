@@ -120,15 +120,17 @@ class StandIns(NamedTuple):
     draws: int  # stand-ins of each sample, each a whole training sample; with 0, the mean embedding is the only one
     seed: int
 
-    def take(self, count: int, number: int = 0) -> Iterator[Features]:
-        """Stand-ins of `count` samples, one (count, width) per modality and draw; `number` tells batches apart."""
+    def rows(self, count: int) -> Tensor:
+        """Rows of the background for `count` samples, (draws, count) int64: drawn at once, whatever the batches."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randint(len(next(iter(self.background.values()))), (self.draws, count), generator=generator)
+
+    def show(self, rows: Tensor) -> Iterator[Features]:
+        """Stand-ins by their `rows` (draws, B), one (B, width) per modality and draw; without draws the mean."""
         if not self.draws:
-            yield {name: x.mean(0).expand(count, -1) for name, x in self.background.items()}
-        generator = torch.Generator().manual_seed(self.seed + number)
-        size = len(next(iter(self.background.values())))
-        for _ in range(self.draws):
-            rows = torch.randint(size, (count,), generator=generator)
-            yield {name: x[rows.to(x.device)] for name, x in self.background.items()}
+            yield {name: x.mean(0).expand(rows.shape[1], -1) for name, x in self.background.items()}
+        for row in rows:
+            yield {name: x[row.to(x.device)] for name, x in self.background.items()}
 
 
 @torch.no_grad()
@@ -179,7 +181,7 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: 
     """
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)
-    stand_ins = absent.take(len(batch.trigger))
+    stand_ins = absent.show(absent.rows(len(batch.trigger)))
     return shapley_of(coalition_logits(model, features, stand_ins).cpu().numpy(), tuple(features))
 
 

@@ -27,8 +27,8 @@ def verdict(
 ) -> str:
     """Sentences on what may and what may not be concluded, as Markdown.
 
-    A statement is one that may be made when its interval lies on one side of zero, and for rank correlations when they
-    are `ALIKE` too; without an interval nothing is claimed.
+    A statement is one that may be made when its interval lies on one side of zero, and for rank correlations of other
+    trainings above `ALIKE`; without an interval nothing is claimed.
 
     Parameters
     ----------

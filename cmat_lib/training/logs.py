@@ -16,15 +16,17 @@ class TrainingLogs:
     Parameters
     ----------
     folder : Path
-        Emptied first: a training that goes on hands in its earlier rows again.
+        Emptied at the first row, not before: a training that goes on hands in its earlier rows again.
     """
 
     def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._loggers = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+        self._folder, self._loggers = folder, []
 
     def __call__(self, row: Row) -> None:
         """Write one row."""
+        if not self._loggers:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._loggers = [kind(self._folder, name="", version="") for kind in (CSVLogger, TensorBoardLogger)]
         for logger in self._loggers:
             logger.log_metrics(row, step=int(row["epoch"]))
             logger.save()
