@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cmat_lib import ablation
-from cmat_lib.ablation import choose_rows, network_rows, run_ablation, write_tables
+from cmat_lib.ablation import choose_rows, network_rows, reference_row, run_ablation, write_tables
+from cmat_lib.cli_ablate import _folds
 from cmat_lib.config import load_config, merge, project_root, validate
 from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
@@ -40,6 +41,20 @@ def test_unknown_rows_are_named():
     assert choose_rows(load_config(), ["full", "trees"]) == ["trees", "full"]
     with pytest.raises(CmatError, match="--rows: unknown row 'tres'; did you mean 'trees'"):
         choose_rows(load_config(), ["tres"])
+
+
+def test_all_are_compared_with_full_or_the_first_row():
+    assert reference_row(["trees", "full", "concat"]) == "full" and reference_row(["trees", "concat"]) == "trees"
+
+
+@pytest.mark.parametrize("folds", ["2", "0,,1", "²", "-1", "x"])
+def test_folds_that_are_none_are_named(folds):
+    with pytest.raises(CmatError, match="write all, or numbers from 0 to 1"):
+        _folds(folds, 2)
+
+
+def test_a_fold_counts_once():
+    assert _folds("1,0,1", 2) == [0, 1] == _folds("all", 2)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attribution import shapley_tables
+from cmat_lib.explain.attribution import sample_shapley_values, shapley_tables
 from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
 from cmat_lib.explain.shapley import StandIns, embed_samples
@@ -66,6 +66,14 @@ def test_shapley_finds_the_view_that_matters(tables, absent):
         assert own.loc["tda", "low"] > 0.05 and own.loc["tda", "low"] > 5 * own.drop("tda")["value"].abs().max()
     row = tables[absent].efficiency.iloc[0]
     assert row["shapley_sum"] == pytest.approx(row["reduction"], abs=1e-9) and row["largest_gap"] < 1e-5
+
+
+@pytest.mark.parametrize("draws", [0, 3])
+def test_batches_change_no_shapley_value(market, draws):
+    _, panel, model = market
+    absent = StandIns(embed_samples(model, panel, panel.index("train")[:50], 64), draws, 0)
+    one, many = (sample_shapley_values(model, panel, panel.index("test")[:90], absent, size) for size in (90, 17))
+    pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-5)
 
 
 def test_without_draws_the_mean_embedding_stands_in(tables, market):

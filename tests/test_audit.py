@@ -446,6 +446,21 @@ def test_predictions_of_another_model(cmat, finished):
     assert CAUSES["prediction"][0] in out
 
 
+def test_findings_are_told_although_a_later_check_cannot_go_on(cmat, finished):
+    candles = pd.read_parquet(finished / "data/candles.parquet")
+    candles.loc[7, "close"] *= 1.001
+    candles.to_parquet(finished / "data/candles.parquet")
+    (finished / "models/cross_modal_attention/best_model.pt").write_bytes(b"nothing")
+    code, out, err = cmat("audit", finished, "--rows", 2)
+    assert code == 1 and "candles: candles (stored)" in out and "best_model.pt" in err
+
+
+@pytest.mark.parametrize("arguments", [["--seed", -1], ["--rows", 1]])
+def test_numbers_out_of_range(cmat, arguments):
+    code, _, err = cmat("audit", "nowhere", *arguments)
+    assert code == 2 and "greater than or equal to" in err
+
+
 def test_a_prediction_that_was_altered(finished):
     stored = pd.read_parquet(finished / "predictions.parquet")
     row = int(stored[stored["symbol"] == "SYNB"]["timestamp"].idxmax())
