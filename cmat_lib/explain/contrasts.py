@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from cmat_lib.evaluation.breakdown import volatility_groups
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
 from cmat_lib.explain.groups import MIN_GROUP
-
-DECILES = 10
 
 
 def volatility_deciles(volatility: pd.Series, symbols: pd.Series) -> pd.Series:
@@ -20,8 +19,8 @@ def volatility_deciles(volatility: pd.Series, symbols: pd.Series) -> pd.Series:
     ----------
     volatility, symbols : Series of N rows
     """
-    rank = volatility.groupby(symbols.to_numpy()).rank(pct=True)
-    return np.ceil(DECILES * rank).clip(1, DECILES).astype(int).map("{:2d}".format)
+    own = pd.DataFrame({"symbol": symbols.to_numpy(), "volatility": volatility.to_numpy()}, volatility.index)
+    return volatility_groups(own, "volatility").map("{:2d}".format)
 
 
 def kinds_of_moments(samples: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
