@@ -305,7 +305,7 @@ def draw(samples: pd.DataFrame, path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0].set_title("Two commands that never stop: what their processes hold")
-    axes[0].legend(loc="center right")
+    axes[0].legend(loc="lower right")
     axes[-1].set_xlabel("minutes")
     figure.savefig(path, dpi=120)
     plt.close(figure)
