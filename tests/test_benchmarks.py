@@ -24,7 +24,7 @@ def test_tda_benchmark_without_real_candles(tmp_path, monkeypatch):
     text = (tmp_path / "tda.md").read_text()
     exact = r"^\| (?:random walk|synthetic market) \| 1 \| (?:planar|giotto-tda|giotto-ph) \|.*\|.*\|(.*)\|(.*)\|$"
     rows = re.findall(exact, text, re.MULTILINE)
-    assert len(rows) == 6 and "real candles" not in text
+    assert len(rows) == 6 and "| real candles |" not in text
     assert all(float(h0) < 1e-5 and float(h1) < 1e-5 for h0, h1 in rows)
     assert "| half circle | 1 | planar |" in text
     assert (tmp_path / "tda.png").stat().st_size > 10_000

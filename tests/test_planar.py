@@ -297,13 +297,13 @@ def test_500_synthetic_clouds_equal_giotto(name):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_5000_points_within_a_gigabyte():
     code = (
-        "import numpy as np, resource; from cmat_lib.tda.planar import planar_rips;"
+        "import numpy as np; from cmat_lib.tda.planar import planar_rips;"
         "h0, h1 = planar_rips(np.random.default_rng(0).normal(size=(5000, 2)).cumsum(axis=0));"
         "assert len(h0) == 4999 and len(h1) > 500;"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )  # rusage would count what this process, from which it is forked, holds
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    assert int(out.stdout) * unit < 1e9
+    assert 50e6 < int(out.stdout) * 1024 < 1e9
