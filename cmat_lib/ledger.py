@@ -25,6 +25,7 @@ from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
 from cmat_lib.files import atomic_path, make_folder
 from cmat_lib.run import Run, hash_text
+from cmat_lib.stages import unstack
 
 LOCK_SECONDS = 60.0
 IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row
@@ -93,7 +94,7 @@ def tried_row(run: Run) -> dict[str, Any]:
 def _prices_hash(run: Run) -> str:
     """Hash of the run's candles without the synthetic market's true probability, which labels change and no price."""
     candles = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
-    return data_hash({s: f.set_index("timestamp").drop(columns="symbol") for s, f in candles.groupby("symbol")})
+    return data_hash(unstack(candles))
 
 
 def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:

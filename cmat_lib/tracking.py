@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 from cmat_lib.evaluation.compare import MODEL
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.schema import SECTIONS
@@ -59,8 +59,7 @@ def log_run(run: Run) -> str | None:
     try:
         return _log(run, uri)
     except (MlflowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        about = f"{run.config.run_dir} is finished but not in MLflow at {uri}: {reason}"
+        about = f"{run.config.run_dir} is finished but not in MLflow at {uri}: {first_line(error)}"
         warnings.warn(_without_secrets(about), stacklevel=2)
         return None
 

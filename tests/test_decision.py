@@ -206,11 +206,10 @@ def test_random_moments_are_as_many_as_the_trades_and_do_not_overlap():
     enter = np.arange(2400)
     line, cell = (enter, enter + 4), enter % 24
     trades = one_at_a_time(*line, np.flatnonzero(rng.random(2400) < 0.04))
-    for _ in range(20):
-        rows = random_moments(rng, line, cell, trades)
+    for rows in random_moments(rng, line, cell, trades, 20):
         assert (np.diff(rows) >= 4).all()
         assert np.array_equal(np.bincount(cell[rows], minlength=24), np.bincount(cell[trades], minlength=24))
-    full = random_moments(rng, line, cell, enter[::4])
+    (full,) = random_moments(rng, line, cell, enter[::4], 1)
     assert 0.5 * 600 < len(full) < 600 and (np.diff(full) >= 4).all(), "no room for all"
 
 

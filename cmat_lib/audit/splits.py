@@ -38,16 +38,20 @@ def _with_input_start(subject: Subject) -> pd.DataFrame:
     return pd.concat(parts)
 
 
+def _closes_in(samples: pd.DataFrame, span: Span) -> pd.Series:
+    """Whether each row, of whatever part, lies in the time of a span."""
+    return (samples["close_time"] >= span.start) & (samples["close_time"] < span.end)
+
+
 def _inside(samples: pd.DataFrame, span: Span) -> pd.DataFrame:
-    close = samples["close_time"]
-    return samples[(samples["part"] == span.part) & (close >= span.start) & (close < span.end)]
+    return samples[(samples["part"] == span.part) & _closes_in(samples, span)]
 
 
 def _places(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
     """Rows that lie outside the time that the fold gives to their part."""
-    close, allowed = samples["close_time"], np.zeros(len(samples), dtype=bool)
+    allowed = pd.Series(False, samples.index)
     for span in spans:
-        allowed |= ((samples["part"] == span.part) & (close >= span.start) & (close < span.end)).to_numpy()
+        allowed |= (samples["part"] == span.part) & _closes_in(samples, span)
     for part, rows in samples[~allowed].groupby("part", sort=False):
         times = "; ".join(
             f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}" for span in spans if span.part == part
@@ -74,7 +78,7 @@ def _reasons(samples: pd.DataFrame, spans: list[Span]) -> dict[str, pd.Series]:
     close, label_end = samples["close_time"], samples["label_end"]
     purged, embargo = pd.Series(False, samples.index), pd.Series(False, samples.index)
     for number, span in enumerate(spans):
-        inside = (close >= span.start) & (close < span.end)
+        inside = _closes_in(samples, span)
         if number + 1 < len(spans):
             purged |= inside & (label_end > span.end)
         for other in spans[:number]:

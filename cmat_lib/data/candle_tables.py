@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, first_line
 
 # Binance publishes kline files without a header line (some months have one), in this order.
 KLINE_COLUMNS = [
@@ -52,8 +52,8 @@ def read_table(path: Path, ticker: str | None = None) -> pd.DataFrame:
     except CmatError:
         raise
     except Exception as error:  # bytes may ask of the readers of five formats whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CmatError(f"{path}: cannot be read ({reason}); the file may be truncated, get it again") from None
+        problem = f"{path}: cannot be read ({first_line(error)})"
+        raise CmatError(f"{problem}; the file may be truncated, get it again") from None
     if table.columns.nlevels == 2:
         table = table.xs(ticker, axis=1, level=_ticker_level(table.columns)).dropna(how="all")
         table.attrs["kind"] = f"yfinance, {ticker}"

@@ -5,7 +5,7 @@ What a trade is stands in `cmat_lib.evaluation.trades`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -168,11 +168,13 @@ def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int 
     rng = np.random.default_rng(seed)
     net, line = test["net_pct"].to_numpy(), trade_line(test)
     cell = test.groupby(["symbol", test["timestamp"].dt.hour], observed=True).ngroup().to_numpy()
-    drawn = [net[random_moments(rng, line, cell, trades)] for _ in range(draws)]
+    drawn = [net[rows] for rows in random_moments(rng, line, cell, trades, draws)]
     return pd.DataFrame([(values.mean(), len(values)) for values in drawn], columns=["net_pct", "trades"])
 
 
-def random_moments(rng: np.random.Generator, line: Line, cell: np.ndarray, trades: np.ndarray) -> np.ndarray:
+def random_moments(
+    rng: np.random.Generator, line: Line, cell: np.ndarray, trades: np.ndarray, draws: int
+) -> Iterator[np.ndarray]:
     """Rows at random, as many in each cell as `trades`, drawn again where positions overlap, `TRIES` times at most.
 
     Parameters
@@ -184,22 +186,24 @@ def random_moments(rng: np.random.Generator, line: Line, cell: np.ndarray, trade
         Symbol and hour of day of each row, as a number.
     trades : (K,) int array
         Rows that were traded.
+    draws : int
 
-    Returns
-    -------
+    Yields
+    ------
     int array
-        Ascending rows, K of them unless the hours are so full that trades found no room.
+        Of each draw ascending rows, K of them unless the hours are so full that trades found no room.
     """
     order, size = np.argsort(cell, kind="stable"), np.bincount(cell)
     start, wanted = np.cumsum(size) - size, np.bincount(cell[trades], minlength=len(size))
-    taken = np.empty(0, dtype=np.int64)
-    for _ in range(TRIES):
-        missing = np.repeat(np.arange(len(size)), wanted - np.bincount(cell[taken], minlength=len(size)))
-        if not len(missing):
-            break
-        drawn = order[start[missing] + (rng.random(len(missing)) * size[missing]).astype(np.int64)]
-        taken = one_at_a_time(*line, np.union1d(taken, drawn))
-    return taken
+    for _ in range(draws):
+        taken = np.empty(0, dtype=np.int64)
+        for _ in range(TRIES):
+            missing = np.repeat(np.arange(len(size)), wanted - np.bincount(cell[taken], minlength=len(size)))
+            if not len(missing):
+                break
+            drawn = order[start[missing] + (rng.random(len(missing)) * size[missing]).astype(np.int64)]
+            taken = one_at_a_time(*line, np.union1d(taken, drawn))
+        yield taken
 
 
 def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> pd.Series:
