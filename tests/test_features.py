@@ -9,10 +9,10 @@ import pytest
 from gtda.diagrams import BettiCurve, PersistenceEntropy
 from scipy.integrate import trapezoid
 
+from cmat_lib.numba_cache import ensure_numba_cache
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
 from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, landscape_norms
-from cmat_lib.tda.numba_cache import ensure_numba_cache
 from cmat_lib.tda.persistence import Bars
 
 SMALL = TdaConfig(window_size=60, time_delay=4, betti_bins=20, engine="giotto")

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cmat_lib.numba_cache import ensure_numba_cache
 from cmat_lib.schema import TdaConfig
-from cmat_lib.tda.numba_cache import ensure_numba_cache
 from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.point_cloud import takens_embedding
 

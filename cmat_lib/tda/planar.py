@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cmat_lib.tda.numba_cache import ensure_numba_cache
+from cmat_lib.numba_cache import ensure_numba_cache
 
 ensure_numba_cache()
 from numba import njit  # noqa: E402  (after its cache folder is settled)
