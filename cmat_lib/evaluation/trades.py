@@ -18,7 +18,11 @@ import pandas as pd
 
 from cmat_lib.data.labels import candles_ahead, trailing_volatility
 from cmat_lib.errors import CmatError
+from cmat_lib.numba_cache import ensure_numba_cache
 from cmat_lib.schema import LabelsConfig
+
+ensure_numba_cache()
+from numba import njit  # noqa: E402  (after its cache folder is settled)
 
 PRICES = ("open", "high", "low", "close")
 
@@ -139,9 +143,16 @@ def one_at_a_time(enter: np.ndarray, leave: np.ndarray, rows: np.ndarray) -> np.
     (K,) int array
         Rows of the trades.
     """
-    following = np.searchsorted(enter[rows], leave[rows]).tolist()
-    taken, place = [], 0
-    while place < len(rows):
-        taken.append(place)
-        place = following[place]
-    return rows[taken]
+    return rows[_walk(enter[rows], leave[rows])]
+
+
+@njit(nogil=True, cache=True)
+def _walk(enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
+    """Whether each signal finds its symbol free; compiled, since thousands of random draws take this walk."""
+    taken = np.zeros(len(enter), dtype=np.bool_)
+    free = -1
+    for place in range(len(enter)):
+        if enter[place] >= free:
+            taken[place] = True
+            free = leave[place]
+    return taken
