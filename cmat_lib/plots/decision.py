@@ -34,7 +34,7 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
     figure = Figure(figsize=(10, 5.6))
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     model = table.xs(names[0], level="score")
-    band = f"random, same symbols and hours ({confidence:.0%})"
+    band = f"random, same symbols and hours\n(mean dotted, {confidence:.0%} grey)"
     top.fill_between(model.index, model["random_low"], model["random_high"], color=GREY, alpha=0.25, label=band)
     top.plot(model.index, model["random_pct"], ":", color=GREY, linewidth=1.5)
     top.axhline(0, linestyle="--", color=GREY, linewidth=1, label="nothing left after costs")
