@@ -205,6 +205,8 @@ def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
         if not isinstance(raw.get(old_section), dict) or old not in raw[old_section]:
             continue
         target = raw.setdefault(section, {})
+        if not isinstance(target, dict):  # which the validation tells
+            continue
         if new in target:
             raise CmatError(
                 f"{origin}: '{old_section}.{old}' is another name of '{section}.{new}'; give only the latter"

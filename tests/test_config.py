@@ -125,6 +125,12 @@ def test_names_of_the_source_are_accepted_with_a_warning(old, new):
     assert getattr(getattr(config, new[0]), new[1]) == value
 
 
+@pytest.mark.parametrize("section", [None, 5, "concat"])
+def test_alias_beside_a_section_that_is_none(section):
+    with pytest.raises(CmatError, match=r"my\.yaml: fusion: "):
+        validate({"model": {"fusion_type": "concat"}, "fusion": section}, "my.yaml")
+
+
 def test_alias_and_name_together_are_an_error():
     with pytest.raises(CmatError, match="give only the latter"):
         validate({"model": {"lstm_dropout": 0.1, "encoder_dropout": 0.2}}, "my.yaml")

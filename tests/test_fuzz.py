@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slim import model_content, slim
 
-from cmat_lib.config import Config, load_config, project_root
+from cmat_lib.config import ALIASES, Config, load_config, project_root
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
@@ -171,7 +171,8 @@ def parameter_texts(draw) -> str:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     for _ in range(draw(st.integers(1, 3))):
         section = draw(st.sampled_from([*SECTIONS, "run_dir", "seed", "search", "base"]) | st.text(max_size=5))
-        keys = getattr(getattr(Config.model_fields.get(section), "annotation", None), "model_fields", {"x": None})
+        keys = [*getattr(getattr(Config.model_fields.get(section), "annotation", None), "model_fields", ["x"])]
+        keys += [old for place, old in ALIASES if place == section]
         if draw(st.booleans()) and isinstance(content.get(section, {}), dict):
             content[section] = {**content.get(section, {}), draw(st.sampled_from(sorted(keys))): draw(PLAIN | ODD)}
         else:
