@@ -191,7 +191,9 @@ def mutated(value, draw):
         place = draw(st.integers(0, len(value) - 1))
         return [*value[:place], mutated(value[place], draw), *value[place + 1 :]]
     if isinstance(value, torch.Tensor) and draw(st.booleans()):
-        return draw(st.sampled_from([value[:0], value.to(torch.float64), value * float("nan"), value.flatten()]))
+        return draw(
+            st.sampled_from([value.flatten()[:0], value.to(torch.float64), value * float("nan"), value.flatten()])
+        )
     return draw(PLAIN)
 
 
