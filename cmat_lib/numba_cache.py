@@ -1,4 +1,4 @@
-"""A writable home for numba's compiled kernels, settled before numba is imported."""
+"""numba's compiler, imported from here: by then its compiled kernels have a writable home."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+__all__ = ["ensure_numba_cache", "njit"]
 
 
 def ensure_numba_cache(folders: list[Path] | None = None) -> str | None:
@@ -36,3 +38,7 @@ def ensure_numba_cache(folders: list[Path] | None = None) -> str | None:
     if "numba" in sys.modules:  # it has read the environment already
         sys.modules["numba"].config.CACHE_DIR = folder
     return folder
+
+
+ensure_numba_cache()
+from numba import njit  # noqa: E402  (after its cache folder is settled)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmat_lib.numba_cache import ensure_numba_cache
-
-ensure_numba_cache()
-from numba import njit  # noqa: E402  (after its cache folder is settled)
+from cmat_lib.numba_cache import njit
 
 __all__ = ["count_phrases", "template_matches"]
 

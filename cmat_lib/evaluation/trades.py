@@ -18,11 +18,8 @@ import pandas as pd
 
 from cmat_lib.data.labels import candles_ahead, trailing_volatility
 from cmat_lib.errors import CmatError
-from cmat_lib.numba_cache import ensure_numba_cache
+from cmat_lib.numba_cache import njit
 from cmat_lib.schema import LabelsConfig
-
-ensure_numba_cache()
-from numba import njit  # noqa: E402  (after its cache folder is settled)
 
 PRICES = ("open", "high", "low", "close")
 

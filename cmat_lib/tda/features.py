@@ -15,13 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cmat_lib.numba_cache import ensure_numba_cache
+from cmat_lib.numba_cache import njit
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.point_cloud import takens_embedding
-
-ensure_numba_cache()
-from numba import njit  # noqa: E402  (after its cache folder is settled)
 
 BLOCK = 256  # windows whose clouds and bars are in memory at once, about 6 MB
 

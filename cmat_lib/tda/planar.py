@@ -31,10 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cmat_lib.numba_cache import ensure_numba_cache
-
-ensure_numba_cache()
-from numba import njit  # noqa: E402  (after its cache folder is settled)
+from cmat_lib.numba_cache import njit
 
 LEAF = 4  # points in a leaf of the box tree, at most
 SHADOWS = 32  # shadows kept around a point; later ones rule out little
