@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from cmat_lib.config import Config, merge, validate
+from cmat_lib.data.candles import unstack
 from cmat_lib.data.panel import Panel, fit_scalers, with_parts
 from cmat_lib.data.splits import split_spans
 from cmat_lib.errors import CmatError, nearest
@@ -30,7 +31,7 @@ from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.run import Run, hash_text
 from cmat_lib.schema import SOURCE_MODALITIES
-from cmat_lib.stages import predict, unstack
+from cmat_lib.stages import predict
 from cmat_lib.training.devices import pick_device
 from cmat_lib.training.trainer import train
 

@@ -19,13 +19,12 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from scipy.stats import kurtosis, skew
 
-from cmat_lib.data.candles import data_hash
+from cmat_lib.data.candles import data_hash, unstack
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
 from cmat_lib.files import atomic_path, make_folder
 from cmat_lib.run import Run, hash_text
-from cmat_lib.stages import unstack
 
 LOCK_SECONDS = 60.0
 IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
+from cmat_lib.data.candles import unstack
 from cmat_lib.data.panel import Panel
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.baselines import tree_scores
@@ -28,7 +29,7 @@ from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
 from cmat_lib.ledger import append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.run import Run
-from cmat_lib.stages import load_panel, predict, unstack
+from cmat_lib.stages import load_panel, predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 

@@ -11,7 +11,7 @@ import torch
 
 from cmat_lib.config import Config
 from cmat_lib.data.candle_files import market_files
-from cmat_lib.data.candles import audit, data_hash, load_market, read_market, window_ends
+from cmat_lib.data.candles import audit, data_hash, load_market, read_market, stack, unstack, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
@@ -114,16 +114,6 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     run.save_array("data/channels.npy", np.concatenate(list(channels.values())))
     run.save_json("data/data.json", {"data_hash": data_hash(market), "symbols": list(market)})
     return {"market": market, "channels": channels, "labels": labels}
-
-
-def stack(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One long frame with the columns ``symbol`` and ``timestamp`` first."""
-    return pd.concat(frames, names=["symbol", "timestamp"]).reset_index()
-
-
-def unstack(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Inverse of `stack`."""
-    return {s: f.drop(columns="symbol").set_index("timestamp") for s, f in frame.groupby("symbol", sort=False)}
 
 
 # -- 02 ----------------------------------------------------------------------------------------------------------------

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
-from cmat_lib.data.candles import CLOSED, segment_ids
+from cmat_lib.data.candles import CLOSED, segment_ids, unstack
 from cmat_lib.data.channels import channel_of
 from cmat_lib.data.panel import LABELS
 from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run, is_of_numbers, open_run
-from cmat_lib.stages import unstack
 from cmat_lib.tda.features import feature_names
 
 LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future

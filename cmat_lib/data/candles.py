@@ -237,6 +237,16 @@ def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: i
     return np.flatnonzero((rows - run_start + 1 >= window) & on_stride)
 
 
+def stack(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One long frame with the columns ``symbol`` and ``timestamp`` first."""
+    return pd.concat(frames, names=["symbol", "timestamp"]).reset_index()
+
+
+def unstack(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Inverse of `stack`."""
+    return {s: f.drop(columns="symbol").set_index("timestamp") for s, f in frame.groupby("symbol", sort=False)}
+
+
 def data_hash(market: dict[str, pd.DataFrame]) -> str:
     """SHA-256 (hex) of symbols, column names, candle opens and values; the order of the symbols does not matter."""
     digest = hashlib.sha256()
