@@ -6,6 +6,7 @@ import os
 import reprlib
 import warnings
 from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -228,6 +229,8 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
     hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if _looks_like_number(item["input"]) else ""
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
+        hint = " (put it in quotes, as \"000001\" or \"ON\": without them YAML reads numbers, dates, and ON, NO or YES as true or false)"
     return f"{key}: {message}, got {shown(item['input'])}{hint}"
 
 

@@ -82,6 +82,12 @@ class DataConfig(Section):
     since: UtcTime | None = Field(None, description="first candle open (UTC) to use")
     until: UtcTime | None = Field(None, description="candles from this open (UTC) on are not used")
     file_zone: str = Field("UTC", description="time zone of times in candle files that bring none, such as a broker's")
+    columns: dict[str, str] = Field({}, description="names in the files that no guess finds, {timestamp: trade_date, volume: Vol.}; cmat candles shows what is found")
+    time_format: str | None = Field(None, min_length=1, description="form of the times as strptime writes it, such as %d/%m/%Y %H:%M; null: seen from the file")
+    encoding: str | None = Field(None, description="encoding of text files, such as gb18030; null: seen from the file")
+    decimal: Literal[".", ","] | None = Field(None, description="decimal mark; null: seen from the file")
+    thousands: Literal[",", ".", " ", "'"] | None = Field(None, description="mark between thousands; null: seen from the file")
+    stamp: Literal["open", "close"] = Field("open", description="whether the times in the files are those at which candles open or close")
     clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality and sessions; America/New_York follows its daylight saving")
     sessions: Literal["continuous", "join"] = Field("continuous", description="join: windows, channels and labels run over regular closures (nights, weekends, holidays), which are read off the candles; continuous: a closure is a gap")
     gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
@@ -119,6 +125,28 @@ class DataConfig(Section):
         if int(timeframe[:-1]) * {"m": 1, "h": 60, "d": 1440}[timeframe[-1]] > 366 * 1440:
             raise ValueError(f"a candle of {timeframe} is longer than a year")
         return timeframe
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_ours(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in columns if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]:
+            raise ValueError(f"'{unknown[0]}' is no name of a column here; write timestamp, clock, symbol, open, high, low, close, volume, or one that a channel reads")
+        return columns
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_exists(cls, encoding: str | None) -> str | None:
+        try:
+            "".encode(encoding or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError(f"Python knows no text encoding '{encoding}'; write utf-8, cp1252, gb18030 or the like") from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> DataConfig:
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError("decimal and thousands are the same mark")
+        return self
 
     @field_validator("file_zone", "clock_zone")
     @classmethod

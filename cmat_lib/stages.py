@@ -87,7 +87,7 @@ def audit_candles(config: Config) -> pd.DataFrame:
         One row per symbol, see `cmat_lib.data.candles.audit`.
     """
     market = load_candles(config) if config.data.data_dir is None else read_market(config.data)
-    return audit(market, config.data.bar, config.data.clock_zone)
+    return audit(market, config.data.bar, config.data.clock_zone, config.data.sessions)
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:

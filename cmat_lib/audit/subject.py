@@ -252,7 +252,7 @@ def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
 
 def _read_candles(run: Run) -> Market:
     name = "data/candles.parquet"
-    frame = run.read_frame(name, PLACE | dict.fromkeys(("open", "high", "low", "close", "volume"), "numbers"))
+    frame = run.read_frame(name, PLACE | dict.fromkeys(("open", "high", "low", "close"), "numbers"))
     others = frame.drop(columns=[*PLACE])
     prices = frame[["open", "high", "low", "close"]].to_numpy(np.float64)
     _check(run, name, len(frame) > 0, "no rows")

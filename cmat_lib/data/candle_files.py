@@ -1,7 +1,7 @@
 """Candle files: the files of a symbol become one frame of candles.
 
-Accepted are the column names of Binance klines (also header-less), freqtrade, yfinance, MetaTrader and this project, in
-any case; times are ISO 8601 or numbers of one epoch unit. Nothing is repaired here: a file is read as it is or refused.
+What a maker's columns mean stands in `candle_makers`, how its files are taken apart in `candle_tables`. Nothing is repaired
+here: a file is read as it is or refused. A row without any price is no candle, and newest-first is an order.
 """
 
 from __future__ import annotations
@@ -14,43 +14,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmat_lib.data.candle_sources import CandleSource, market_files
-from cmat_lib.data.candle_tables import read_table
-from cmat_lib.data.candle_times import EARLIEST, LATEST, check_rows, parse_times
+from cmat_lib.data.candle_makers import OHLC, REQUIRED, SPELLINGS
+from cmat_lib.data.candle_sources import CandleSource, left_out, market_files
+from cmat_lib.data.candle_tables import Form, Layout, read_table
+from cmat_lib.data.candle_times import LATEST, check_rows, join_clock, parse_times
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
-REQUIRED = ("timestamp", "open", "high", "low", "close", "volume")
-
-# Our name -> accepted spellings, without case, blanks and punctuation; the first one that a file has counts.
-SPELLINGS = {
-    "timestamp": ("timestamp", "opentime", "date", "datetime", "time"),
-    "open": ("open",),
-    "high": ("high",),
-    "low": ("low",),
-    "close": ("close",),
-    "volume": ("volume",),
-    "quote_volume": ("quotevolume", "quoteassetvolume"),
-    "trades": ("trades", "numberoftrades", "count"),
-    "taker_buy_volume": ("takerbuyvolume", "takerbuybaseassetvolume", "takerbuybasevolume"),
-    "taker_buy_quote_volume": ("takerbuyquotevolume", "takerbuyquoteassetvolume"),
-    "trigger": ("trigger",),
-    "max_pct": ("maxpct",),
-}
+BEFORE_ALL = pd.Timestamp.min.tz_localize("UTC")
+SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "万": 1e4, "亿": 1e8}
+NOT_NUMBERS = ("timestamp", "clock", "symbol")
+NO_NUMBER = ("-", "--", "—", "", "N/A", "null", "None", "nan", "<NA>")
 
 
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
-    """Raw candles of every chosen file from `data.since` to `data.until`; order, gaps and values are as in the file.
+    """Raw candles of every chosen file from `data.since` to `data.until`; gaps and values are as in the file.
 
     Parameters
     ----------
     data : DataConfig
-        `data_dir`, `symbols`, `timeframe`, `file_zone`, `since` and `until` are read.
+        What says where the files are and how they are written is read, and `timeframe`, `since`, `until`, `channels`.
 
     Returns
     -------
     dict of str to DataFrame
-        Candles per symbol, sorted by symbol; see `read_candles`. ``attrs["source"]`` says what they were read from.
+        Candles per symbol, sorted by symbol; see `read_candles`.
 
     Raises
     ------
@@ -58,21 +46,23 @@ def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
         If a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
     """
     market = {}
-    for symbol, source in market_files(data).items():
-        candles = _read_source(source, data)
-        chosen = (candles.index >= (data.since or EARLIEST)) & (candles.index < (data.until or LATEST))
-        if not chosen.any():
-            span = f"{candles.index.min():%Y-%m-%d %H:%M} to {candles.index.max():%Y-%m-%d %H:%M}"
-            raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span}")
-        market[symbol] = candles[chosen]
-    return market
+    if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
+        warnings.warn(f"{data.data_dir}: left out: {', '.join(others)}", stacklevel=2)
+    sources = market_files(data)
+    for symbol in sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol)):  # the tickers of a file in a row
+        market[symbol] = _read_source(sources[symbol], data)
+    read_table.cache_clear()
+    return dict(sorted(market.items()))
 
 
 def _read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
-    frames = [read_candles(path, data.bar, data.file_zone, source.ticker) for path in source.paths]
-    if not source.parts:
-        return frames[0]
-    return _join_parts(frames, source)
+    frames = [read_candles(path, data, source.ticker) for path in source.paths]
+    candles = _join_parts(frames, source) if source.parts else frames[0]
+    if candles.empty:
+        spans = [frame.attrs["span"] for frame in frames if frame.attrs["span"]]
+        span = f"{min(spans)[0]:%Y-%m-%d %H:%M} to {max(spans)[1]:%Y-%m-%d %H:%M}" if spans else "no price at all"
+        raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span}")
+    return candles
 
 
 def _join_parts(frames: list[pd.DataFrame], source: CandleSource) -> pd.DataFrame:
@@ -80,103 +70,170 @@ def _join_parts(frames: list[pd.DataFrame], source: CandleSource) -> pd.DataFram
     in_order = all(frame.index.is_monotonic_increasing for frame in frames)
     joined = pd.concat(frames)
     joined = joined[~joined.reset_index().duplicated().to_numpy()]
-    months = pd.PeriodIndex([part[:7] for part in source.parts], freq="M")
-    absent = ", ".join(map(str, pd.period_range(months.min(), months.max(), freq="M").difference(months)))
+    about, absent = f"{len(frames)} archives, {min(source.parts)} to {max(source.parts)}", ""
+    if all(len(part) in (7, 10) for part in source.parts) and source.ticker is None:
+        months = pd.PeriodIndex([part[:7] for part in source.parts], freq="M")
+        absent = ", ".join(map(str, pd.period_range(months.min(), months.max(), freq="M").difference(months)))
     if absent:
         warnings.warn(f"{source}: no archive for {absent}; get it, or its candles are a gap", stacklevel=2)
-    about = f"{len(frames)} archives, {min(source.parts)} to {max(source.parts)}"
-    joined.attrs = {"source": about + (f" without {absent}" if absent else "")}
+    joined.attrs = frames[0].attrs | {"source": about + (f" without {absent}" if absent else "")}
     return joined.sort_index(kind="stable") if in_order else joined
 
 
-def read_candles(path: Path, bar: pd.Timedelta, zone: str = "UTC", ticker: str | None = None) -> pd.DataFrame:
-    """Raw candles of one file.
+def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.DataFrame:
+    """Raw candles of one file, oldest first if it is in any order of time.
 
     Parameters
     ----------
     path : Path
-        CSV, Parquet or Feather file, freqtrade's JSON, or a zip with one CSV.
-    bar : Timedelta
-        Length of a candle.
-    zone : str
-        Time zone of times that bring none.
+    data : DataConfig
+        `timeframe`, `file_zone`, `stamp`, `since`, `until`, `channels` and how files are written.
     ticker : str, optional
         Which of the symbols of a file that has several.
 
     Returns
     -------
-    DataFrame, shape (T, 5 or more)
+    DataFrame, shape (T, 4 or more)
         Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those
-        of quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has.
+        of quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and those
+        that a channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read
+        from), ``span`` (first and last time), ``unread`` (names of other columns), ``doubts`` (list of sentences).
 
     Raises
     ------
     CmatError
         If the file is empty or unreadable, lacks a required column, has text in a number column or a time that
-        cannot be understood, or if its candles are not `bar` apart.
+        cannot be understood, or if its candles are not `data.bar` apart.
     """
-    table = read_table(path, ticker)
-    columns = _match_columns(list(table.columns), path)
+    wanted = _read_by_channels(data)
+    table = read_table(path, Form.of(data, wanted))
+    about: Layout = table.attrs["layout"]
+    _check_columns(about, list(table.columns), path, wanted)
     if table.empty:
         raise CmatError(f"{path}: the file has no rows; download it again or remove it")
-    time_column = table[columns.pop("timestamp")]
-    times = parse_times(time_column, path, bar, zone)
-    _check_spacing(times, bar, f"{path}: column '{time_column.name}'")
-    candles = pd.DataFrame({name: _parse_numbers(table[column], path) for name, column in columns.items()}, index=times)
-    candles.attrs["source"] = path.name + (f" ({kind})" if (kind := table.attrs.get("kind")) else "")
+    rows, doubts = _priced_rows(table, ticker)
+    times = _times(rows, about, path, data)
+    span = (times.min(), times.max()) if len(times) else None
+    if times.is_monotonic_decreasing and len(times) > 1 and span[0] != span[1]:
+        rows, times = rows[::-1], times[::-1]
+    chosen = (times >= (data.since or BEFORE_ALL)) & (times < (data.until or LATEST))
+    rows, times = rows[chosen], times[chosen]
+    _check_spacing(times, data.bar, f"{path}: column '{about.theirs('timestamp')}'")
+    ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
+    numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
+    candles = pd.DataFrame(_one_volume(numbers, "volume" in wanted), index=times)
+    kind = ", ".join(filter(None, [about.maker, ticker]))
+    doubts += [f"column {name} has few values, each in one stretch of rows" for name in table.attrs["blocks"]]
+    candles.attrs = {"source": path.name + (f" ({kind})" if kind else ""), "unread": table.attrs["unread"]}
+    candles.attrs |= {"span": span, "doubts": doubts, "layout": about}
     return candles
 
 
-def _match_columns(names: list, path: Path) -> dict[str, str]:
-    """Map our column names to those of the file."""
-    spelled: dict[str, list] = {}
-    for name in names:
-        spelled.setdefault(re.sub(r"[^a-z0-9]", "", str(name).lower()), []).append(name)
-    found = {}
-    for ours, spellings in SPELLINGS.items():
-        hits = next((spelled[spelling] for spelling in spellings if spelling in spelled), [])
-        if not hits and ours in REQUIRED:
-            wanted = " or ".join(spellings)
-            raise CmatError(f"{path}: no column {wanted}{_nearest(ours, names)}; it has {', '.join(map(str, names))}")
-        if len(hits) > 1:
-            raise CmatError(f"{path}: columns {' and '.join(map(repr, hits))} both mean '{ours}'; remove one")
-        if hits:
-            found[ours] = hits[0]
-    return found
+def _read_by_channels(data: DataConfig) -> dict[str, list[str]]:
+    """Columns that the configured channels read -> the channels that do."""
+    from cmat_lib.data.channels import channel_of  # which needs candles itself
+
+    readers: dict[str, list[str]] = {}
+    for name in data.channel_names:
+        for column in channel_of(name).columns:
+            readers.setdefault(column, []).append(name)
+    return readers
 
 
-def _nearest(ours: str, names: list) -> str:
-    by_lower = {str(name).lower(): name for name in names}
-    close = difflib.get_close_matches(ours, list(by_lower), n=1)
-    return f"; is '{by_lower[close[0]]}' meant? then rename it" if close else " (is there a header line?)"
+def _check_columns(about: Layout, found: list[str], path: Path, wanted: dict[str, list[str]]) -> None:
+    for ours in (*REQUIRED, "volume"):
+        if ours in found or (ours == "volume" and "volume" not in wanted):
+            continue
+        names = [name for name in about.names if name]
+        close = difflib.get_close_matches(ours, [name.lower() for name in names], n=1)
+        advice = f"is '{close[0]}' meant" if close else f"it has {', '.join(names)}"
+        if ours == "volume":
+            advice += f"; or change data.channels ({', '.join(wanted['volume'])} read it)"
+        spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
+        advice += "; name it in data.columns"
+        raise CmatError(f"{path}: no column {spelled}; {advice}; cmat candles {path} shows what is understood")
 
 
-def _parse_numbers(column: pd.Series, path: Path) -> np.ndarray:
+def _priced_rows(table: pd.DataFrame, ticker: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of one symbol that have any price, and a word about the others."""
+    if ticker is not None:
+        table = table[(table["symbol"] == ticker).to_numpy()]
+    priced = table[list(OHLC)].notna().any(axis=1).to_numpy()
+    if priced.all():
+        return table, []
+    return table[priced], [f"{(~priced).sum()} rows without any price, which are gaps"]
+
+
+def _times(rows: pd.DataFrame, about: Layout, path: Path, data: DataConfig) -> pd.DatetimeIndex:
+    """Opens of the candles."""
+    column = rows["timestamp"]
+    if "clock" in rows:
+        column = join_clock(column, rows["clock"])
+    times = parse_times(column.rename(about.theirs("timestamp")), path, data.bar, data.file_zone, data.time_format)
+    # 23:59:59.999 is the end that an exchange writes.
+    return times if data.stamp == "open" else times.ceil("1min") - data.bar
+
+
+def _parse_numbers(column: pd.Series, path: Path, about: Layout) -> np.ndarray:
+    """Values of a column, (T,); missing ones are NaN."""
     try:
-        numbers = pd.to_numeric(column, errors="coerce")
+        numbers = pd.to_numeric(column, errors="coerce") if about.plain_numbers else column.map(lambda _: np.nan)
         good = numbers.notna() | column.isna()
+        if not good.all():
+            odd = column[~good].map(str).astype(str).str.strip()
+            numbers = numbers.astype(np.float64).where(good, _odd_numbers(odd, about))
+            good |= numbers.notna() | odd.reindex(column.index).isin(NO_NUMBER)
         values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except Exception as error:  # not all that a file can hold can be coerced
-        raise CmatError(
-            f"{path}: column '{column.name}' has no numbers ({error}); correct or remove the file"
-        ) from None
-    commas = column[~good].map(str).astype(str).str.fullmatch(r"[-+]?[\d.]*,\d+").any()
-    advice = "decimals after a comma; save the file with decimal points" if commas else "correct the row or remove it"
-    check_rows(good, column, path, f"is not a number; {advice}")
+        problem = f"{path}: column '{column.name}' has no numbers ({error})"
+        raise CmatError(f"{problem}; correct or remove the file") from None
+    advice = "set data.decimal and data.thousands" if column[~good].map(str).astype(str).str.contains(",").any() else ""
+    check_rows(good, column, path, f"is not a number; {advice or 'correct the row or remove it'}")
     return values
+
+
+def _odd_numbers(text: pd.Series, about: Layout) -> pd.Series:
+    """Values of $1,234.50, 1.234,50, 52.59K and their like; NaN for what is none."""
+    bare = text.str.replace(r"[$€£¥₹+\s'’]", "", regex=True)
+    unit = bare.str.extract(r"(?<=\d)([KMBT万亿])$", flags=re.IGNORECASE)[0].str.upper()
+    bare = bare.where(unit.isna(), bare.str.slice(0, -1))
+    point, group = re.escape(about.decimal), re.escape(about.thousands or "")
+    whole = rf"\d{{1,3}}(?:{group}\d{{2,3}})*{group}\d{{3}}|\d+" if group else r"\d+"
+    fits = bare.str.fullmatch(rf"-?(?:{whole})?(?:{point}\d*)?(?:[eE][-+]?\d+)?")
+    if about.thousands:
+        bare = bare.str.replace(about.thousands, "", regex=False)
+    numbers = pd.to_numeric(bare.str.replace(about.decimal, ".", regex=False).where(fits), errors="coerce")
+    return numbers * unit.map(SCALES).fillna(1.0)
+
+
+def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.ndarray]:
+    """MetaTrader's traded volume where there is any, else its ticks; TradeStation's two halves added; none if it is empty."""
+    traded, down = columns.pop("real_volume", None), columns.pop("volume_down", None)
+    if traded is not None and (traded > 0).any():
+        columns["volume"] = traded
+    if down is not None:
+        columns["volume"] = columns["volume"] + down
+    if "volume" in columns and not needed and not (columns["volume"] >= 0).all():
+        del columns["volume"]
+    return columns
 
 
 def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> None:
     """The most frequent step must be one candle; repeats, disorder and gaps are found later."""
-    steps, counts = np.unique(np.diff(np.unique(times.asi8)), return_counts=True)
-    usual = pd.Timedelta(int(steps[counts.argmax()]), unit="ns") if len(steps) else bar
+    usual = usual_step(times) or bar
     if usual != bar:
-        timeframe = _timeframe(usual)
+        timeframe = timeframe_of(usual)
         advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
-        raise CmatError(f"{where}: candles are {usual} apart, data.timeframe is {_timeframe(bar)}; {advice}")
+        raise CmatError(f"{where}: candles are {usual} apart, data.timeframe is {timeframe_of(bar)}; {advice}")
 
 
-def _timeframe(step: pd.Timedelta) -> str | None:
+def usual_step(times: pd.DatetimeIndex) -> pd.Timedelta | None:
+    """Most frequent step between neighbouring times; None if there is no step."""
+    steps, counts = np.unique(np.diff(np.unique(times.asi8)), return_counts=True)
+    return pd.Timedelta(int(steps[counts.argmax()]), unit="ns") if len(steps) else None
+
+
+def timeframe_of(step: pd.Timedelta) -> str | None:
     """Text of a candle length as `data.timeframe` spells it; None if it is not whole minutes."""
     for unit, length in (("d", "1D"), ("h", "1h"), ("m", "1min")):
         if step % pd.Timedelta(length) == pd.Timedelta(0):

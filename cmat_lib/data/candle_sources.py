@@ -1,28 +1,28 @@
-"""Which files of a folder hold the candles of which symbol: file names of this project and of other people's tools.
+"""Which files of a folder hold the candles of which symbol: by the file names of `candle_makers`, and by what is in them.
 
-`BTCUSDT_15m.parquet` (this project), `BTC_USDT-15m.feather`, `BTC_USDT_USDT-15m-futures.json` (freqtrade),
-`BTCUSDT-15m-2024-01.zip` (one of many Binance archives), `EURUSD_M15_202401020000_202412312345.csv` (MetaTrader), and
-yfinance frames, which have the candles of several tickers in one file.
+A symbol is one file, the parts of an archive, or some rows of a file that tells several symbols apart.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cmat_lib.config import resolve_path
-from cmat_lib.data.candle_tables import is_candle_file, tickers_in
+from cmat_lib.data.candle_makers import MAKERS, MINUTES_NAME
+from cmat_lib.data.candle_tables import Form, has_header, is_candle_file, symbols_in
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
-ARCHIVE = re.compile(r"(?P<symbol>.+)-(?P<timeframe>\d{1,9}[mhdw])-(?P<part>(19|20)\d{2}-(0[1-9]|1[0-2])(-\d{2})?)")
-METATRADER = re.compile(r"(?P<symbol>.+)_(?P<timeframe>[MH]\d{1,9}|D1|Daily)_\d{8,14}_\d{8,14}")
-FREQTRADE_OTHERS = re.compile(r".+-\d+[mhdw]-(mark|index|premiumIndex|funding_rate)")  # no candles of trades
-PLAIN = re.compile(r"(?P<symbol>.+)[-_](?P<timeframe>\d{1,9}[mhdw])(-futures)?")
+NAMES = [re.compile(maker.file) for maker in MAKERS if maker.file]
+NO_CANDLES = re.compile(r".+-(\d+[mhdw]-(mark|index|premiumIndex|funding_rate)|(?P<kind>trades|\d+Mo))")  # freqtrade
+UNREAD_ENDINGS = (".xlsx", ".xls", ".h5", ".hdf5", ".pkl", ".pickle")
+UNITS = {"s": "s", "m": "min", "h": "h", "d": "D", "w": "W"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CandleSource:
     @property
     def parts(self) -> list[str]:
         """Month or day of each archive, such as ``2024-01``; empty for other files."""
-        return [found["part"] for path in self.paths if (found := ARCHIVE.fullmatch(bare_name(path)))]
+        return [part for path in self.paths if (part := _told(path, "part"))]
 
     def __str__(self) -> str:
         return str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0].parent} ({self.paths[0].name} …)"
@@ -56,7 +56,7 @@ class CandleSource:
 
 def bare_name(path: Path) -> str:
     """File name without its endings."""
-    return re.sub(r"\.json\.gz$|\.[^.]+$", "", path.name)
+    return re.sub(r"(\.(json|jsonl|csv|txt|tsv))?\.(gz|bz2|xz)$|\.[^.]+$", "", path.name)
 
 
 def symbol_of(path: Path) -> str:
@@ -66,11 +66,15 @@ def symbol_of(path: Path) -> str:
     --------
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT_15m.parquet", "BTC_USDT-15m.feather", "SOL.csv")]
     ['BTCUSDT', 'BTC_USDT', 'SOL']
-    >>> [symbol_of(Path(name)) for name in ("BTCUSDT-15m-2024-01.zip", "EURUSD_M15_202401020000_202412312345.csv")]
-    ['BTCUSDT', 'EURUSD']
+    >>> [symbol_of(Path(name)) for name in ("BTCUSDT-15m-2024-01.zip", "EURUSD_H1.csv", "BINANCE_BTCUSDT, 60.csv")]
+    ['BTCUSDT', 'EURUSD', 'BINANCE_BTCUSDT']
     """
-    found = _parsed(path)
-    return found["symbol"] if found else bare_name(path)
+    return as_symbol(_told(path, "symbol") or bare_name(path))
+
+
+def as_symbol(name: str) -> str:
+    """A name that can be part of a file's: ``EURUSD=X`` becomes ``EURUSD_X``; letters of any script stay."""
+    return re.sub(r"[^\w.-]|^\.", "_", unicodedata.normalize("NFC", name))
 
 
 def market_files(data: DataConfig) -> dict[str, CandleSource]:
@@ -81,50 +85,67 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
     Raises
     ------
     CmatError
-        If `data.data_dir` is null, missing or without candle files, if a chosen symbol has no file or two,
-        or if a symbol could not be used as a file name.
+        If `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or two.
     """
-    folder = _data_folder(data)
-    visible = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    files = [path for path in visible if is_candle_file(path) and not FREQTRADE_OTHERS.fullmatch(bare_name(path))]
+    folder, form = _data_folder(data), Form.of(data)
+    others = left_out(data)
+    files = [path for path in _visible(folder) if path not in others and is_candle_file(path)]
     if not files:
+        lengths = sorted({why.split()[1] for why in others.values() if why.startswith("timeframe")})
+        if lengths:
+            told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
+            raise CmatError(f"{folder}: {told}; set data.timeframe")
         raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
-    found = [(path, *names) for path in _of_timeframe(files, data, folder) for names in _symbols_in(path)]
+    found = [(path, *names) for path in files for names in _symbols_in(path, form)]
     if data.symbols is not None:
         _check_symbols_exist(data.symbols, [symbol for _, symbol, _ in found], folder)
         found = [entry for entry in found if entry[1] in data.symbols]
     return dict(sorted(_by_symbol(found).items()))
 
 
+def left_out(data: DataConfig) -> dict[Path, str]:
+    """Files of the folder that are not read, and why: what their name, or its ending, says."""
+    reasons = {}
+    for path in _visible(_data_folder(data)):
+        length = _told(path, "timeframe")
+        if path.suffix.lower() in UNREAD_ENDINGS:
+            reasons[path] = f"{path.suffix} is not read; save it as CSV or Parquet"
+        elif not is_candle_file(path):
+            continue
+        elif NO_CANDLES.fullmatch(bare_name(path)):
+            reasons[path] = "by its name, no candles that can be used"
+        elif length and _length(length) != data.bar:
+            reasons[path] = f"timeframe {length}"
+    return reasons
+
+
 def _data_folder(data: DataConfig) -> Path:
     if data.data_dir is None:
         raise CmatError("data.data_dir is null (the synthetic market): set it to a folder of candle files")
     folder = resolve_path(data.data_dir)
-    if not folder.is_dir():
+    if not folder.exists():
         raise CmatError(f"{folder}: no such folder; set data.data_dir to a folder with one candle file per symbol")
     return folder
 
 
-def _parsed(path: Path) -> re.Match | None:
-    return next((found for form in (ARCHIVE, METATRADER, PLAIN) if (found := form.fullmatch(bare_name(path)))), None)
+def _visible(folder: Path) -> list[Path]:
+    """Files of a folder, sorted; the file itself if it is one."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
 
 
-def _of_timeframe(files: list[Path], data: DataConfig, folder: Path) -> list[Path]:
-    told = {path: _length(found["timeframe"]) for path in files if (found := _parsed(path))}
-    chosen = [path for path in files if told.get(path, data.bar) == data.bar]
-    if not chosen:
-        others = sorted({_parsed(path)["timeframe"] for path in files})
-        raise CmatError(
-            f"{folder}: no candles of {data.timeframe}, by the file names {', '.join(others)} only; set data.timeframe"
-        )
-    return chosen
+def _told(path: Path, what: str) -> str | None:
+    """``symbol``, ``timeframe`` or ``part`` as a maker's file name tells it."""
+    for form in NAMES:
+        if (found := form.fullmatch(bare_name(path))) and (form.pattern != MINUTES_NAME or not has_header(path)):
+            return found.groupdict().get(what)
+    return None
 
 
 def _length(timeframe: str) -> pd.Timedelta:
-    """Length of a candle from 15m, 1h, 1d or MetaTrader's M15, H1, D1, Daily."""
-    text = timeframe.lower().replace("daily", "d1")
-    number, unit = re.sub(r"\D", "", text), re.sub(r"\d", "", text)
-    return pd.Timedelta(int(number), unit={"m": "min", "h": "h", "d": "D", "w": "W"}[unit])
+    """Length of a candle from 15m, 1h, d, minute, M15, H1, Daily, 1D, 1_H or 60, which is minutes."""
+    number, unit = re.sub(r"\D", "", timeframe), re.sub(r"[\d_]", "", timeframe).lower()
+    return pd.Timedelta(int(number or 1), unit=UNITS[unit[:1] or "m"])
 
 
 def _check_symbols_exist(symbols: list[str], present: list[str], folder: Path) -> None:
@@ -141,20 +162,18 @@ def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSou
     """Sources by symbol; names are compared without case because some file systems cannot tell them apart."""
     taken: dict[str, tuple[str, CandleSource]] = {}
     for path, symbol, ticker in found:
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", symbol):
-            raise CmatError(f"{path}: symbol '{symbol}' may only have letters, digits, '.', '_' and '-'; rename it")
         name, other = taken.get(symbol.lower(), (symbol, None))
         source = CandleSource((path,), ticker)
         if other is not None:
             if name != symbol or not (other.parts and source.parts):
                 before = other.paths[0].name
                 raise CmatError(f"{path}: symbol '{symbol}' already comes from {before}; keep one file per symbol")
-            source = CandleSource((*other.paths, path))
+            source = CandleSource((*other.paths, path), ticker)
         taken[symbol.lower()] = (symbol, source)
     return dict(taken.values())
 
 
-def _symbols_in(path: Path) -> list[tuple[str, str | None]]:
-    """Symbols of a file, each with its ticker if the file names its own; ``EURUSD=X`` becomes ``EURUSD_X``."""
-    tickers = tickers_in(path)
-    return [(re.sub(r"[^A-Za-z0-9._-]", "_", t), t) for t in tickers] if tickers else [(symbol_of(path), None)]
+def _symbols_in(path: Path, form: Form) -> list[tuple[str, str | None]]:
+    """Symbols of a file, each with its ticker if the file tells several apart."""
+    tickers = symbols_in(path, form)
+    return [(as_symbol(ticker), ticker) for ticker in tickers] if tickers else [(symbol_of(path), None)]

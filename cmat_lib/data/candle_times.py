@@ -1,8 +1,10 @@
-"""Time columns of candle files: ISO 8601 text, times with or without a zone, or numbers of one epoch unit."""
+"""Time columns of candle files: numbers of one epoch unit, ISO 8601, and the dates of spreadsheets and other countries."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -10,13 +12,53 @@ import pandas as pd
 from cmat_lib.errors import CmatError
 
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+DAY = pd.Timedelta("1D")
+# Epoch numbers of these years lie apart in the four units; dates that are written out may be of any year before.
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
-OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"
+JANUARY_1970 = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("1970-02-01", tz="UTC")
 MIDNIGHT_WITH_OFFSET = r"[ T]00:00(?::00(?:\.0+)?)?[+-]\d\d:?\d\d$"
+OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"
+ZONE_NAME = r"\s(?P<zone>[A-Z][A-Za-z_]+/[A-Za-z_/]+|UTC|GMT)$"  # 20240102 09:30:00 US/Eastern
+GMT_OFFSET = r"\s*(?:GMT|UTC)(?=[+-]\d)"
+# Ordered so that a day before a month is the second guess; a column that both fit is refused.
+DATES = (
+    *(
+        "%Y-%m-%d",
+        "%Y/%m/%d",
+        "%Y.%m.%d",
+        "%Y%m%d",
+        "%d.%m.%Y",
+        "%d.%m.%y",
+        "%m/%d/%Y",
+        "%d/%m/%Y",
+        "%m-%d-%Y",
+        "%d-%m-%Y",
+    ),
+    *("%m/%d/%y", "%d/%m/%y", "%d-%b-%Y", "%d-%b-%y", "%d-%B-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
+    *("%b %d %Y", "%Y年%m月%d日", "%a %b %d %Y", "%d %b %y", "%d/%b/%Y"),
+)
+CLOCKS = (
+    "",
+    "%H:%M:%S",
+    "%H:%M",
+    "%H:%M:%S.%f",
+    "%H%M%S",
+    "%H%M",
+    "%I:%M %p",
+    "%I:%M:%S %p",
+    "%I-%p",
+    "%H:%M:%S%z",
+    "%H:%M:%S.%f %z",
+)
+COMPACT = (8, 12, 14, 17)  # digits of 20240102 and longer forms, to the millisecond
+SWAPPED = str.maketrans("dm", "md")
+ADVICE = "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit, or set data.time_format"
 
 
-def parse_times(column: pd.Series, path: Path, bar: pd.Timedelta, zone: str = "UTC") -> pd.DatetimeIndex:
-    """Candle opens.
+def parse_times(
+    column: pd.Series, path: Path, bar: pd.Timedelta, zone: str = "UTC", form: str | None = None
+) -> pd.DatetimeIndex:
+    """Times of candles.
 
     Parameters
     ----------
@@ -24,10 +66,12 @@ def parse_times(column: pd.Series, path: Path, bar: pd.Timedelta, zone: str = "U
     path : Path
         For error messages.
     bar : Timedelta
-        Length of a candle. A candle of whole days that opens at midnight of its own time zone means a date, and gets
-        midnight UTC of that date: else daylight saving would make days of 23 hours.
+        Length of a candle. A candle of whole days that opens at one hour of the day, in whichever time zone, means a
+        date, and gets midnight UTC of it: else daylight saving would make days of 23 hours.
     zone : str
         Time zone of times that bring none; epoch numbers are UTC.
+    form : str, optional
+        `data.time_format`; seen from the values without it.
 
     Returns
     -------
@@ -37,49 +81,188 @@ def parse_times(column: pd.Series, path: Path, bar: pd.Timedelta, zone: str = "U
     Raises
     ------
     CmatError
-        For a time that cannot be understood; names its row.
+        For a time that cannot be understood, naming its row, or dates that may be of two orders.
     """
-    if not pd.api.types.is_datetime64_any_dtype(column):
-        numbers = pd.to_numeric(column, errors="coerce")
-        if numbers.notna().mean() > 0.5:
-            return _parse_epoch(numbers, column, path)
-    if bar % pd.Timedelta("1D") == pd.Timedelta(0):
-        column, zone = _dates(column), "UTC"
-    times = pd.to_datetime(_with_zone(column, path, zone), utc=True, format="ISO8601", errors="coerce")
-    check_rows(times.notna(), column, path, "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit")
-    advice = "is not between the years 1990 and 2100; the file was probably written with a wrong time unit"
-    check_rows((times >= EARLIEST) & (times < LATEST), column, path, advice)
-    return pd.DatetimeIndex(times, name="timestamp").as_unit("ns")
+    days = bar % DAY == pd.Timedelta(0)
+    numbers = None if pd.api.types.is_datetime64_any_dtype(column) else _numbers(column)
+    if numbers is not None and form is None and (text := _compact(numbers)) is None:
+        times = _parse_epoch(numbers, column, path)
+    else:
+        zone = "UTC" if days else zone
+        local = _written(column if numbers is None or form else text, path, form, zone)
+        times = _with_zone(_own_dates(local, column) if days else local, column, path, zone)
+        check_rows(times.notna(), column, path, ADVICE)
+        wrong = "the file was probably written with a wrong time unit"
+        check_rows(times < LATEST, column, path, f"is not before the year 2100; {wrong}")
+        if (times < JANUARY_1970[1]).all() and (times >= JANUARY_1970[0]).all():
+            check_rows(times.isna(), column, path, f"is in January 1970, as all rows are; {wrong}")
+    index = pd.DatetimeIndex(times, name="timestamp").as_unit("ns")
+    return _midnights(index, bar, zone) if days else index
 
 
-def _dates(column: pd.Series) -> pd.Series:
+def join_clock(date: pd.Series, clock: pd.Series) -> pd.Series:
+    """Dates with the time of day beside them; the zeros that 093000 lost in a spreadsheet come back.
+
+    A date that is complete already, or a clock that is none, changes nothing.
+    """
+    days, hours = _text(date), _text(clock)
+    if days.str.contains(":", regex=False).any() or (
+        len(days) and days.str.len().max() > 12 and days.str.isdigit().all()
+    ):
+        return date
+    if hours.str.fullmatch(r"\d{12,}").all():  # baostock: 20240102093500000
+        return clock
+    if hours.str.fullmatch(r"\d{1,9}").all():
+        largest = pd.to_numeric(hours).max()
+        hours = hours.str.zfill(4 if largest < 2400 else 6 if largest < 240_000 else 9).str.slice(0, 6)
+    elif not hours.str.fullmatch(r"\d\d?:\d\d(:\d\d(\.\d+)?)?( ?[AaPp][Mm])?").all():
+        return date
+    return (days + " " + hours).rename(date.name)
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column if isinstance(column.dtype, pd.StringDtype) else column.map(str).astype(str)
+
+
+def _numbers(column: pd.Series) -> pd.Series | None:
+    """Values of a column of numbers; None for text. Judged by a part, as text of millions of rows takes long."""
+    if (
+        isinstance(column.dtype, pd.StringDtype)
+        and pd.to_numeric(column.head(1000), errors="coerce").notna().mean() < 0.5
+    ):
+        return None
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().mean() > 0.5 else None
+
+
+def _compact(numbers: pd.Series) -> pd.Series | None:
+    """Numbers such as 20240102 or 202401020930 as text; None if they are none of these."""
+    known = numbers.dropna()
+    if not len(known) or (known % 1 != 0).any() or known.min() < 17_000_101:
+        return None
+    text = known.astype(np.int64).astype(str)
+    if len(text.iloc[0]) not in COMPACT or not text.str.match(r"(1[789]|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])").all():
+        return None
+    return text.str.slice(0, 14).reindex(numbers.index)
+
+
+def _written(column: pd.Series, path: Path, form: str | None, zone: str) -> pd.Series:
+    """Times that are written out, as far as they can be read; in UTC if they bring a zone."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column
+    text = _text(column)
+    if form is not None:
+        return _by_format(text, form)
+    sample = pd.concat([text.head(200), text.tail(200)]).str.strip()
+    if not len(sample) or pd.to_datetime(sample, format="ISO8601", errors="coerce", utc=True).notna().mean() > 0.5:
+        utc = zone == "UTC" or text.str.contains(OFFSET).any()
+        return pd.to_datetime(text.where(column.notna()), format="ISO8601", errors="coerce", utc=utc)
+    text = text.str.strip().str.replace(GMT_OFFSET, " ", regex=True).str.replace(r"\s+", " ", regex=True)
+    named = text.str.extract(ZONE_NAME)["zone"]
+    own = (
+        named.iloc[0]
+        if named.notna().all() and named.nunique() == 1 and named.iloc[0] in available_timezones()
+        else None
+    )
+    text = text.str.replace(ZONE_NAME, "", regex=True) if own else text
+    local = _guessed(text, sample.index, path, column.name)
+    return _localised(local, own) if own else local
+
+
+def _by_format(text: pd.Series, form: str) -> pd.Series:
+    try:
+        return pd.to_datetime(text.str.strip(), format=form, errors="coerce", utc="%z" in form)
+    except ValueError as error:
+        raise CmatError(f"data.time_format: {error}; write it as strptime does, %d/%m/%Y %H:%M") from None
+
+
+def _guessed(text: pd.Series, sample: pd.Index, path: Path, name: object) -> pd.Series:
+    """Times by the first form that all rows fit.
+
+    Raises
+    ------
+    CmatError
+        If they fit with day and month in either order.
+    """
+    some = text.loc[sample]
+    gaps = [" ", "T", ", "]
+    forms = [d + gap + c for d, c in itertools.product(DATES, CLOCKS) for gap in (gaps if c else [""])]
+    forms += ["%Y%m%d%H%M%S", "%Y%m%d%H%M"]
+    fitting = [form for form in forms if _by_format(some.head(1), form).notna().all()]
+    fitting = [form for form in fitting if _by_format(some, form).notna().mean() > 0.9] or fitting[:1]
+    best = {form: _by_format(text, form) for form in fitting}
+    whole = [form for form, times in best.items() if times.notna().all()]
+    if (first := next(iter(whole), None)) and (other := first.translate(SWAPPED)) in whole and other != first:
+        if (best[first] != best[other]).any():
+            either = f"data.time_format to '{first}' or '{other}'"
+            raise CmatError(
+                f"{path}: column '{name}': {text.iloc[0]} may have its day or its month first; set {either}"
+            )
+    form = first or max(best, key=lambda form: best[form].notna().sum(), default=None)
+    return best[form] if form else pd.Series(pd.NaT, index=text.index, dtype="datetime64[ns]")
+
+
+def _own_dates(local: pd.Series, column: pd.Series) -> pd.Series:
     """The same without the zone, if every time is midnight in it."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_localize(None) if (column.dt.normalize() == column).all() else column
-    text = column.map(str).astype(str)
-    return text.str.slice(0, 10) if text.str.contains(MIDNIGHT_WITH_OFFSET).all() else column
+    if not pd.api.types.is_datetime64_any_dtype(column) and _text(column).str.contains(MIDNIGHT_WITH_OFFSET).all():
+        return pd.to_datetime(_text(column).str.slice(0, 10), format="ISO8601", errors="coerce")
+    if isinstance(local.dtype, pd.DatetimeTZDtype) and (local.dt.normalize() == local).all():
+        return local.dt.tz_localize(None)
+    return local
 
 
-def _with_zone(column: pd.Series, path: Path, zone: str) -> pd.Series:
-    """Times in `zone` if they bring none of their own; UTC needs no work."""
-    if zone == "UTC" or isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column
-    if not pd.api.types.is_datetime64_any_dtype(column) and column.map(str).astype(str).str.contains(OFFSET).any():
-        return column
-    local = pd.to_datetime(column, format="ISO8601", errors="coerce")
-    times = local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+def _with_zone(local: pd.Series, column: pd.Series, path: Path, zone: str) -> pd.Series:
+    """Times in UTC; those that bring no zone are of `zone`."""
+    if isinstance(local.dtype, pd.DatetimeTZDtype):
+        return local.dt.tz_convert("UTC")
+    if zone == "UTC":
+        return local.dt.tz_localize("UTC")
+    times = _localised(local, zone)
     advice = f"does not exist, or twice, in {zone}, whose clocks change then; write UTC, or set data.file_zone right"
     check_rows(times.notna() | local.isna(), column, path, advice)
-    return times.where(local.notna(), pd.NaT)
+    return times.dt.tz_convert("UTC")
+
+
+def _localised(local: pd.Series, zone: str) -> pd.Series:
+    return local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+
+
+def _midnights(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> pd.DatetimeIndex:
+    """Days that a zone's clocks move (midnight, or the opening, of a market) as midnights UTC of the nearest date."""
+    if len(index) < 2 or not ((index - index[0]) % bar != pd.Timedelta(0)).any():
+        return index
+    for name in (zone, *MARKETS):
+        local = index.tz_convert(name).tz_localize(None)
+        if len((local - local.normalize()).unique()) == 1:
+            return local.round("D").tz_localize("UTC").as_unit("ns").rename("timestamp")
+    return index
+
+
+# Zones of the large markets, one for each rule by which clocks change.
+MARKETS = (
+    *("America/New_York", "America/Chicago", "Europe/London", "Europe/Paris", "Europe/Athens", "Australia/Sydney"),
+    *(
+        "America/Sao_Paulo",
+        "Europe/Moscow",
+        "America/Los_Angeles",
+        "Asia/Jerusalem",
+        "Pacific/Auckland",
+        "America/Santiago",
+    ),
+)
 
 
 def _parse_epoch(numbers: pd.Series, column: pd.Series, path: Path) -> pd.DatetimeIndex:
-    """Epoch numbers as times. The years 1990 to 2100 lie apart in the four units, so the values tell the unit."""
+    """Epoch numbers as times; the unit is that of most values, which lie apart in the four units."""
     low, high = EARLIEST.timestamp() * 1e9, LATEST.timestamp() * 1e9
     inside = {unit: (numbers * float(ns) >= low) & (numbers * float(ns) < high) for unit, ns in UNIT_NS.items()}
     unit = max(inside, key=lambda name: inside[name].sum())
     usual = f"{unit} as in most rows" if inside[unit].any() else "s, ms, us or ns"
     advice = f"is no epoch time of the years 1990 to 2100 in {usual}; write all rows in one unit, or ISO 8601"
+    if inside[unit].any():  # years before 1990 too, where they can be nothing else
+        else_where = np.logical_or.reduce([inside[name] for name in UNIT_NS if name != unit])
+        older = (numbers * float(UNIT_NS[unit]) < low) & (numbers * float(UNIT_NS[unit]) > pd.Timestamp.min.value)
+        inside[unit] |= older & ~else_where & ((numbers < 0) | (unit == "s"))
     check_rows(inside[unit], column, path, advice)
     if pd.api.types.is_integer_dtype(numbers):
         stamps = numbers.to_numpy(np.int64) * UNIT_NS[unit]
@@ -90,7 +273,7 @@ def _parse_epoch(numbers: pd.Series, column: pd.Series, path: Path) -> pd.Dateti
 
 def check_rows(good: pd.Series, column: pd.Series, path: Path, problem: str) -> None:
     """Name the first row (counted from 1 after the header line) that is not good."""
-    bad = np.flatnonzero(~good.to_numpy(dtype=bool))
+    bad = np.flatnonzero(~np.asarray(good, dtype=bool))
     if len(bad):
-        where = f"{path}: column '{column.name}', row {bad[0] + 1}"
+        where = f"{path}: column '{column.name}', row {column.index[bad[0]] + 1}"
         raise CmatError(f"{where}: {column.iloc[bad[0]]} {problem} (rows affected: {len(bad)})")

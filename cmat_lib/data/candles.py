@@ -12,8 +12,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from cmat_lib.data.candle_doubts import doubts
 from cmat_lib.data.candle_files import market_files, read_market
-from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions
+from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -24,12 +25,14 @@ AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_qu
 
 # A candle is extreme if its high-low range is this many times the symbol's median range.
 EXTREME_RANGE = 20.0
+ROUNDING = 1e-9  # share of a price by which adjusted prices may contradict each other
 
 # Mistakes that make candles unusable, causes before their consequences: name in the audit -> what the error says.
 DEFECTS = {
     "duplicate_times": "the time is there twice; keep one of the rows",
     "unsorted_times": "the row is older than the row before; sort the file by time",
-    "off_grid_times": "the time is no whole number of candles after the first; correct or remove the row",
+    "off_grid_times": "the time is no whole number of candles after the first; correct or remove the row, or, if the "
+    "market has breaks, set data.sessions: join",
     "missing_values": "a value is missing or infinite; complete or remove the row",
     "non_positive_prices": "a price is not positive; correct or remove the row",
     "negative_amounts": "a volume or count is negative; correct or remove the row",
@@ -59,13 +62,15 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     """
     market, files = read_market(data), market_files(data)
     for symbol, candles in market.items():
-        _check(candles, data.bar, str(files[symbol]))
+        _check(candles, data, str(files[symbol]))
     if data.sessions == "join":
         market = {s: join_sessions(own, data.bar, data.clock_zone, str(files[s])) for s, own in market.items()}
     return repair(market, data)
 
 
-def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC") -> pd.DataFrame:
+def audit(
+    market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous"
+) -> pd.DataFrame:
     """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
 
     Parameters
@@ -76,21 +81,24 @@ def audit(market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC")
         Length of a candle.
     zone : str
         Time zone in which a market's session has the same hours all year.
+    sessions : str
+        As `data.sessions`.
 
     Returns
     -------
     DataFrame, one row per symbol
-        source (what was read); rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in
+        source (what was read), unread (names of its columns that nothing reads); rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in
         candles), regular_closures (how many of the gaps are, see `cmat_lib.data.sessions`); rows with each defect:
         duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices, negative_amounts,
         inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median); largest_move_pct
-        (largest close-to-close change in percent, signed).
+        (largest close-to-close change in percent, signed); volume_hour (hour of the day by `zone` that trades most, by
+        which times that are not the opens of candles can be told); doubts (see `cmat_lib.data.candle_doubts`).
     """
-    rows = {symbol: _audit_symbol(candles, bar, zone) for symbol, candles in market.items()}
+    rows = {symbol: _audit_symbol(candles, bar, zone, sessions == "join") for symbol, candles in market.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")
 
 
-def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> dict[str, object]:
+def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, joined: bool) -> dict[str, object]:
     times = candles.index.unique().sort_values()
     gap_lengths = np.diff(_nanoseconds(times)) // _nanoseconds(bar) - 1
     gap_lengths = gap_lengths[gap_lengths > 0]
@@ -98,6 +106,7 @@ def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> dict[s
     moves = 100 * candles["close"].pct_change(fill_method=None).to_numpy()
     return {
         "source": candles.attrs.get("source", ""),
+        "unread": ", ".join(candles.attrs.get("unread", [])),
         "rows": len(candles),
         "from": candles.index.min(),
         "to": candles.index.max(),
@@ -105,23 +114,38 @@ def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> dict[s
         "gaps": len(gap_lengths),
         "longest_gap": int(gap_lengths.max(initial=0)),
         "regular_closures": int((find_closures(times, bar, zone).before > 0).sum()),
-        **{name: int(rows.sum()) for name, rows in _defects(candles, bar).items()},
-        "zero_volume": int((candles["volume"] == 0).sum()),
+        **{name: int(rows.sum()) for name, rows in _defects(candles, bar, zone if joined else None).items()},
+        "zero_volume": int((candles["volume"] == 0).sum()) if "volume" in candles else 0,
         "extreme_candles": int((spread > EXTREME_RANGE * spread.median()).sum()),
         "largest_move_pct": float(moves[np.nanargmax(np.abs(moves))]) if np.isfinite(moves).any() else 0.0,
+        "volume_hour": _volume_hour(candles, bar, zone),
+        "doubts": "; ".join(doubts(candles, bar)),
     }
 
 
-def _defects(candles: pd.DataFrame, bar: pd.Timedelta) -> dict[str, np.ndarray]:
-    """Rows, (T,) bool, with each of the `DEFECTS`."""
+def _volume_hour(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> str:
+    if "volume" not in candles or bar >= pd.Timedelta("1D") or not candles["volume"].any():
+        return ""
+    hours = candles.index.tz_convert(zone).hour
+    return f"{candles['volume'].groupby(hours).mean().idxmax():02d}:00"
+
+
+def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) -> dict[str, np.ndarray]:
+    """Rows, (T,) bool, with each of the `DEFECTS`; with joined sessions each session has a grid of its own."""
     opens = _nanoseconds(candles.index)
     prices = candles[PRICES].to_numpy()  # (T, 4)
     amounts = candles[[name for name in AMOUNTS if name in candles]].to_numpy()  # (T, 1 to 5)
-    lower_high, higher_low = candles["high"] < prices.max(axis=1), candles["low"] > prices.min(axis=1)
+    slack = ROUNDING * np.abs(prices[:, 3])
+    lower_high = candles["high"] < prices.max(axis=1) - slack
+    higher_low = candles["low"] > prices.min(axis=1) + slack
+    off_grid = (opens - opens[:1]) % _nanoseconds(bar) != 0
+    if join_zone and off_grid.any():
+        steps = np.diff(opens, prepend=opens[:1] - _nanoseconds(bar))
+        off_grid &= off_session(candles.index, join_zone) | ((steps > 0) & (steps < _nanoseconds(bar)))
     return {
         "duplicate_times": candles.index.duplicated(),
         "unsorted_times": np.diff(opens, prepend=opens[:1]) < 0,
-        "off_grid_times": (opens - opens[:1]) % _nanoseconds(bar) != 0,
+        "off_grid_times": off_grid,
         "missing_values": ~(np.isfinite(prices).all(axis=1) & np.isfinite(amounts).all(axis=1)),
         "non_positive_prices": (prices <= 0).any(axis=1),
         "negative_amounts": (amounts < 0).any(axis=1),
@@ -129,9 +153,9 @@ def _defects(candles: pd.DataFrame, bar: pd.Timedelta) -> dict[str, np.ndarray]:
     }
 
 
-def _check(candles: pd.DataFrame, bar: pd.Timedelta, name: str) -> None:
+def _check(candles: pd.DataFrame, data: DataConfig, name: str) -> None:
     """Raise for the first defect, naming its first row and how many rows have it."""
-    for defect, rows in _defects(candles, bar).items():
+    for defect, rows in _defects(candles, data.bar, data.clock_zone if data.sessions == "join" else None).items():
         if rows.any():
             row = candles.iloc[int(rows.argmax())]
             values = ", ".join(f"{column} {row[column]:.10g}" for column in [*PRICES, *AMOUNTS] if column in candles)
@@ -196,9 +220,9 @@ def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
         0 for the first run, one more after each gap.
     """
     opens = _nanoseconds(candles.index)
-    closed = candles[CLOSED].to_numpy(np.int64) if CLOSED in candles else 0
+    closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
     steps = np.diff(opens, prepend=opens[:1] - _nanoseconds(bar))
-    gap = steps != _nanoseconds(bar) * (1 + closed)
+    gap = steps != np.rint(_nanoseconds(bar) * (1 + closed))
     gap[:1] = False
     return np.cumsum(gap)
 

@@ -159,8 +159,11 @@ class Downloader:
             quiet = not page
             rows = [row for row in page if cursor <= row[0] < stop]
             end = rows[-1][0] + bar if rows else cursor + limit * bar
+            whole = [row for row in rows if None not in row[:6]]  # [t, null, …] is a time without a trade
+            if len(whole) < len(rows):
+                logger.warning("%s: %d of %d candles from %s are empty, and gaps", symbol, len(rows) - len(whole), len(rows), pd.Timestamp(cursor, unit="ms"))
             if rows or end <= stop:
-                yield rows, cursor, end
+                yield whole, cursor, end
             cursor = end
 
     def _page(self, symbol: str, since: int, limit: int) -> list[list]:

@@ -31,8 +31,9 @@ class Closures(NamedTuple):
 
     Attributes
     ----------
-    before : ndarray of int64, shape (T,)
-        Missing candles of the regular closure right before each candle; 0 where there is none.
+    before : ndarray of float64, shape (T,)
+        Missing candles of the regular closure right before each candle; 0 where there is none. A lunch of an hour and a
+        half is 1.5 hourly candles.
     absent : DatetimeIndex
         Candles of the session that are missing.
     """
@@ -59,17 +60,22 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
         None are found in fewer than four weeks, or in a market that never closes.
     """
     opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
-    lengths = np.diff(opens) // step - 1  # (T − 1,) missing candles after each candle
+    lengths = np.diff(opens) / step - 1  # (T − 1,) missing candles after each candle
     gaps = np.flatnonzero(lengths > 0)
-    owner = np.repeat(np.arange(len(gaps)), lengths[gaps])  # gap of each missing candle
-    last = np.cumsum(lengths[gaps]) - 1
-    first = last - lengths[gaps] + 1
-    missing = opens[gaps][owner] + (np.arange(len(owner)) - first[owner] + 1) * step
+    # A session may begin off the grid of the one before: then the slots between are looked at minute by minute, or as
+    # finely as the times ask for. A slot that overlaps a candle is none that is missing.
+    grid = int(np.gcd.reduce(np.diff(opens), initial=step))
+    grid = grid if grid % MINUTE == 0 else step
+    slots = np.maximum((opens[gaps + 1] - opens[gaps]) // grid - 2 * (step // grid) + 1, 0)
+    owner = np.repeat(np.arange(len(gaps)), slots)  # gap of each missing candle
+    last = np.cumsum(slots) - 1
+    first = last - slots + 1
+    missing = opens[gaps][owner] + step + (np.arange(len(owner)) - first[owner]) * grid
     minute, day = _local(missing, zone)
     in_session, traded = _calendar(opens, zone)
     sleeps = ~in_session[minute]
-    if not len(gaps) or not sleeps.any() or opens[-1] - opens[0] < MIN_WEEKS * WEEK_MINUTES * MINUTE:
-        return Closures(np.zeros(len(index), dtype=np.int64), pd.DatetimeIndex(missing, tz="UTC"))
+    if not len(owner) or not sleeps.any() or opens[-1] - opens[0] < MIN_WEEKS * WEEK_MINUTES * MINUTE:
+        return Closures(np.zeros(len(index)), pd.DatetimeIndex(missing[:: step // grid], tz="UTC"))
     lacking = ~sleeps & np.isin(day, traded)
     later = lacking & (day != day[first][owner])  # on another day than the gap's first
     lost = np.bincount(owner[lacking], minlength=len(gaps))
@@ -78,7 +84,7 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
     regular = lost == 0
     regular[early[pd.Series(minute[first[early]] % DAY_MINUTES).duplicated()]] = True  # not the first at its hour
     regular &= lengths[gaps] * step <= LONGEST.value
-    before = np.zeros(len(index), dtype=np.int64)
+    before = np.zeros(len(index))
     before[gaps[regular] + 1] = lengths[gaps[regular]]
     return Closures(before, pd.DatetimeIndex(missing[lacking & ~regular[owner]], tz="UTC"))
 
@@ -89,8 +95,8 @@ def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray
     Not judged again: an early close that was the first of its hour and was filled would no longer vouch for the second.
     """
     opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
-    lengths = np.diff(opens, prepend=opens[:1] - step) // step - 1
-    return np.where(lengths * step <= LONGEST.value, lengths, 0).astype(np.float64)
+    lengths = np.diff(opens, prepend=opens[:1] - step) / step - 1
+    return np.where(lengths * step <= LONGEST.value, lengths, 0.0)
 
 
 def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
@@ -117,7 +123,7 @@ def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str
             f"{name}: data.sessions: join reads the market's calendar off {MIN_WEEKS} weeks of candles or more, and "
             f"these are {span.days} days; give more candles, or set data.sessions: continuous"
         )
-    return candles.assign(**{CLOSED: find_closures(candles.index, bar, zone).before.astype(np.float64)})
+    return candles.assign(**{CLOSED: find_closures(candles.index, bar, zone).before})
 
 
 def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
@@ -136,6 +142,12 @@ def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
         f"The market closes ({closures} nights, weekends or holidays), and no window runs over a closure unless "
         f"data.sessions: join says so{zone}"
     )
+
+
+def off_session(index: pd.DatetimeIndex, zone: str) -> np.ndarray:
+    """Whether each candle opens at no time of the week at which the session has candles, (T,) bool."""
+    opens = index.as_unit("ns").asi8
+    return ~_calendar(opens, zone)[0][_local(opens, zone)[0]]
 
 
 def _calendar(opens: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
