@@ -1,9 +1,9 @@
-"""Reading candles beside what pandas alone takes for the same file: CPU seconds and memory, each in a process of its own.
+"""Reading candles beside what pandas alone takes for a file: CPU seconds and memory, each in a process of its own.
 
 ``python benchmarks/candles.py`` writes ``results/candles.md`` beside this file. The readers take turns on one file of
-5 million one-minute candles; of the rounds the smallest CPU time counts, the least disturbed one. Memory is the peak of the
-process less what it had once everything was imported. ``read_market`` does more than pandas: it understands the file,
-makes times of texts, and checks the spacing.
+5 million one-minute candles; of the rounds the smallest CPU time counts. Memory is the peak of the process less what it
+had once all was imported. ``read_market`` does more than pandas: it understands the file, makes times of texts, and
+checks the spacing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import pandas as pd
 from cmat_lib.data.candle_files import read_market
 from cmat_lib.data.channels import CHANNELS
 from cmat_lib.schema import DataConfig
-pd.read_csv(sys.argv[2] + "/../small/A.csv"), read_market(DataConfig(data_dir=sys.argv[2] + "/../small", timeframe="1m"))
+small = sys.argv[2] + "/../small"
+pd.read_csv(small + "/A.csv"), read_market(DataConfig(data_dir=small, timeframe="1m"))
 def memory(what):  # a process inherits getrusage's peak from its parent, but not this one
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(what))
 before, began = memory("VmRSS"), time.process_time()
@@ -79,9 +80,10 @@ def main(arguments: list[str] | None = None) -> None:
     share = table["bytes"] / size
     table = table.assign(**{"times the file": share, "MB": table.pop("bytes") / 1e6})
     formats = {"seconds": "{:.2f}", "rows": "{:,}", "times the file": "{:.2f}", "MB": "{:,.0f}"}
+    memory = share["read_market"]
     goals = {
         f"time: {ratio:.2f} times that of `pandas.read_csv`, at most {TIME_GOAL}": ratio <= TIME_GOAL,
-        f"memory: {share['read_market']:.2f} times the file, at most {MEMORY_GOAL:g}": share["read_market"] <= MEMORY_GOAL,
+        f"memory: {memory:.2f} times the file, at most {MEMORY_GOAL:g}": memory <= MEMORY_GOAL,
     }
     text = "\n".join(
         [
@@ -89,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
             "",
             f"{machine(('cmat', 'pandas', 'pyarrow', 'numpy'))}",
             "",
-            f"A CSV file of {options.rows:,} candles, {size / 1e6:,.0f} MB; the least of {options.rounds} rounds in turns.",
+            f"A CSV file of {options.rows:,} candles, {size / 1e6:,.0f} MB; least of {options.rounds} rounds in turns.",
             "",
             markdown(table, formats),
             "",

@@ -18,6 +18,7 @@ from cmat_lib import __version__
 from cmat_lib.cli_ablate import ablate
 from cmat_lib.cli_audit import audit
 from cmat_lib.cli_cache import cache_app
+from cmat_lib.cli_candles import candles
 from cmat_lib.cli_compare import compare
 from cmat_lib.cli_doctor import doctor
 from cmat_lib.cli_download import download
@@ -237,6 +238,6 @@ def schema(
         print(folder / "default.yaml")
 
 
-for _command in (sweep, runs, compare, ablate, download, predict, export, audit, doctor):
+for _command in (sweep, runs, compare, ablate, candles, download, predict, export, audit, doctor):
     app.command(epilog=examples(_command.__name__))(_command)
 app.add_typer(cache_app, name="cache")

@@ -23,6 +23,10 @@ EXAMPLES = {
         "cmat ablate params/demo.yaml",
         "cmat ablate params/demo.yaml --rows trees+clock,full,concat --seeds 1",
     ),
+    "candles": (
+        "cmat candles /path/to/candles",
+        'cmat candles EURUSD.csv --set "data.columns={close: Last}" --write params/mine.yaml',
+    ),
     "download": (
         "cmat download BTC/USDT ETH/USDT --exchange binance --timeframe 15m --since 2023-01-01",
         "cmat download BTC/USDT --since 2024-01-01 --until 2024-07-01 --data-dir candles",

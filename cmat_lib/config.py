@@ -230,7 +230,7 @@ def _explain(item: dict[str, Any]) -> str:
         return f"{key}: {message}" if key else message
     hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if _looks_like_number(item["input"]) else ""
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
-        hint = " (put it in quotes, as \"000001\" or \"ON\": without them YAML reads numbers, dates, and ON, NO or YES as true or false)"
+        hint = ' (put it in quotes, as "000001" or "ON": YAML reads numbers and dates, and ON, NO, YES as truth values)'
     return f"{key}: {message}, got {shown(item['input'])}{hint}"
 
 

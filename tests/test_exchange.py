@@ -132,6 +132,22 @@ def test_a_candle_that_the_exchange_has_late_is_not_lost(server, tmp_path):
     assert opens(tmp_path) == list(range(2500))
 
 
+@pytest.mark.parametrize("empty", [range(3, 5), range(1000, 2000)])  # some, and a whole page
+def test_empty_candles_are_gaps_and_told(server, tmp_path, monkeypatch, caplog, empty):
+    """Some exchanges send the time of a candle without a trade, and nothing else."""
+    whole = server.klines
+    times = {T0 + number * BAR for number in empty}
+    blank = lambda start, limit: [[r[0], *[None] * 5, *r[6:]] if r[0] in times else r for r in whole(start, limit)]  # noqa: E731
+    monkeypatch.setattr(server, "klines", blank)
+    file = downloader(server, tmp_path).download("BTC/USDT", START)
+    assert opens(tmp_path) == [number for number in range(2500) if number not in empty]
+    assert f"{len(empty)} of 1000 candles from" in caplog.text
+    assert f"{len(empty):,} missing at the exchange" in _summary(file, START, "15m")
+    server.starts.clear()
+    downloader(server, tmp_path).download("BTC/USDT", START)
+    assert not server.starts
+
+
 def test_a_later_listing_is_no_endless_loop(server, tmp_path):
     server.listed = T0 + 2400 * BAR
     downloader(server, tmp_path).download("BTC/USDT", START)

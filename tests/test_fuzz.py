@@ -29,7 +29,7 @@ from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.prediction_files import CsvOutput
-from cmat_lib.schema import SECTIONS, DataConfig
+from cmat_lib.schema import SECTIONS
 from cmat_lib.sweep_file import read_sweep
 from cmat_lib.tda.cache import cache_info, cached_features, clean, verify
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
@@ -123,17 +123,23 @@ def candle_files() -> dict[str, bytes]:
     trader = frame.assign(date=frame["timestamp"].dt.strftime("%Y.%m.%d"), time=frame["timestamp"].dt.strftime("%H:%M"))
     trader = trader[["date", "time", "open", "high", "low", "close", "volume"]]
     files["AAA_M15.csv"] = trader.to_csv(index=False, header=False).encode()
+    odd = trader.assign(date=frame["timestamp"].dt.strftime("%d/%m/%Y"), volume="1.234,5K", symbol="000001")
+    files["AAA.txt"] = odd.to_csv(index=False, sep=";", decimal=",").encode("utf-16")
+    files["AAA.jsonl"] = frame.assign(symbol=["A", "B"] * 30).to_json(orient="records", lines=True).encode()
     return files
 
 
-def files_of_candles() -> st.SearchStrategy[tuple[str, bytes]]:
+@st.composite
+def files_of_candles(draw) -> tuple[str, bytes, dict]:
+    """A file that is damaged or made up, and what is told about it."""
     whole = candle_files()
-    hurt = st.sampled_from(sorted(whole)).flatmap(lambda name: st.tuples(st.just(name), damaged(whole[name])))
-    return st.one_of(hurt, hurt, st.tuples(st.sampled_from(sorted(whole)), st.binary(max_size=200)))
+    name = draw(st.sampled_from(sorted(whole)))
+    content = draw(damaged(whole[name])) if draw(st.integers(0, 2)) else draw(st.binary(max_size=200))
+    return name, content, told(draw)
 
 
 @st.composite
-def frames_of_candles(draw) -> tuple[str, pd.DataFrame]:
+def frames_of_candles(draw) -> tuple[str, pd.DataFrame, dict]:
     """Candles with odd values, columns of odd types and names, and rows in odd order."""
     frame = candles().astype(object)
     for _ in range(draw(st.integers(1, 3))):
@@ -159,7 +165,7 @@ def frames_of_candles(draw) -> tuple[str, pd.DataFrame]:
             frame = frame.iloc[: draw(st.integers(0, 10))]
         if not len(frame) or len(set(frame.columns)) < len(frame.columns) or not len(frame.columns):
             break
-    return draw(st.sampled_from(["AAA.csv", "AAA.parquet", "AAA-15m.json"])), frame
+    return draw(st.sampled_from(["AAA.csv", "AAA.parquet", "AAA-15m.json"])), frame, told(draw)
 
 
 @st.composite
@@ -200,8 +206,28 @@ def mutated(value, draw):
 # -- what must hold ----------------------------------------------------------------------------------------------------
 
 
-def check_candles(folder: Path) -> None:
-    data = DataConfig(data_dir=str(folder))
+def told(draw) -> dict:
+    """What a user may say about candle files, right or wrong."""
+    names = st.sampled_from(["timestamp", "open", "close", "volume", "symbol", "clock", "obv"])
+    theirs = st.sampled_from(["timestamp", "Open", "close", "3", "volume", "x"]) | st.text(max_size=5)
+    forms = st.sampled_from(["%Y-%m-%d", "%d/%m/%Y %H:%M", "%", "%Q", "%Y-%m-%d %H:%M:%S%z"])
+    options = {
+        "columns": st.dictionaries(names, theirs, max_size=3),
+        "time_format": forms | st.text(min_size=1, max_size=6),
+        "encoding": st.sampled_from(["utf-8", "latin-1", "gb18030", "utf-16", "cp1251", "idna", "rot13", "hex"]),
+        "decimal": st.sampled_from([",", "."]),
+        "thousands": st.sampled_from([",", ".", " ", "'"]),
+        "stamp": st.sampled_from(["open", "close"]),
+        "timeframe": st.sampled_from(["15m", "1h", "1d"]),
+        "sessions": st.sampled_from(["join", "continuous"]),
+        "file_zone": st.sampled_from(["UTC", "Asia/Tokyo", "America/New_York"]),
+    }
+    keys = draw(st.lists(st.sampled_from(sorted(options)), max_size=3, unique=True))
+    return {key: draw(options[key]) for key in keys}
+
+
+def check_candles(folder: Path, keys: dict) -> None:
+    data = load_config(changes={"data": {"data_dir": str(folder), **keys}}).data
     before = {path: path.read_bytes() for path in folder.iterdir()}
     try:
         audit(read_market(data), data.bar)
@@ -213,13 +239,13 @@ def check_candles(folder: Path) -> None:
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def check_candle_file(folder: Path, case: tuple[str, bytes]) -> None:
+def check_candle_file(folder: Path, case: tuple[str, bytes, dict]) -> None:
     (folder / case[0]).write_bytes(case[1])
-    check_candles(folder)
+    check_candles(folder, case[2])
 
 
-def check_candle_frame(folder: Path, case: tuple[str, pd.DataFrame]) -> None:
-    name, frame = case
+def check_candle_frame(folder: Path, case: tuple[str, pd.DataFrame, dict]) -> None:
+    name, frame, keys = case
     try:
         if name.endswith("parquet"):
             frame.to_parquet(folder / name)
@@ -230,7 +256,7 @@ def check_candle_frame(folder: Path, case: tuple[str, pd.DataFrame]) -> None:
     except Exception:  # nobody can have such a file
         (folder / name).unlink(missing_ok=True)
         return
-    check_candles(folder)
+    check_candles(folder, keys)
 
 
 def check_parameters(folder: Path, text: str) -> None:

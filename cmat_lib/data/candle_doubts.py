@@ -31,8 +31,11 @@ def _split(candles: pd.DataFrame) -> str:
     opens, closes = (np.log(candles[name].clip(lower=1e-300).to_numpy()) for name in ("open", "close"))
     jumps, moves = opens[1:] - closes[:-1], np.abs(np.diff(closes))
     near = np.abs(np.abs(jumps)[:, None] - np.log(SPLITS)).min(axis=1, initial=np.inf) < SPLIT_NEAR
-    jump = near & (moves > np.abs(jumps) / 2) & (np.abs(jumps) > SPLIT_MOVES * np.median(moves[moves > 0], axis=0)) \
-        if (moves > 0).any() else near & False
+    jump = (
+        near & (moves > np.abs(jumps) / 2) & (np.abs(jumps) > SPLIT_MOVES * np.median(moves[moves > 0], axis=0))
+        if (moves > 0).any()
+        else near & False
+    )
     if not jump.any():
         return ""
     row = int(jump.argmax())

@@ -1,7 +1,7 @@
 """Candle files: the files of a symbol become one frame of candles.
 
-What a maker's columns mean stands in `candle_makers`, how its files are taken apart in `candle_tables`. Nothing is repaired
-here: a file is read as it is or refused. A row without any price is no candle, and newest-first is an order.
+What a maker's columns mean stands in `candle_makers`, how its files are taken apart in `candle_tables`. Nothing is
+repaired here: a file is read as it is or refused. A row without any price is no candle, and newest-first is an order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pandas as pd
 
 from cmat_lib.data.candle_makers import OHLC, REQUIRED, SPELLINGS
 from cmat_lib.data.candle_sources import CandleSource, left_out, market_files
-from cmat_lib.data.candle_tables import Form, Layout, read_table
+from cmat_lib.data.candle_tables import read_table
+from cmat_lib.data.candle_text import Form, Layout
 from cmat_lib.data.candle_times import LATEST, check_rows, join_clock, parse_times
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
@@ -49,13 +50,17 @@ def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
         warnings.warn(f"{data.data_dir}: left out: {', '.join(others)}", stacklevel=2)
     sources = market_files(data)
-    for symbol in sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol)):  # the tickers of a file in a row
-        market[symbol] = _read_source(sources[symbol], data)
+    try:
+        for symbol in sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol)):  # tickers of a file in a row
+            market[symbol] = read_source(sources[symbol], data)
+    except CmatError as error:
+        raise CmatError(f"{error}; cmat candles {data.data_dir} shows how these files are understood") from None
     read_table.cache_clear()
     return dict(sorted(market.items()))
 
 
-def _read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
+def read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
+    """Raw candles of one symbol, see `read_market`."""
     frames = [read_candles(path, data, source.ticker) for path in source.paths]
     candles = _join_parts(frames, source) if source.parts else frames[0]
     if candles.empty:
@@ -95,9 +100,9 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     -------
     DataFrame, shape (T, 4 or more)
         Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those
-        of quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and those
-        that a channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read
-        from), ``span`` (first and last time), ``unread`` (names of other columns), ``doubts`` (list of sentences).
+        of quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and
+        what a channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was
+        read from), ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
 
     Raises
     ------
@@ -105,7 +110,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
         If the file is empty or unreadable, lacks a required column, has text in a number column or a time that
         cannot be understood, or if its candles are not `data.bar` apart.
     """
-    wanted = _read_by_channels(data)
+    wanted = channel_readers(data)
     table = read_table(path, Form.of(data, wanted))
     about: Layout = table.attrs["layout"]
     _check_columns(about, list(table.columns), path, wanted)
@@ -117,7 +122,8 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     if times.is_monotonic_decreasing and len(times) > 1 and span[0] != span[1]:
         rows, times = rows[::-1], times[::-1]
     chosen = (times >= (data.since or BEFORE_ALL)) & (times < (data.until or LATEST))
-    rows, times = rows[chosen], times[chosen]
+    if not chosen.all():
+        rows, times = rows[chosen], times[chosen]
     _check_spacing(times, data.bar, f"{path}: column '{about.theirs('timestamp')}'")
     ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
     numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
@@ -129,7 +135,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     return candles
 
 
-def _read_by_channels(data: DataConfig) -> dict[str, list[str]]:
+def channel_readers(data: DataConfig) -> dict[str, list[str]]:
     """Columns that the configured channels read -> the channels that do."""
     from cmat_lib.data.channels import channel_of  # which needs candles itself
 
@@ -151,7 +157,7 @@ def _check_columns(about: Layout, found: list[str], path: Path, wanted: dict[str
             advice += f"; or change data.channels ({', '.join(wanted['volume'])} read it)"
         spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
         advice += "; name it in data.columns"
-        raise CmatError(f"{path}: no column {spelled}; {advice}; cmat candles {path} shows what is understood")
+        raise CmatError(f"{path}: no column {spelled}; {advice}")
 
 
 def _priced_rows(table: pd.DataFrame, ticker: str | None) -> tuple[pd.DataFrame, list[str]]:
@@ -207,7 +213,7 @@ def _odd_numbers(text: pd.Series, about: Layout) -> pd.Series:
 
 
 def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.ndarray]:
-    """MetaTrader's traded volume where there is any, else its ticks; TradeStation's two halves added; none if it is empty."""
+    """MetaTrader's traded volume if there is any, else its ticks; TradeStation's two halves; none if it is empty."""
     traded, down = columns.pop("real_volume", None), columns.pop("volume_down", None)
     if traded is not None and (traded > 0).any():
         columns["volume"] = traded
@@ -229,8 +235,10 @@ def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> No
 
 def usual_step(times: pd.DatetimeIndex) -> pd.Timedelta | None:
     """Most frequent step between neighbouring times; None if there is no step."""
-    steps, counts = np.unique(np.diff(np.unique(times.asi8)), return_counts=True)
-    return pd.Timedelta(int(steps[counts.argmax()]), unit="ns") if len(steps) else None
+    opens = times.asi8 if times.is_monotonic_increasing else np.sort(times.asi8)
+    steps = np.diff(opens)
+    counts = pd.Series(steps[steps > 0]).value_counts()
+    return pd.Timedelta(int(counts.index[counts == counts.iloc[0]].min()), unit="ns") if len(counts) else None
 
 
 def timeframe_of(step: pd.Timedelta) -> str | None:

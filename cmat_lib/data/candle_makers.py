@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cmat_lib.errors import CmatError, nearest
 
@@ -160,6 +161,18 @@ def maker_of(names: Sequence[object]) -> Maker | None:
     return max(found, key=lambda maker: len(maker.tells.split()), default=None)
 
 
+def maker_by_file(path: Path) -> Maker | None:
+    """Maker that a file's name tells, if it tells what the file itself does not."""
+    return next(
+        (maker for maker in MAKERS if maker.advice and maker.file and re.fullmatch(maker.file, bare_name(path))), None
+    )
+
+
+def bare_name(path: Path) -> str:
+    """File name without its endings."""
+    return re.sub(r"(\.(json|jsonl|csv|txt|tsv))?\.(gz|bz2|xz)$|\.[^.]+$", "", path.name)
+
+
 def match_columns(names: Sequence[object], told: dict[str, str], where: str = "") -> dict[str, int]:
     """Which column is which.
 
@@ -233,7 +246,9 @@ def _told_columns(names: Sequence[object], told: dict[str, str], where: str) -> 
     bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
     for ours, theirs in told.items():
         if where and theirs.strip().lower() not in bare:
-            raise CmatError(f"{where}: data.columns: {ours}: no column '{theirs}'{nearest(theirs, [str(name) for name in names])}")
+            raise CmatError(
+                f"{where}: data.columns: {ours}: no column '{theirs}'{nearest(theirs, [str(name) for name in names])}"
+            )
     return {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}
 
 

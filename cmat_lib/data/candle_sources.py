@@ -1,4 +1,4 @@
-"""Which files of a folder hold the candles of which symbol: by the file names of `candle_makers`, and by what is in them.
+"""Which files of a folder hold the candles of which symbol: by the names of `candle_makers`, and by what is in them.
 
 A symbol is one file, the parts of an archive, or some rows of a file that tells several symbols apart.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from cmat_lib.config import resolve_path
-from cmat_lib.data.candle_makers import MAKERS, MINUTES_NAME
-from cmat_lib.data.candle_tables import Form, has_header, is_candle_file, symbols_in
+from cmat_lib.data.candle_makers import MAKERS, MINUTES_NAME, bare_name
+from cmat_lib.data.candle_tables import has_header, is_candle_file, symbols_in
+from cmat_lib.data.candle_text import Form
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -54,11 +55,6 @@ class CandleSource:
         return str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0].parent} ({self.paths[0].name} …)"
 
 
-def bare_name(path: Path) -> str:
-    """File name without its endings."""
-    return re.sub(r"(\.(json|jsonl|csv|txt|tsv))?\.(gz|bz2|xz)$|\.[^.]+$", "", path.name)
-
-
 def symbol_of(path: Path) -> str:
     """Symbol that a file name stands for: the name without its endings, timeframe and time.
 
@@ -89,7 +85,7 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
     """
     folder, form = _data_folder(data), Form.of(data)
     others = left_out(data)
-    files = [path for path in _visible(folder) if path not in others and is_candle_file(path)]
+    files = [path for path in candle_files(data) if path not in others]
     if not files:
         lengths = sorted({why.split()[1] for why in others.values() if why.startswith("timeframe")})
         if lengths:
@@ -103,19 +99,30 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
     return dict(sorted(_by_symbol(found).items()))
 
 
+def candle_files(data: DataConfig) -> list[Path]:
+    """Files of the folder that may hold candles, of any length."""
+    visible = _visible(_data_folder(data))
+    return [path for path in visible if is_candle_file(path) and not NO_CANDLES.fullmatch(bare_name(path))]
+
+
+def told_length(path: Path) -> pd.Timedelta | None:
+    """Length of a candle as the file's name tells it."""
+    timeframe = _told(path, "timeframe")
+    return _length(timeframe) if timeframe else None
+
+
 def left_out(data: DataConfig) -> dict[Path, str]:
     """Files of the folder that are not read, and why: what their name, or its ending, says."""
     reasons = {}
     for path in _visible(_data_folder(data)):
-        length = _told(path, "timeframe")
         if path.suffix.lower() in UNREAD_ENDINGS:
             reasons[path] = f"{path.suffix} is not read; save it as CSV or Parquet"
         elif not is_candle_file(path):
             continue
         elif NO_CANDLES.fullmatch(bare_name(path)):
             reasons[path] = "by its name, no candles that can be used"
-        elif length and _length(length) != data.bar:
-            reasons[path] = f"timeframe {length}"
+        elif told_length(path) not in (None, data.bar):
+            reasons[path] = f"timeframe {_told(path, 'timeframe')}"
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""Time columns of candle files: numbers of one epoch unit, ISO 8601, and the dates of spreadsheets and other countries."""
+"""Time columns of candle files: numbers of one epoch unit, ISO 8601, and the dates of spreadsheets and countries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cmat_lib.errors import CmatError
 
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 DAY = pd.Timedelta("1D")
+PART = 1 << 18  # rows
 # Epoch numbers of these years lie apart in the four units; dates that are written out may be of any year before.
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
 JANUARY_1970 = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("1970-02-01", tz="UTC")
@@ -21,35 +22,10 @@ OFFSET = r"(?:Z|[+-]\d\d:?\d\d)$"
 ZONE_NAME = r"\s(?P<zone>[A-Z][A-Za-z_]+/[A-Za-z_/]+|UTC|GMT)$"  # 20240102 09:30:00 US/Eastern
 GMT_OFFSET = r"\s*(?:GMT|UTC)(?=[+-]\d)"
 # Ordered so that a day before a month is the second guess; a column that both fit is refused.
-DATES = (
-    *(
-        "%Y-%m-%d",
-        "%Y/%m/%d",
-        "%Y.%m.%d",
-        "%Y%m%d",
-        "%d.%m.%Y",
-        "%d.%m.%y",
-        "%m/%d/%Y",
-        "%d/%m/%Y",
-        "%m-%d-%Y",
-        "%d-%m-%Y",
-    ),
-    *("%m/%d/%y", "%d/%m/%y", "%d-%b-%Y", "%d-%b-%y", "%d-%B-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
-    *("%b %d %Y", "%Y年%m月%d日", "%a %b %d %Y", "%d %b %y", "%d/%b/%Y"),
-)
-CLOCKS = (
-    "",
-    "%H:%M:%S",
-    "%H:%M",
-    "%H:%M:%S.%f",
-    "%H%M%S",
-    "%H%M",
-    "%I:%M %p",
-    "%I:%M:%S %p",
-    "%I-%p",
-    "%H:%M:%S%z",
-    "%H:%M:%S.%f %z",
-)
+DATES = """%Y-%m-%d %Y/%m/%d %Y.%m.%d %Y%m%d %d.%m.%Y %d.%m.%y %m/%d/%Y %d/%m/%Y %m-%d-%Y %d-%m-%Y %m/%d/%y %d/%m/%y
+    %d-%b-%Y %d-%b-%y %d-%B-%Y %d_%b_%Y %d_%B_%Y %b_%d,_%Y %B_%d,_%Y %b_%d_%Y %Y年%m月%d日 %a_%b_%d_%Y %d_%b_%y
+    %d/%b/%Y"""
+CLOCKS = "%H:%M:%S %H:%M %H:%M:%S.%f %H%M%S %H%M %I:%M_%p %I:%M:%S_%p %I-%p %H:%M:%S%z %H:%M:%S.%f_%z"
 COMPACT = (8, 12, 14, 17)  # digits of 20240102 and longer forms, to the millisecond
 SWAPPED = str.maketrans("dm", "md")
 ADVICE = "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit, or set data.time_format"
@@ -156,7 +132,10 @@ def _written(column: pd.Series, path: Path, form: str | None, zone: str) -> pd.S
     sample = pd.concat([text.head(200), text.tail(200)]).str.strip()
     if not len(sample) or pd.to_datetime(sample, format="ISO8601", errors="coerce", utc=True).notna().mean() > 0.5:
         utc = zone == "UTC" or text.str.contains(OFFSET).any()
-        return pd.to_datetime(text.where(column.notna()), format="ISO8601", errors="coerce", utc=utc)
+        known = text if text is column else text.where(column.notna())
+        # In parts, as pandas makes Python's own texts of all that it is given.
+        parts = [known.iloc[start : start + PART] for start in range(0, max(len(known), 1), PART)]
+        return pd.concat([pd.to_datetime(part, format="ISO8601", errors="coerce", utc=utc) for part in parts])
     text = text.str.strip().str.replace(GMT_OFFSET, " ", regex=True).str.replace(r"\s+", " ", regex=True)
     named = text.str.extract(ZONE_NAME)["zone"]
     own = (
@@ -185,19 +164,18 @@ def _guessed(text: pd.Series, sample: pd.Index, path: Path, name: object) -> pd.
         If they fit with day and month in either order.
     """
     some = text.loc[sample]
-    gaps = [" ", "T", ", "]
-    forms = [d + gap + c for d, c in itertools.product(DATES, CLOCKS) for gap in (gaps if c else [""])]
+    dates, clocks = ([f.replace("_", " ") for f in written.split()] for written in (DATES, CLOCKS))
+    forms = [*dates, *(f"{d}{gap}{c}" for d, c in itertools.product(dates, clocks) for gap in (" ", "T", ", "))]
     forms += ["%Y%m%d%H%M%S", "%Y%m%d%H%M"]
     fitting = [form for form in forms if _by_format(some.head(1), form).notna().all()]
     fitting = [form for form in fitting if _by_format(some, form).notna().mean() > 0.9] or fitting[:1]
     best = {form: _by_format(text, form) for form in fitting}
     whole = [form for form, times in best.items() if times.notna().all()]
-    if (first := next(iter(whole), None)) and (other := first.translate(SWAPPED)) in whole and other != first:
-        if (best[first] != best[other]).any():
-            either = f"data.time_format to '{first}' or '{other}'"
-            raise CmatError(
-                f"{path}: column '{name}': {text.iloc[0]} may have its day or its month first; set {either}"
-            )
+    first = next(iter(whole), "")
+    other = first.translate(SWAPPED)
+    if other != first and other in whole and (best[first] != best[other]).any():
+        advice = f"set data.time_format to '{first}' or '{other}'"
+        raise CmatError(f"{path}: column '{name}': {text.iloc[0]} may have its day or its month first; {advice}")
     form = first or max(best, key=lambda form: best[form].notna().sum(), default=None)
     return best[form] if form else pd.Series(pd.NaT, index=text.index, dtype="datetime64[ns]")
 
@@ -240,15 +218,8 @@ def _midnights(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> pd.Date
 
 # Zones of the large markets, one for each rule by which clocks change.
 MARKETS = (
-    *("America/New_York", "America/Chicago", "Europe/London", "Europe/Paris", "Europe/Athens", "Australia/Sydney"),
-    *(
-        "America/Sao_Paulo",
-        "Europe/Moscow",
-        "America/Los_Angeles",
-        "Asia/Jerusalem",
-        "Pacific/Auckland",
-        "America/Santiago",
-    ),
+    *("America/New_York", "America/Chicago", "Europe/London", "Europe/Paris", "Europe/Athens", "Europe/Moscow"),
+    *("Australia/Sydney", "America/Sao_Paulo", "Asia/Jerusalem", "Pacific/Auckland", "America/Santiago"),
 )
 
 

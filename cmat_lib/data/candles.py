@@ -87,8 +87,9 @@ def audit(
     Returns
     -------
     DataFrame, one row per symbol
-        source (what was read), unread (names of its columns that nothing reads); rows, from, to (first and last candle open, UTC); missing_candles, gaps, longest_gap (in
-        candles), regular_closures (how many of the gaps are, see `cmat_lib.data.sessions`); rows with each defect:
+        source (what was read), unread (names of its columns that nothing reads); rows, from, to (first and last candle
+        open, UTC); missing_candles, gaps, longest_gap (in candles), regular_closures (how many of the gaps are, see
+        `cmat_lib.data.sessions`); rows with each defect:
         duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices, negative_amounts,
         inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median); largest_move_pct
         (largest close-to-close change in percent, signed); volume_hour (hour of the day by `zone` that trades most, by

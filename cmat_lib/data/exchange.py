@@ -161,7 +161,13 @@ class Downloader:
             end = rows[-1][0] + bar if rows else cursor + limit * bar
             whole = [row for row in rows if None not in row[:6]]  # [t, null, …] is a time without a trade
             if len(whole) < len(rows):
-                logger.warning("%s: %d of %d candles from %s are empty, and gaps", symbol, len(rows) - len(whole), len(rows), pd.Timestamp(cursor, unit="ms"))
+                logger.warning(
+                    "%s: %d of %d candles from %s are empty, and gaps",
+                    symbol,
+                    len(rows) - len(whole),
+                    len(rows),
+                    pd.Timestamp(cursor, unit="ms"),
+                )
             if rows or end <= stop:
                 yield whole, cursor, end
             cursor = end
