@@ -64,9 +64,10 @@ def read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
     frames = [read_candles(path, data, source.ticker) for path in source.paths]
     candles = _join_parts(frames, source) if source.parts else frames[0]
     if candles.empty:
-        spans = [frame.attrs["span"] for frame in frames if frame.attrs["span"]]
-        span = f"{min(spans)[0]:%Y-%m-%d %H:%M} to {max(spans)[1]:%Y-%m-%d %H:%M}" if spans else "no price at all"
-        raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span}")
+        span = " to ".join(
+            filter(None, (min(f.attrs["span"][0] for f in frames), max(f.attrs["span"][1] for f in frames)))
+        )
+        raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span or 'no price'}")
     return candles
 
 
@@ -118,8 +119,8 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
         raise CmatError(f"{path}: the file has no rows; download it again or remove it")
     rows, doubts = _priced_rows(table, ticker)
     times = _times(rows, about, path, data)
-    span = (times.min(), times.max()) if len(times) else None
-    if times.is_monotonic_decreasing and len(times) > 1 and span[0] != span[1]:
+    span = [f"{time:%Y-%m-%d %H:%M}" for time in (times.min(), times.max())] if len(times) else ["", ""]
+    if times.is_monotonic_decreasing and span[0] != span[1]:
         rows, times = rows[::-1], times[::-1]
     chosen = (times >= (data.since or BEFORE_ALL)) & (times < (data.until or LATEST))
     if not chosen.all():
@@ -131,7 +132,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     kind = ", ".join(filter(None, [about.maker, ticker]))
     doubts += [f"column {name} has few values, each in one stretch of rows" for name in table.attrs["blocks"]]
     candles.attrs = {"source": path.name + (f" ({kind})" if kind else ""), "unread": table.attrs["unread"]}
-    candles.attrs |= {"span": span, "doubts": doubts, "layout": about}
+    candles.attrs |= {"span": span, "doubts": doubts}
     return candles
 
 

@@ -187,7 +187,7 @@ def without_header(rows: list[list[str]], seen: Layout, form: Form, where: str) 
     rows = [row[:-1] if row[-1:] == [""] else row for row in rows if row]
     first, width = rows[0], len(rows[0])
     names = [str(number + 1) for number in range(width)]
-    lead = ["symbol"] * first[0][:1].isalpha()
+    lead = ["symbol"] * (first[0][:1].isalpha() and not DATE.match(first[0]))
     lead += ["period"] * (len(lead) == 1 and len(first[1]) < 5) + ["timestamp"]
     stamp, clock = first[len(lead) - 1], first[len(lead)]
     lead += ["clock"] * (bool(CLOCK.fullmatch(clock)) and bool(DATE.fullmatch(stamp)) and (":" in clock or width > 7))

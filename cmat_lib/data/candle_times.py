@@ -66,7 +66,7 @@ def parse_times(
     else:
         zone = "UTC" if days else zone
         local = _written(column if numbers is None or form else text, path, form, zone)
-        times = _with_zone(_own_dates(local, column) if days else local, column, path, zone)
+        times = _with_zone(_own_dates(local, column) if days and form is None else local, column, path, zone)
         check_rows(times.notna(), column, path, ADVICE)
         wrong = "the file was probably written with a wrong time unit"
         check_rows(times < LATEST, column, path, f"is not before the year 2100; {wrong}")

@@ -63,6 +63,7 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     market, files = read_market(data), market_files(data)
     for symbol, candles in market.items():
         _check(candles, data, str(files[symbol]))
+        candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
     if data.sessions == "join":
         market = {s: join_sessions(own, data.bar, data.clock_zone, str(files[s])) for s, own in market.items()}
     return repair(market, data)
