@@ -146,6 +146,54 @@ def test_the_table_of_the_documentation_is_that_of_the_reader():
     assert all(maker.name in formats_table() for maker in MAKERS)
 
 
+# --- files of makers that the general door reads without a line in the table
+
+
+def unlisted(name: str) -> tuple[str, bytes]:
+    """Timeframe and content of a file as a maker writes it."""
+    c, h = make_candles(60, DAY), make_candles(24 * 20, HOUR)
+    (o, hi, lo, cl, v), (O, H, L, C, V) = values(c), values(h)
+
+    def comma(column: list[str]) -> list[str]:
+        return [value.replace(".", ",") for value in column]
+
+    return {
+        "tdx.txt": lambda: ("1d", ("600000 浦发银行 日线 前复权\n      日期\t    开盘\t    最高\t    最低\t    收盘\t    成交量\t    成交额\n"+lines(at(c,"%Y/%m/%d"),o,hi,lo,cl,v,v,sep="\t")+"数据来源:通达信\n").encode("gb18030")),
+        "moex.csv": lambda: ("1h", ("candles\n\n"+lines(O,C,H,L,V,V,at(h,"%Y-%m-%d %H:%M:%S"),at(h,"%Y-%m-%d %H:59:59"),sep=";",header="open;close;high;low;value;volume;begin;end")).encode("cp1251")),
+        "euronext.csv": lambda: ("1d", ('"Historical Data"\n"From 2025"\nFR0000120271\n'+lines(at(c,"%d/%m/%Y"),o,hi,lo,cl,cl,v,"3",v,cl,sep=";",header="Date;Open;High;Low;Last;Close;Number of Shares;Number of Trades;Turnover;vwap")).encode()),
+        "ariva.csv": lambda: ("1d", lines(at(c,"%Y-%m-%d"),comma(o),comma(hi),comma(lo),comma(cl),comma(v),sep=";",header="Datum;Erster;Hoch;Tief;Schlusskurs;Stuecke").encode()),
+        "quantmod.csv": lambda: ("1d", lines(at(c,'"%Y-%m-%d"'),o,hi,lo,cl,v,cl,header='"","AAPL.Open","AAPL.High","AAPL.Low","AAPL.Close","AAPL.Volume","AAPL.Adjusted"').encode()),
+        "bse.csv": lambda: ("1d", lines(at(c,"%d-%B-%Y"),o,hi,lo,cl,cl,v,"9",v,header="Date,Open Price,High Price,Low Price,Close Price,WAP,No.of Shares,No. of Trades,Total Turnover (Rs.)").encode()),
+        "pl.csv": lambda: ("1d", lines(at(c,"%Y-%m-%d"),o,hi,lo,cl,v,header="Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen").encode()),
+        "metastock.txt": lambda: ("1d", lines("AAPL",at(c,"%Y%m%d"),o,hi,lo,cl,v).encode()),
+        "oanda.csv": lambda: ("1h", lines(at(h,"%Y-%m-%dT%H:%M:%S.000000000Z"),"True",V,O,H,L,C,header="time,complete,volume,mid.o,mid.h,mid.l,mid.c").encode()),
+        "fxcm.csv": lambda: ("1h", lines(at(h,"%m/%d/%Y %H:%M:%S.000"),O,H,L,C,O,H,L,C,V,header="DateTime,BidOpen,BidHigh,BidLow,BidClose,AskOpen,AskHigh,AskLow,AskClose,Volume").encode()),
+        "wsj.csv": lambda: ("1d", lines(at(c,"%m/%d/%y"),o,hi,lo,cl,v,header="Date, Open, High, Low, Close, Volume").encode()),
+        "cdd_old.csv": lambda: ("1h", ("https://www.CryptoDataDownload.com\n"+lines(at(h[::-1],"%Y-%m-%d %I-%p"),"BTCUSD",*[k[::-1] for k in (O,H,L,C,V,V)],header="Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USD")).encode()),
+        "dukalocal.csv": lambda: ("1h", lines(at(h,"%d.%m.%Y %H:%M:%S.000 GMT+0000"),O,H,L,C,V,header="Local time,Open,High,Low,Close,Volume").encode()),
+        "cmc_page.csv": lambda: ("1d", lines(at(c[::-1],'"%b %d, %Y"'),*[[f'"{x}"' for x in k[::-1]] for k in (o,hi,lo,cl,v,v)],header="Date,Open*,High,Low,Close**,Volume,Market Cap").encode()),
+        "bybitmt.csv": lambda: ("1h", lines(at(h,"%Y.%m.%d %H:%M"),O,H,L,C,V).encode()),
+        "kline_cn.csv": lambda: ("1h", lines(at(h,"%Y-%m-%d %H:%M:%S"),O,H,L,C,V,V,header="candle_begin_time,open,high,low,close,volume,quote_volume").encode()),
+        "excel.csv": lambda: ("1d", ("sep=;\n"+lines(at(c,"%d.%m.%Y"),comma(o),comma(hi),comma(lo),comma(cl),comma(v),sep=";",header="Datum;Eröffnung;Hoch;Tief;Schluss;Volumen")).encode("cp1252")),
+        "yfold.csv": lambda: ("1d", ("Price,Adj Close,Close,High,Low,Open,Volume\nTicker,AAPL,AAPL,AAPL,AAPL,AAPL,AAPL\nDate,,,,,,\n"+lines(at(c,"%Y-%m-%d"),cl,cl,hi,lo,o,v)).encode()),
+        "stooqu.txt": lambda: ("1d", lines("AAPL.US","D",at(c,"%Y%m%d"),"000000",o,hi,lo,cl,v,"0",header="<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>,<OPENINT>").encode()),
+        "amibroker.csv": lambda: ("1h", lines("ES",at(h,"%m/%d/%Y %I:%M:%S %p"),O,H,L,C,V,header="Ticker,Date/Time,Open,High,Low,Close,Volume").encode()),
+        "krx.csv": lambda: ("1d", lines(at(c,"%Y/%m/%d"),cl,"1","1",o,hi,lo,v,header="일자,종가,대비,등락률,시가,고가,저가,거래량").encode("euc_kr")),
+        "vnd.csv": lambda: ("1d", lines("VNM",at(c,"%Y%m%d"),o,hi,lo,cl,v,header="<Ticker>,<DTYYYYMMDD>,<Open>,<High>,<Low>,<Close>,<Volume>").encode()),
+    }[name]()  # fmt: skip
+
+
+UNLISTED = """tdx.txt moex.csv euronext.csv ariva.csv quantmod.csv bse.csv pl.csv metastock.txt oanda.csv fxcm.csv wsj.csv cdd_old.csv dukalocal.csv cmc_page.csv bybitmt.csv kline_cn.csv excel.csv yfold.csv stooqu.txt amibroker.csv krx.csv vnd.csv"""
+
+
+@pytest.mark.parametrize("name", UNLISTED.split())
+def test_files_of_makers_that_are_not_in_the_table(tmp_path, name):
+    timeframe, content = unlisted(name)
+    (tmp_path / name).write_bytes(content)
+    (found,) = load_market(folder(tmp_path, timeframe=timeframe)).values()
+    same(found, make_candles(60, DAY) if timeframe == "1d" else make_candles(24 * 20, HOUR))
+
+
 # --- the cases, in their order
 
 

@@ -18,7 +18,7 @@ OHLC = REQUIRED[1:]
 # part are as old as the files that have them: another spelling there would be other candles from the same file.
 SPELLINGS = {
     "timestamp": """timestamp opentime date datetime time unix unixtimestamp unixtime gmttime localtime timeutc timegmt timeeet
-        dateutc datetimeutc dategmt timeopen windowstart tsevent startat starttime begin tradedate tradetime tradingday tradingdate
+        dateutc datetimeutc dategmt timeopen windowstart tsevent startat starttime begin tradedate dtyyyymmdd tradetime tradingday tradingdate
         pricedate candlebegintime eventtime bartime barstart ts t dt datum tag zeit fecha data tarih дата 日期 交易日期 交易时间 时间
         日付 日付け 日時 날짜 일자""",
     "clock": "time timeofday uhrzeit zeit hora ora heure czas время 时间 時刻 시간",
