@@ -13,13 +13,13 @@ from cmat_lib.config import load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.files import write_text
 
+ABOUT = "# yaml-language-server: $schema=schema.json\n# How these candles are read; other keys are the defaults.\n"
+
 
 def candles(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file or a folder of candles.")],
     assignments: Assignments = None,
-    write: Annotated[
-        Path | None, typer.Option("--write", help="Parameter file to write, such as params/mine.yaml.")
-    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as params/mine.yaml.")] = None,
 ) -> None:
     """Show how candle files are understood, before anything runs: maker, columns, times, gaps, parameters to write.
 
@@ -29,25 +29,19 @@ def candles(
     from cmat_lib.data.candle_sources import left_out
 
     told = assign(assignments).get("data", {}) | {"data_dir": path}
-    data = load_config(changes={"data": told}).data
-    found, notes = proposed(data)
-    keys = found | told
+    keys = proposed(load_config(changes={"data": told}).data) | told
     data = load_config(changes={"data": keys}).data
     table = understood(data)
     for symbol, row in table.iterrows():
         print(f"{symbol}\n" + "\n".join(f"  {name:<14} {value}" for name, value in row.items() if value))
     for other, why in left_out(data).items():
         print(f"left out: {other.name} ({why})")
-    print(
-        "\n".join(["", *notes, "Parameters:", "", yaml.safe_dump({"data": keys}, sort_keys=False, allow_unicode=True)])
-    )
+    text = yaml.safe_dump({"data": keys}, sort_keys=False, allow_unicode=True)
+    print(f"\nParameters:\n\n{text}")
     if write is not None:
         if write.exists():
             raise CmatError(f"--write {write}: there is such a file; choose another name, or remove it")
-        about = (
-            "# yaml-language-server: $schema=schema.json\n# How these candles are read; other keys are the defaults.\n"
-        )
-        write_text(write, about + yaml.safe_dump({"data": keys}, sort_keys=False, allow_unicode=True))
+        write_text(write, ABOUT + text)
         print(f"written: {write}")
     if (problems := table["problem"] != "").any():
         raise CmatError(f"{problems.sum()} of {len(table)} symbols cannot be read as they are; the table says why")

@@ -133,14 +133,9 @@ class DataConfig(Section):
             raise ValueError(f"'{unknown[0]}' is no name of a column here; write timestamp, clock, symbol, open, high, low, close, volume, or one that a channel reads")
         return columns
 
-    @field_validator("encoding")
-    @classmethod
-    def _encoding_exists(cls, encoding: str | None) -> str | None:
-        try:
-            "".encode(encoding or "utf-8")
-        except (LookupError, ValueError):
-            raise ValueError(f"Python knows no text encoding '{encoding}'; write utf-8, cp1252, gb18030 or the like") from None
-        return encoding
+    def __hash__(self) -> int:
+        """Of the values, lists too, so that what was read is remembered by how it was told to be read."""
+        return hash(self.model_dump_json())
 
     @model_validator(mode="after")
     def _marks_differ(self) -> DataConfig:

@@ -61,3 +61,12 @@ def test_soak_for_a_minute(tmp_path):
     trends = re.findall(r"^\| cmat (predict --follow|run --grid) \| ([^|]+) \|", text, re.MULTILINE)
     assert len(trends) == len(set(trends)) == 6
     assert (tmp_path / "soak.png").stat().st_size > 10_000
+
+
+@pytest.mark.long
+def test_candles_benchmark_in_small(tmp_path):
+    command = [sys.executable, "benchmarks/candles.py", "--rows", "20000", "--rounds", "1", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(project_root())}, check=True)
+    text = (tmp_path / "candles.md").read_text()
+    assert len(re.findall(r"^\| (pandas\.read_csv|read_market) \| [\d.]+ \| 20,000 \|", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^- (time|memory): .*: (?:\*\*missed\*\*|met)\.$", text, re.MULTILINE)) == 2

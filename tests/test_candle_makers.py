@@ -16,6 +16,8 @@ from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
+pytestmark = pytest.mark.filterwarnings("error")  # no warning of pandas reaches a user, whatever the file
+
 MINUTE, HOUR, DAY = (pd.Timedelta(text) for text in ("1min", "1h", "1D"))
 OHLC = PLAIN[:4]
 NO_VOLUME = {"channels": ["log_open", "log_high", "log_low", "log_close", "rsi"]}
@@ -452,6 +454,59 @@ def test_17_further_columns(tmp_path, monkeypatch):
     assert audit(market, 15 * MINUTE)["unread"].tolist() == ["obv"]
 
 
+# --- files that are no makers': what people have, and what is wrong with it
+
+
+ODD = {  # a way to write the candles -> content
+    "byte order mark": lambda c: b"\xef\xbb\xbf" + c.to_csv().encode(),
+    "utf-16": lambda c: c.to_csv(sep="\t").encode("utf-16"),
+    "line ends of old": lambda c: c.to_csv().replace("\n", "\r").encode(),
+    "blank lines": lambda c: c.to_csv().replace("\n", "\n\n").encode(),
+    "mark at the end": lambda c: c.to_csv().replace("\n", ",\n").encode(),
+    "quoted names with blanks": lambda c: c.reset_index().set_axis(["Date Time", "Open Price", "High Price", "Low Price", "Close Price", "Total Volume"], axis=1).to_csv(index=False, quoting=1).encode(),
+    "offsets that change": lambda c: pd.concat([c[:20], c[20:]]).set_axis([*c.index[:20].astype(str), *c.index[20:].tz_convert("Etc/GMT-1").astype(str)]).to_csv(index_label="time").encode(),
+    "totals": lambda c: (c.to_csv() + "Total,,,,,123456\n").encode(),
+    "null first": lambda c: ("Date,Open,High,Low,Close,Volume\n2025-02-28 23:45:00,null,null,null,null,null\n" + c.to_csv(header=False)).encode(),
+    "euro": lambda c: c.map(lambda value: f"€{value!r}").to_csv().encode(),
+    "exponents": lambda c: c.map(lambda value: f"{value:.12E}").to_csv().encode(),
+    "exponents and commas": lambda c: c.map(lambda value: f"{value:.12E}".replace(".", ",")).to_csv(sep=";").encode(),
+    "comment": lambda c: b"# made by hand\n" + c.to_csv().encode(),
+    **{f"epoch {unit}": lambda c, unit=unit: c.set_axis(pd.Index(epoch(c, unit), name="t")).to_csv().encode() for unit in ("s", "ms", "us", "ns")},
+    "epoch of decimals": lambda c: c.set_axis(pd.Index(epoch(c, "s") + 0.0, name="t")).to_csv().encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_files_that_people_have(tmp_path, kind):
+    (tmp_path / "A.csv").write_bytes(ODD[kind](make_candles()))
+    same(load_market(folder(tmp_path))["A"], make_candles())
+
+
+WRONG = {
+    "two files in one": (lambda c: c[:9].to_csv() + c[9:].to_csv(), r"row 10: timestamp is not a time"),
+    "average": (lambda c: c.to_csv() + "Average,1,2,3,4,5\n", r"row 41: Average is not a time"),
+    "zones in a part": (lambda c: c[:20].to_csv() + c[20:].tz_localize(None).to_csv(header=False), r"row 21: .* has a zone, or none, unlike other rows"),
+    "negative volume": (lambda c: c.assign(volume=-5).to_csv(), "a volume or count is negative"),
+    "short row": (lambda c: c.to_csv().strip().rsplit(",", 2)[0], "a value is missing"),
+    "one price lost": (lambda c: c.assign(close=c["close"].where(np.arange(len(c)) != 3)).to_csv(), "a value is missing"),
+    "header only": (lambda c: c[:0].to_csv(), "the file has no rows"),
+    "empty": (lambda c: "", "the file is empty"),
+    "2101": (lambda c: c.set_axis(c.index + pd.Timedelta(days=28_000)).to_csv(index_label="t"), "is not before the year 2100"),
+    "days of a spreadsheet": (lambda c: c.set_axis(pd.Index(range(45_352, 45_392), name="Date")).to_csv(), "is no epoch time"),
+    "two tickers side by side": (lambda c: pd.concat([c.add_prefix("AAPL_"), c.add_prefix("MSFT_")], axis=1).to_csv(), "'AAPL_open' and 'MSFT_open' both mean 'open'"),
+    "symbols in a part": (lambda c: pd.concat([c.assign(symbol="A"), c.assign(symbol="B"), c.assign(symbol=None)]).to_csv(), r"row 81: .* is no symbol"),
+    "a page of a website": (lambda c: "<!DOCTYPE html><html><body>403, Forbidden</body></html>", "no column timestamp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_files_that_are_wrong_are_refused_by_name(tmp_path, kind):
+    write, message = WRONG[kind]
+    (tmp_path / "A.csv").write_text(write(make_candles()))
+    with pytest.raises(CmatError, match=rf"A\.csv.*({message})"):
+        load_market(folder(tmp_path))
+
+
 # --- the general door
 
 
@@ -773,7 +828,7 @@ def test_the_command_knows_what_a_maker_does_not_write_down(cmat, tmp_path, make
 def test_the_command_leaves_out_channels_that_read_a_volume(cmat, tmp_path):
     make_candles()[OHLC].to_csv(tmp_path / "A.csv")
     code, out, _ = cmat("candles", tmp_path, "--write", tmp_path / "mine.yaml")
-    assert code == 0 and "There is no volume" in out
+    assert code == 0 and "channels:" in out
     assert not {"mfi", "volume_ratio"} & set(load_config(tmp_path / "mine.yaml").data.channels)
 
 

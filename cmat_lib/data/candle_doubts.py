@@ -13,15 +13,7 @@ PART = 50  # steps by which the size of candles is judged
 
 
 def doubts(candles: pd.DataFrame, bar: pd.Timedelta) -> list[str]:
-    """Sentences about a symbol's candles, such as those of its reader, a jump that a split makes, copied stretches.
-
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-        Raw or loaded; ``attrs["doubts"]`` are what their reader saw.
-    bar : Timedelta
-        Length of a candle.
-    """
+    """Sentences about raw or loaded candles: those of their reader, a jump as at a split, repeats, other bars."""
     found = [*candles.attrs.get("doubts", []), _split(candles), _repeat(candles), _other_bars(candles.index, bar)]
     return [text for text in found if text]
 
@@ -30,43 +22,35 @@ def _split(candles: pd.DataFrame) -> str:
     """A jump from close to open by a factor of `SPLITS` after which the price stays there."""
     opens, closes = (np.log(candles[name].clip(lower=1e-300).to_numpy()) for name in ("open", "close"))
     jumps, moves = opens[1:] - closes[:-1], np.abs(np.diff(closes))
-    near = np.abs(np.abs(jumps)[:, None] - np.log(SPLITS)).min(axis=1, initial=np.inf) < SPLIT_NEAR
-    jump = (
-        near & (moves > np.abs(jumps) / 2) & (np.abs(jumps) > SPLIT_MOVES * np.median(moves[moves > 0], axis=0))
-        if (moves > 0).any()
-        else near & False
-    )
-    if not jump.any():
+    size, usual = np.abs(jumps), np.median(moves[moves > 0]) if (moves > 0).any() else np.inf
+    near = np.abs(size[:, None] - np.log(SPLITS)).min(axis=1, initial=np.inf) < SPLIT_NEAR
+    rows = np.flatnonzero(near & (moves > size / 2) & (size > SPLIT_MOVES * usual))
+    if not len(rows):
         return ""
-    row = int(jump.argmax())
-    more = f" and {jump.sum() - 1} more" if jump.sum() > 1 else ""
-    return f"the price jumps by {np.exp(jumps[row]):.3g} at {_when(candles.index[row + 1])}{more}, as at a split"
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    when = _when(candles.index[rows[0] + 1])
+    return f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {when}{more}, as at a split"
 
 
 def _repeat(candles: pd.DataFrame) -> str:
-    """The longest stretch whose prices stood in the file before, in the same order."""
-    rows = pd.util.hash_pandas_object(candles[["open", "high", "low", "close"]], index=False).to_numpy()
-    _, first, place = np.unique(rows, return_index=True, return_inverse=True)
-    lag = np.arange(len(rows)) - first[place]
+    """A stretch whose prices stood in the file before, in the same order."""
+    rows = pd.util.hash_pandas_object(candles[["open", "high", "low", "close"]], index=False)
+    place, _ = pd.factorize(rows)
+    lag = np.arange(len(rows)) - np.flatnonzero(~rows.duplicated())[place]
     starts = np.flatnonzero(np.diff(lag, prepend=-1) != 0)
-    lengths = np.where(lag[starts] > 0, np.diff(starts, append=len(lag)), 0)
-    for run in np.flatnonzero(lengths >= REPEAT):
-        start, stop = starts[run], starts[run] + lengths[run]
-        if len(np.unique(place[start:stop])) >= REPEAT // 2:
-            before = _when(candles.index[start - lag[start]])
-            return f"{stop - start} candles from {_when(candles.index[start])} repeat those from {before}"
+    for start, stop in zip(starts, [*starts[1:], len(lag)], strict=True):
+        if lag[start] and stop - start >= REPEAT and len(np.unique(place[start:stop])) >= REPEAT // 2:
+            now, before = _when(candles.index[start]), _when(candles.index[start - lag[start]])
+            return f"{stop - start} candles from {now} repeat those from {before}"
     return ""
 
 
 def _other_bars(index: pd.DatetimeIndex, bar: pd.Timedelta) -> str:
     """A part of the file in which candles are of another length."""
-    steps = np.diff(index.as_unit("ns").asi8)
-    for number, part in enumerate(np.array_split(steps, min(20, len(steps) // PART)) if len(steps) >= 2 * PART else []):
-        values, counts = np.unique(part, return_counts=True)
-        usual = pd.Timedelta(int(values[counts.argmax()]), unit="ns")
-        if usual != bar and counts.max() > 0.6 * len(part):
-            row = sum(len(other) for other in np.array_split(steps, min(20, len(steps) // PART))[:number])
-            return f"candles about {_when(index[row])} are {usual} apart"
+    for part in np.array_split(np.arange(1, len(index)), min(20, len(index) // PART) or 1) if len(index) > PART else []:
+        counts = pd.Series(index[part] - index[part - 1]).value_counts()
+        if counts.index[0] != bar and counts.iloc[0] > 0.6 * len(part):
+            return f"candles about {_when(index[part[0] - 1])} are {counts.index[0]} apart"
     return ""
 
 

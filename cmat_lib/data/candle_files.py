@@ -16,8 +16,8 @@ import pandas as pd
 
 from cmat_lib.data.candle_makers import OHLC, REQUIRED, SPELLINGS
 from cmat_lib.data.candle_sources import CandleSource, left_out, market_files
-from cmat_lib.data.candle_tables import read_table
-from cmat_lib.data.candle_text import Form, Layout
+from cmat_lib.data.candle_tables import channel_readers, read_table
+from cmat_lib.data.candle_text import NO_NUMBER, Layout
 from cmat_lib.data.candle_times import LATEST, check_rows, join_clock, parse_times
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
@@ -25,16 +25,10 @@ from cmat_lib.schema import DataConfig
 BEFORE_ALL = pd.Timestamp.min.tz_localize("UTC")
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "万": 1e4, "亿": 1e8}
 NOT_NUMBERS = ("timestamp", "clock", "symbol")
-NO_NUMBER = ("-", "--", "—", "", "N/A", "null", "None", "nan", "<NA>")
 
 
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     """Raw candles of every chosen file from `data.since` to `data.until`; gaps and values are as in the file.
-
-    Parameters
-    ----------
-    data : DataConfig
-        What says where the files are and how they are written is read, and `timeframe`, `since`, `until`, `channels`.
 
     Returns
     -------
@@ -64,10 +58,9 @@ def read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
     frames = [read_candles(path, data, source.ticker) for path in source.paths]
     candles = _join_parts(frames, source) if source.parts else frames[0]
     if candles.empty:
-        span = " to ".join(
-            filter(None, (min(f.attrs["span"][0] for f in frames), max(f.attrs["span"][1] for f in frames)))
-        )
-        raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span or 'no price'}")
+        first, last = min(f.attrs["span"][0] for f in frames), max(f.attrs["span"][1] for f in frames)
+        span = f"{first} to {last}" if last else "no price"
+        raise CmatError(f"{source}: no candle between data.since and data.until; the file has {span}")
     return candles
 
 
@@ -87,15 +80,7 @@ def _join_parts(frames: list[pd.DataFrame], source: CandleSource) -> pd.DataFram
 
 
 def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.DataFrame:
-    """Raw candles of one file, oldest first if it is in any order of time.
-
-    Parameters
-    ----------
-    path : Path
-    data : DataConfig
-        `timeframe`, `file_zone`, `stamp`, `since`, `until`, `channels` and how files are written.
-    ticker : str, optional
-        Which of the symbols of a file that has several.
+    """Raw candles of one file, or of its rows of one `ticker`; oldest first if it is in any order of time.
 
     Returns
     -------
@@ -112,13 +97,13 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
         cannot be understood, or if its candles are not `data.bar` apart.
     """
     wanted = channel_readers(data)
-    table = read_table(path, Form.of(data, wanted))
+    table = read_table(path, data)
     about: Layout = table.attrs["layout"]
-    _check_columns(about, list(table.columns), path, wanted)
+    _check_columns(about, path, wanted)
     if table.empty:
         raise CmatError(f"{path}: the file has no rows; download it again or remove it")
-    rows, doubts = _priced_rows(table, ticker)
-    times = _times(rows, about, path, data)
+    rows, doubts = _priced_rows(table, ticker, path)
+    times = candle_times(rows, path, data)
     span = [f"{time:%Y-%m-%d %H:%M}" for time in (times.min(), times.max())] if len(times) else ["", ""]
     if times.is_monotonic_decreasing and span[0] != span[1]:
         rows, times = rows[::-1], times[::-1]
@@ -136,47 +121,34 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     return candles
 
 
-def channel_readers(data: DataConfig) -> dict[str, list[str]]:
-    """Columns that the configured channels read -> the channels that do."""
-    from cmat_lib.data.channels import channel_of  # which needs candles itself
-
-    readers: dict[str, list[str]] = {}
-    for name in data.channel_names:
-        for column in channel_of(name).columns:
-            readers.setdefault(column, []).append(name)
-    return readers
-
-
-def _check_columns(about: Layout, found: list[str], path: Path, wanted: dict[str, list[str]]) -> None:
-    for ours in (*REQUIRED, "volume"):
-        if ours in found or (ours == "volume" and "volume" not in wanted):
-            continue
-        names = [name for name in about.names if name]
-        close = difflib.get_close_matches(ours, [name.lower() for name in names], n=1)
-        advice = f"is '{close[0]}' meant" if close else f"it has {', '.join(names)}"
-        if ours == "volume":
-            advice += f"; or change data.channels ({', '.join(wanted['volume'])} read it)"
-        spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
-        advice += "; name it in data.columns"
-        raise CmatError(f"{path}: no column {spelled}; {advice}")
+def _check_columns(about: Layout, path: Path, wanted: dict[str, list[str]]) -> None:
+    for ours in (*REQUIRED, *(["volume"] if "volume" in wanted else [])):
+        if ours not in about.places:
+            names = [name for name in about.names if name]
+            close = difflib.get_close_matches(ours, [name.lower() for name in names], n=1)
+            advice = f"is '{close[0]}' meant" if close else f"it has {', '.join(names)}"
+            spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
+            other = f"; or change data.channels ({', '.join(wanted['volume'])} read it)" if ours == "volume" else ""
+            raise CmatError(f"{path}: no column {spelled}; {advice}{other}; name it in data.columns")
 
 
-def _priced_rows(table: pd.DataFrame, ticker: str | None) -> tuple[pd.DataFrame, list[str]]:
+def _priced_rows(table: pd.DataFrame, ticker: str | None, path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Rows of one symbol that have any price, and a word about the others."""
+    priced = table[list(OHLC)].notna().any(axis=1)
     if ticker is not None:
-        table = table[(table["symbol"] == ticker).to_numpy()]
-    priced = table[list(OHLC)].notna().any(axis=1).to_numpy()
+        check_rows(table["symbol"].notna() | ~priced, table["symbol"], path, "is no symbol; complete the row")
+        own = table["symbol"] == ticker
+        table, priced = table[own], priced[own]
     if priced.all():
         return table, []
     return table[priced], [f"{(~priced).sum()} rows without any price, which are gaps"]
 
 
-def _times(rows: pd.DataFrame, about: Layout, path: Path, data: DataConfig) -> pd.DatetimeIndex:
-    """Opens of the candles."""
-    column = rows["timestamp"]
-    if "clock" in rows:
-        column = join_clock(column, rows["clock"])
-    times = parse_times(column.rename(about.theirs("timestamp")), path, data.bar, data.file_zone, data.time_format)
+def candle_times(rows: pd.DataFrame, path: Path, data: DataConfig) -> pd.DatetimeIndex:
+    """Opens of the candles of a table."""
+    column = join_clock(rows["timestamp"], rows["clock"]) if "clock" in rows else rows["timestamp"]
+    column = column.rename(rows.attrs["layout"].theirs("timestamp"))
+    times = parse_times(column, path, data.bar, data.file_zone, data.time_format)
     # 23:59:59.999 is the end that an exchange writes.
     return times if data.stamp == "open" else times.ceil("1min") - data.bar
 
@@ -220,7 +192,7 @@ def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.nd
         columns["volume"] = traded
     if down is not None:
         columns["volume"] = columns["volume"] + down
-    if "volume" in columns and not needed and not (columns["volume"] >= 0).all():
+    if "volume" in columns and not needed and not (columns["volume"] >= 0).any():
         del columns["volume"]
     return columns
 

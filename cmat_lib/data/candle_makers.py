@@ -16,26 +16,16 @@ OHLC = REQUIRED[1:]
 
 # Our name -> accepted spellings, as `plain` writes them; the first one that a file has counts. The columns of the second
 # part are as old as the files that have them: another spelling there would be other candles from the same file.
+# fmt: off
 SPELLINGS = {
-    "timestamp": """timestamp opentime date datetime time unix unixtimestamp unixtime gmttime localtime timeutc timegmt timeeet
-        dateutc datetimeutc dategmt timeopen windowstart tsevent startat starttime begin tradedate dtyyyymmdd tradetime tradingday tradingdate
-        pricedate candlebegintime eventtime bartime barstart ts t dt datum tag zeit fecha data tarih дата 日期 交易日期 交易时间 时间
-        日付 日付け 日時 날짜 일자""",
+    "timestamp": "timestamp opentime date datetime time unix unixtimestamp unixtime gmttime localtime timeutc timegmt timeeet dateutc datetimeutc dategmt timeopen windowstart tsevent startat starttime begin tradedate dtyyyymmdd tradetime tradingday tradingdate pricedate candlebegintime eventtime bartime barstart ts t dt datum tag zeit fecha data tarih дата 日期 交易日期 交易时间 时间 日付 日付け 日時 날짜 일자",
     "clock": "time timeofday uhrzeit zeit hora ora heure czas время 时间 時刻 시간",
-    "open": """open openprice priceopen openingprice bidopen midopen mido firstprice o eroffnung eroffnungskurs eroffn erster
-        apertura abertura ouverture ouv aper otwarcie acılıs открытие откр цоткр 开盘 开盘价 開盤 開盤價 始値 시가""",
-    "high": """high highprice pricehigh bidhigh midhigh midh maxprice h hoch hochst hochstkurs tageshoch maximo max maxima massimo
-        alto plushaut haut najwyzszy yuksek максимум макс 最高 最高价 最高價 高 高値 고가""",
-    "low": """low lowprice pricelow bidlow midlow midl minprice l tief tiefst tiefstkurs tagestief minimo min minima minimo baixa
-        bajo plusbas bas najnizszy dusuk минимум мин 最低 最低价 最低價 低 安値 저가""",
-    "close": """close closeprice priceclose closingprice tradeprice closelast last lastprice ltp bidclose midclose midc price
-        settle c schluss schlusskurs letzter zuletzt cierre ultimo fechamento chiusura cloture clot dernier zamkniecie kapanıs
-        simdi закрытие цена 收盘 收盘价 收盤 收盤價 終値 종가""",
-    "volume": """volume vol tickvolume tickvol basevolume volumefrom candleacctradevolume totalvolume tradedvolume shares
-        noofshares numberofshares tottrdqty totaltradedquantity quantity qty v volumen volumes umsatz stuck stuecke wolumen hacim
-        hac объем объём 成交量 成交量手 交易量 出来高 거래량""",
-    "symbol": """symbol ticker tscode rawsymbol contract instrument instrumentname instid orderbookid secid seccode pair market
-        asset coin tic code stockcode productid instrumentid 股票代码 证券代码 代码 合约 合约代码""",
+    "open": "open openprice priceopen openingprice bidopen midopen mido firstprice o eroffnung eroffnungskurs eroffn erster apertura abertura ouverture ouv aper otwarcie acılıs открытие откр цоткр 开盘 开盘价 開盤 開盤價 始値 시가",
+    "high": "high highprice pricehigh bidhigh midhigh midh maxprice h hoch hochst hochstkurs tageshoch maximo max maxima massimo alto plushaut haut najwyzszy yuksek максимум макс 最高 最高价 最高價 高 高値 고가",
+    "low": "low lowprice pricelow bidlow midlow midl minprice l tief tiefst tiefstkurs tagestief minimo min minima minimo baixa bajo plusbas bas najnizszy dusuk минимум мин 最低 最低价 最低價 低 安値 저가",
+    "close": "close closeprice priceclose closingprice tradeprice closelast last lastprice ltp bidclose midclose midc price settle c schluss schlusskurs letzter zuletzt cierre ultimo fechamento chiusura cloture clot dernier zamkniecie kapanıs simdi закрытие цена 收盘 收盘价 收盤 收盤價 終値 종가",
+    "volume": "volume vol tickvolume tickvol basevolume volumefrom candleacctradevolume totalvolume tradedvolume shares noofshares numberofshares tottrdqty totaltradedquantity quantity qty v volumen volumes umsatz stuck stuecke wolumen hacim hac объем объём 成交量 成交量手 交易量 出来高 거래량",
+    "symbol": "symbol ticker tscode rawsymbol contract instrument instrumentname instid orderbookid secid seccode pair market asset coin tic code stockcode productid instrumentid 股票代码 证券代码 代码 合约 合约代码",
     "quote_volume": "quotevolume quoteassetvolume",
     "trades": "trades numberoftrades count",
     "taker_buy_volume": "takerbuyvolume takerbuybaseassetvolume takerbuybasevolume",
@@ -43,6 +33,7 @@ SPELLINGS = {
     "trigger": "trigger",
     "max_pct": "maxpct",
 }
+# fmt: on
 OF_CURRENCY = re.compile(r"(?i:volume)[ _]*\(?(?!S?MA\b|EMA\b)([A-Z0-9]{2,10}|Currency)\)?")  # Volume ETH, Volume_(BTC)
 QUOTES = ("USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD", "DAI", "EUR", "GBP", "JPY", "KRW", "TRY", "CURRENCY")
 LIKE_SYMBOL = re.compile(r"symbol|ticker|contract|instrument|expir")  # a column that may tell instruments apart
@@ -56,24 +47,9 @@ MINUTES_NAME = r"(?P<symbol>[A-Z0-9.]{5,})_(?P<timeframe>1|5|15|30|60|240|720|14
 class Maker:
     """One maker of candle files.
 
-    Attributes
-    ----------
-    name : str
-    columns : str
-        As its files have them, separated by blanks; for a file without a header line, what they mean. A file is this
-        maker's if it has all the words of `tells`, or all of these and no header.
-    tells : str
-        Names (as `plain` writes them) that together are nobody else's.
-    file : str
-        Pattern of its file names without endings; may name ``symbol``, ``timeframe`` and ``part`` (of an archive).
-    means : dict of str to str
-        Our name -> its name (plain), where the general spellings would miss it or take another.
-    header : bool
-        Whether there is a header line.
-    advice : dict of str to str
-        Parameters that its files need and cannot tell themselves.
-    note : str
-        For the documentation.
+    `columns` are as its files have them, or mean if there is no header line. `tells`: names, as `plain` writes them, that
+    together are nobody else's. `file`: pattern of its file names, with the groups ``symbol``, ``timeframe``, ``part`` (of
+    an archive). `means`: our name -> its name where spellings would miss it. `advice`: parameters that its files need.
     """
 
     name: str
@@ -129,7 +105,7 @@ MAKERS = (
     Maker("Tiingo", "date close high low open volume adjClose adjHigh adjLow adjOpen adjVolume", "adjclose adjopen"),
     Maker("tushare", "ts_code trade_date open high low close pre_close change pct_chg vol amount", "tscode tradedate"),
     Maker("akshare", "日期 股票代码 开盘 收盘 最高 最低 成交量 成交额", "日期 开盘 收盘"),
-    Maker("baostock", "date time code open high low close volume amount adjustflag", "adjustflag", advice=END, note="minutes are stamped at their end"),
+    Maker("baostock", "date time code open high low close volume amount adjustflag", "adjustflag time", means={"timestamp": "time"}, advice=END, note="minutes are stamped at their end"),
     Maker("Sierra Chart", "Date Time Open High Low Last Volume NumberOfTrades BidVolume AskVolume", "bidvolume askvolume"),
     Maker("TradeStation", "Date Time Open High Low Close Up Down", "up down", means={"volume": "up", "volume_down": "down"}, advice=END, note="volume is up plus down"),
 )
@@ -163,9 +139,7 @@ def maker_of(names: Sequence[object]) -> Maker | None:
 
 def maker_by_file(path: Path) -> Maker | None:
     """Maker that a file's name tells, if it tells what the file itself does not."""
-    return next(
-        (maker for maker in MAKERS if maker.advice and maker.file and re.fullmatch(maker.file, bare_name(path))), None
-    )
+    return next((m for m in MAKERS if m.advice and m.file and re.fullmatch(m.file, bare_name(path))), None)
 
 
 def bare_name(path: Path) -> str:
@@ -174,26 +148,12 @@ def bare_name(path: Path) -> str:
 
 
 def match_columns(names: Sequence[object], told: dict[str, str], where: str = "") -> dict[str, int]:
-    """Which column is which.
-
-    Parameters
-    ----------
-    names : sequence
-        Column names of a file, in order.
-    told : dict of str to str
-        ``data.columns``: our name -> the file's, which goes before all guesses.
-    where : str
-        File for error messages; without it nothing is refused.
-
-    Returns
-    -------
-    dict of str to int
-        Our name -> place in `names`. ``clock`` (a time of day beside its date) and ``symbol`` are among ours.
+    """Our name -> place of its column; `told` goes before all guesses, and without `where` nothing is refused.
 
     Raises
     ------
     CmatError
-        If a column of `told` is not there, or two columns have one meaning.
+        If a column of `told` (``data.columns``) is not there, or two columns have one meaning.
     """
     spelled: dict[str, list[int]] = {}
     for place, name in enumerate(_without_affix(names)):
@@ -217,17 +177,13 @@ def match_columns(names: Sequence[object], told: dict[str, str], where: str = ""
     return found | given
 
 
-def _without_affix(names: Sequence[object]) -> list[object]:
-    """Names without a ticker that stands before or after all of them (``AAPL.Open``, ``Open_AAPL``), if they need it."""
-    for form, kept in ((r"(.+?)[._ ](\w+)", 2), (r"(\w+?)[._ ](.+)", 1)):
-        parts = [re.fullmatch(form, str(name)) for name in names]
-        affix, count = Counter(part[3 - kept] for part in parts if part).most_common(1)[0] if any(parts) else ("", 0)
-        bare = [
-            part[kept] if part and part[3 - kept] == affix else name for name, part in zip(names, parts, strict=True)
-        ]
-        if count >= len(OHLC) and known_prices(bare) > known_prices(names):
-            return bare
-    return list(names)
+def _without_affix(names: Sequence[object]) -> list[str]:
+    """Names without words that all prices share (``AAPL.Open``, ``Open_AAPL``), if only that makes them known."""
+    words = [re.split(r"[._ ]", str(name)) for name in names]
+    counts = Counter(word for own in words for word in set(own))
+    shared = {word for word, count in counts.items() if count == max(counts.values()) >= len(OHLC)}
+    bare = [" ".join(word for word in own if word not in shared) for own in words]
+    return bare if known_prices(bare) > known_prices(names) else [str(name) for name in names]
 
 
 def known_prices(names: Sequence[object]) -> int:
@@ -244,11 +200,10 @@ def _volume_of_currency(names: Sequence[object]) -> list[int]:
 
 def _told_columns(names: Sequence[object], told: dict[str, str], where: str) -> dict[str, int]:
     bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
-    for ours, theirs in told.items():
-        if where and theirs.strip().lower() not in bare:
-            raise CmatError(
-                f"{where}: data.columns: {ours}: no column '{theirs}'{nearest(theirs, [str(name) for name in names])}"
-            )
+    for ours, theirs in told.items() if where else ():
+        if theirs.strip().lower() not in bare:
+            hint = nearest(theirs, [str(name) for name in names])
+            raise CmatError(f"{where}: data.columns: {ours}: no column '{theirs}'{hint}")
     return {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}
 
 

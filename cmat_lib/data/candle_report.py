@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
-from cmat_lib.data.candle_files import channel_readers, read_source, timeframe_of, usual_step
+from cmat_lib.data.candle_files import candle_times, read_source, timeframe_of, usual_step
 from cmat_lib.data.candle_makers import BY_NAME, maker_by_file
 from cmat_lib.data.candle_sources import CandleSource, candle_files, market_files, told_length
-from cmat_lib.data.candle_tables import read_table
-from cmat_lib.data.candle_text import Form
-from cmat_lib.data.candle_times import join_clock, parse_times
-from cmat_lib.data.sessions import closure_hint
+from cmat_lib.data.candle_tables import channel_readers, read_table
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -22,24 +19,10 @@ TIMES = "%Y-%m-%d %H:%M"
 
 
 def understood(data: DataConfig) -> pd.DataFrame:
-    """What each symbol's files are taken for.
+    """What each symbol's files are taken for, one row per symbol.
 
-    Parameters
-    ----------
-    data : DataConfig
-        With a `data_dir`.
-
-    Returns
-    -------
-    DataFrame, one row per symbol
-        files; maker; text (encoding, delimiter, marks in numbers); columns (ours = theirs); left_out (columns that
-        nothing reads); candles; timeframe; first and last open in UTC, and in `data.clock_zone` if that is another;
-        gaps; problem (why the files cannot be read; what comes after `left_out` is then empty).
-
-    Raises
-    ------
-    CmatError
-        If there are no candle files, or a symbol has two.
+    ``columns`` are ours = theirs, ``left_out`` those that nothing reads; first and last open are in UTC, and in
+    `data.clock_zone` if that is another. Where ``problem`` says why files cannot be read, the rest is empty.
     """
     sources = market_files(data)
     rows = {symbol: _row(sources[symbol], data) for symbol in sorted(sources, key=lambda s: (sources[s].paths, s))}
@@ -51,26 +34,18 @@ def _row(source: CandleSource, data: DataConfig) -> dict[str, Any]:
     parts = f" and {len(source.paths) - 1} more" if len(source.paths) > 1 else ""
     row: dict[str, Any] = {"files": source.paths[0].name + parts}
     try:
-        about = read_table(source.paths[0], Form.of(data, channel_readers(data))).attrs
-    except CmatError as error:
-        return row | {"problem": str(error)}
-    layout = about["layout"]
-    marks = [f"thousands {layout.thousands!r}"] if layout.thousands else []
-    marks += [f"decimal {layout.decimal!r}"] if layout.decimal != "." else []
-    named = maker_by_file(source.paths[0])
-    row |= {
-        "maker": layout.maker or (named.name if named else ""),
-        "text": ", ".join(
-            filter(None, [layout.encoding, layout.delimiter and f"delimiter {layout.delimiter!r}", *marks])
-        ),
-        "columns": ", ".join(f"{ours} = {layout.theirs(ours)}" for ours in layout.places),
-        "left_out": ", ".join(about["unread"]),
-    }
-    try:
+        about = read_table(source.paths[0], data).attrs
+        layout, named = about["layout"], maker_by_file(source.paths[0])
+        marks = {"delimiter": layout.delimiter, "thousands": layout.thousands, "decimal": layout.decimal.strip(".")}
+        maker = named or BY_NAME.get(layout.maker)
+        row |= {"maker": maker.name, "to know": maker.note} if maker else {}
+        row["text"] = ", ".join([layout.encoding, *(f"{name} {mark!r}" for name, mark in marks.items() if mark)])
+        row["columns"] = ", ".join(f"{ours} = {layout.theirs(ours)}" for ours in layout.places)
+        row["left_out"] = ", ".join(about["unread"])
         candles = read_source(source, data)
     except CmatError as error:
         return row | {"problem": str(error)}
-    steps = candles.index.unique().sort_values().to_series().diff().dropna()
+    steps = candles.index.unique().sort_values().diff()
     row |= {"candles": f"{len(candles):,}", "timeframe": data.timeframe}
     for zone in dict.fromkeys(("UTC", data.clock_zone)):
         local = candles.index.tz_convert(zone)
@@ -78,59 +53,28 @@ def _row(source: CandleSource, data: DataConfig) -> dict[str, Any]:
     return row | {"gaps": f"{(steps > data.bar).sum():,}", "problem": ""}
 
 
-def proposed(data: DataConfig) -> tuple[dict[str, Any], list[str]]:
-    """Parameters under which a folder of unknown candles can be read, and what else to think of.
-
-    Parameters
-    ----------
-    data : DataConfig
-        Its `data_dir` and what is told already.
-
-    Returns
-    -------
-    (dict, list of str)
-        Keys of the section ``data`` that differ from `data`, and sentences.
-    """
-    files = candle_files(data)
-    found: dict[str, Any] = {}
-    lengths = Counter(length for path in files if (length := told_length(path)) is not None)
-    bar = lengths.most_common(1)[0][0] if lengths else _step(files, data)
-    if bar is not None and (timeframe := timeframe_of(bar)):
-        found["timeframe"] = timeframe
-    data = data.model_copy(update=found)
-    chosen, *_ = market_files(data).values()
-    maker = maker_by_file(chosen.paths[0])
-    notes: list[str] = []
-    try:
-        about = read_table(chosen.paths[0], Form.of(data)).attrs["layout"]
-        if "volume" not in about.places:
-            readers = channel_readers(data).get("volume", [])
+def proposed(data: DataConfig) -> dict[str, Any]:
+    """Keys of the section ``data`` under which its files can be read."""
+    lengths = Counter(length for path in candle_files(data) if (length := told_length(path)) is not None)
+    bar = lengths.most_common(1)[0][0] if lengths else _step(data)
+    found = {"timeframe": timeframe} if bar is not None and (timeframe := timeframe_of(bar)) else {}
+    path = next(iter(market_files(data.model_copy(update=found)).values())).paths[0]
+    maker = maker_by_file(path)
+    with suppress(CmatError):  # the table says why it cannot be read
+        layout = read_table(path, data).attrs["layout"]
+        if "volume" not in layout.places and (readers := channel_readers(data).get("volume")):
             found["channels"] = [name for name in data.channels if name not in readers]
-            notes.append(f"There is no volume, so that no channel may read it: {', '.join(readers)} are left out.")
-        maker = maker or BY_NAME.get(about.maker)
-        found |= maker.advice if maker else {}
-        if maker and maker.advice:
-            notes.append(f"{maker.name}: {maker.note}.")
-        data = data.model_copy(update=found)
-        notes.append(closure_hint(read_source(chosen, data), data))
-    except CmatError:
-        pass  # the table says why
-    return found, [note for note in notes if note]
+        maker = maker or BY_NAME.get(layout.maker)
+    return found | (maker.advice if maker else {})
 
 
-def _step(files: list[Path], data: DataConfig) -> pd.Timedelta | None:
+def _step(data: DataConfig) -> pd.Timedelta | None:
     """Usual step of the first file that can be read."""
-    for path in files:
+    for path in candle_files(data):
         try:
-            table = read_table(path, Form.of(data))
-            column = join_clock(table["timestamp"], table["clock"]) if "clock" in table else table["timestamp"]
-            step = usual_step(parse_times(column, path, pd.Timedelta("1min"), "UTC", data.time_format))
+            step = usual_step(candle_times(read_table(path, data), path, data.model_copy(update={"timeframe": "1m"})))
         except (CmatError, KeyError):
             continue
-        if step is not None:  # days of 23 hours are days
-            return (
-                step.round("1D")
-                if abs(step - step.round("1D")) <= pd.Timedelta("1h") and step > pd.Timedelta("20h")
-                else step
-            )
+        if step is not None:
+            return step.round("1D") if step > pd.Timedelta("20h") else step  # days of 23 hours are days
     return None

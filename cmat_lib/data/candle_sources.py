@@ -16,7 +16,6 @@ import pandas as pd
 from cmat_lib.config import resolve_path
 from cmat_lib.data.candle_makers import MAKERS, MINUTES_NAME, bare_name
 from cmat_lib.data.candle_tables import has_header, is_candle_file, symbols_in
-from cmat_lib.data.candle_text import Form
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -83,8 +82,7 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
     CmatError
         If `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or two.
     """
-    folder, form = _data_folder(data), Form.of(data)
-    others = left_out(data)
+    folder, others = _data_folder(data), left_out(data)
     files = [path for path in candle_files(data) if path not in others]
     if not files:
         lengths = sorted({why.split()[1] for why in others.values() if why.startswith("timeframe")})
@@ -92,7 +90,7 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
             told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
             raise CmatError(f"{folder}: {told}; set data.timeframe")
         raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
-    found = [(path, *names) for path in files for names in _symbols_in(path, form)]
+    found = [(path, *names) for path in files for names in _symbols_in(path, data)]
     if data.symbols is not None:
         _check_symbols_exist(data.symbols, [symbol for _, symbol, _ in found], folder)
         found = [entry for entry in found if entry[1] in data.symbols]
@@ -101,8 +99,9 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
 
 def candle_files(data: DataConfig) -> list[Path]:
     """Files of the folder that may hold candles, of any length."""
-    visible = _visible(_data_folder(data))
-    return [path for path in visible if is_candle_file(path) and not NO_CANDLES.fullmatch(bare_name(path))]
+    others = left_out(data)
+    visible = [path for path in _visible(_data_folder(data)) if is_candle_file(path)]
+    return [path for path in visible if others.get(path, "timeframe").startswith("timeframe")]
 
 
 def told_length(path: Path) -> pd.Timedelta | None:
@@ -180,7 +179,7 @@ def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSou
     return dict(taken.values())
 
 
-def _symbols_in(path: Path, form: Form) -> list[tuple[str, str | None]]:
+def _symbols_in(path: Path, data: DataConfig) -> list[tuple[str, str | None]]:
     """Symbols of a file, each with its ticker if the file tells several apart."""
-    tickers = symbols_in(path, form)
+    tickers = symbols_in(path, data)
     return [(as_symbol(ticker), ticker) for ticker in tickers] if tickers else [(symbol_of(path), None)]

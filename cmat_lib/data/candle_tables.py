@@ -23,13 +23,15 @@ import pyarrow.parquet as pq
 from pyarrow import ipc
 
 from cmat_lib.data.candle_makers import LIKE_SYMBOL, known_prices, maker_of, match_columns, plain
-from cmat_lib.data.candle_text import HEAD, Form, Layout, sniff, without_header
+from cmat_lib.data.candle_text import HEAD, Layout, sniff, without_header
 from cmat_lib.errors import CmatError, first_line
+from cmat_lib.schema import DataConfig
 
 PACKED: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PART = 1 << 18  # rows
 FREQTRADE_JSON = re.compile(r".+-\d+[mhdw](-futures)?\.json(\.gz)?")
-JSON_HEAD = re.compile(rb'\s*\[\s*\[\s*"?\d|.*"(\d\. )?o(pen)?"', re.DOTALL)  # rows of numbers, or a name of ours
+JSON_ROWS = re.compile(rb'\s*\[\s*\[\s*"?\d')
+JSON_NAMES = re.compile(rb'.*"(\d\. )?o(pen)?"', re.DOTALL)
 
 
 def is_candle_file(path: Path) -> bool:
@@ -41,7 +43,9 @@ def is_candle_file(path: Path) -> bool:
         return True
     try:
         head = _head(path)
-        return bool(JSON_HEAD.match(head) if kind in (".json", ".jsonl") else sniff(head, Form()).places)
+        if READERS[kind] is _read_text:
+            return bool(sniff(head, DataConfig()).places)
+        return bool(JSON_ROWS.match(head) or JSON_NAMES.match(head))
     except Exception:  # of a packed file that is damaged, or of what is no text
         return False
 
@@ -52,28 +56,18 @@ def _kind(path: Path) -> str:
     return suffixes[-2] if len(suffixes) == 2 and suffixes[-1] in PACKED else suffixes[-1] if suffixes else ""
 
 
-def read_table(path: Path, form: Form) -> pd.DataFrame:
-    """Rows of one file, in its order.
+def read_table(path: Path, data: DataConfig) -> pd.DataFrame:
+    """Rows of one file in its order, columns under our names: those of `SPELLINGS` that it has, and what channels read.
 
-    Parameters
-    ----------
-    path : Path
-    form : Form
-        What is known of it.
-
-    Returns
-    -------
-    DataFrame
-        Columns under our names: timestamp, open, high, low, close and, if there, clock (time of day), symbol, volume,
-        and those of `SPELLINGS` and ``form.keep``. ``attrs["layout"]`` is a `Layout`, ``attrs["unread"]`` the names of
-        the other columns, ``attrs["tickers"]`` whether symbols stand in the header.
+    ``attrs``: ``layout`` (a `Layout`), ``unread`` (names of the other columns), ``blocks`` (those of them that may tell
+    instruments apart), ``tickers`` (whether symbols stand in the header).
 
     Raises
     ------
     CmatError
         If the file is empty, damaged, of no known form, or has a row that is longer than its header.
     """
-    return _read(path, form, *_state(path))
+    return _read(path, data, *_state(path))
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -82,41 +76,38 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)  # the symbols of a file are read one after the other
-def _read(path: Path, form: Form, size: int, _modified: int) -> pd.DataFrame:
+def _read(path: Path, data: DataConfig, size: int, _modified: int) -> pd.DataFrame:
     if size == 0:
         raise CmatError(f"{path}: the file is empty; download it again or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # odd values are named by their row, later
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row that is longer than the header
-            table, layout = READERS[_kind(path)](path, form)
+            table, layout = READERS[_kind(path)](path, data)
     except CmatError:
         raise
     except pd.errors.ParserWarning:
-        raise CmatError(
-            f"{path}: rows have more fields than the header line; name all columns, or quote numbers"
-        ) from None
+        problem = "rows have more fields than the header line; name all columns, or quote numbers"
+        raise CmatError(f"{path}: {problem}") from None
     except Exception as error:  # bytes may ask of the readers of five formats whatever they like
         problem = f"{path}: cannot be read ({first_line(error)})"
         raise CmatError(f"{problem}; the file may be truncated, get it again") from None
-    return _under_our_names(table, layout, form, path)
+    return _under_our_names(table, layout, data, path)
 
 
 read_table.cache_clear = _read.cache_clear
 
 
-def _under_our_names(table: pd.DataFrame, layout: Layout, form: Form, path: Path) -> pd.DataFrame:
+def _under_our_names(table: pd.DataFrame, layout: Layout, data: DataConfig, path: Path) -> pd.DataFrame:
     tickers = table.columns.nlevels == 2
-    if tickers:
-        table = _one_row_per_ticker(table, path)
-    table = _with_index(table)
-    if not layout.places:
+    table = _with_index(_one_row_per_ticker(table, path) if tickers else table)
+    if not layout.names:
         names = [str(name) for name in table.columns]
-        places = match_columns(names, dict(form.columns), str(path))
         maker = maker_of(names)
-        layout = Layout(names, "yfinance" if tickers else maker.name if maker else layout.maker, places)
+        named = "yfinance" if tickers else maker.name if maker else layout.maker
+        layout = Layout(names, named, match_columns(names, data.columns, str(path)))
     others = {name: place for place, name in enumerate(layout.names) if place not in layout.places.values()}
-    places = layout.places | {name: others[name] for name in form.keep if name in others and name not in layout.places}
+    places = layout.places | {n: p for n, p in others.items() if n in channel_readers(data) and n not in layout.places}
     found = table if list(places.values()) == [*range(len(table.columns))] else table.iloc[:, list(places.values())]
     found = found.set_axis(list(places), axis=1).reset_index(drop=True)
     unread = [name for name in others if name not in places and name.strip() and not name.startswith("Unnamed:")]
@@ -124,18 +115,26 @@ def _under_our_names(table: pd.DataFrame, layout: Layout, form: Form, path: Path
         if LIKE_SYMBOL.search(plain(name)) and (values := table.iloc[:, others[name]].nunique()) > 1:
             advice = f"data.columns: {{symbol: {name}}}, or remove the column if it is none"
             raise CmatError(f"{path}: column '{name}' has {values} values; if it tells instruments apart, set {advice}")
-    texts = [name for name in unread if not pd.api.types.is_numeric_dtype(table.iloc[:, others[name]])]
-    found.attrs = {
-        "layout": layout,
-        "unread": unread,
-        "tickers": tickers,
-        "blocks": [name for name in texts if _in_blocks(table.iloc[:, others[name]])],
-    }
+    blocks = [name for name in unread if _in_blocks(table.iloc[:, others[name]])]
+    found.attrs = {"layout": layout, "unread": unread, "tickers": tickers, "blocks": blocks}
     return found
 
 
+def channel_readers(data: DataConfig) -> dict[str, list[str]]:
+    """Columns that the configured channels read -> the channels that do."""
+    from cmat_lib.data.channels import channel_of  # which needs candles itself
+
+    readers: dict[str, list[str]] = {}
+    for name in data.channel_names:
+        for column in channel_of(name).columns:
+            readers.setdefault(column, []).append(name)
+    return readers
+
+
 def _in_blocks(column: pd.Series) -> bool:
-    """Whether a column has a few values, each in one stretch of rows, as the name of a contract has."""
+    """Whether a column has a few words, each in one stretch of rows, as the name of a contract has."""
+    if pd.api.types.is_numeric_dtype(column):
+        return False
     values = column.dropna().astype(str)
     return 1 < (values != values.shift()).sum() == values.nunique() < 1 + len(values) / 10
 
@@ -152,15 +151,11 @@ def _one_row_per_ticker(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its index as columns, if that says something."""
-    kinds = [table.index.get_level_values(level) for level in range(table.index.nlevels)]
-    guess = [
-        "timestamp" if isinstance(kind, pd.DatetimeIndex) else "symbol" if len(kinds) > 1 else None for kind in kinds
-    ]
-    names = [name if name is not None else other for name, other in zip(table.index.names, guess, strict=True)]
+    levels = [table.index.get_level_values(level) for level in range(table.index.nlevels)]
+    other = "symbol" if len(levels) > 1 else None
+    guess = ["timestamp" if isinstance(level, pd.DatetimeIndex) else other for level in levels]
+    names = [level.name if level.name is not None else name for level, name in zip(levels, guess, strict=True)]
     return table if names == [None] else table.rename_axis(index=names).reset_index()
-
-
-# -- text --------------------------------------------------------------------------------------------------------------
 
 
 def _open(path: Path) -> BinaryIO:
@@ -178,85 +173,73 @@ def _head(path: Path) -> bytes:
         return stream.read(HEAD)
 
 
-def _read_text(path: Path, form: Form) -> tuple[pd.DataFrame, Layout]:
-    layout = sniff(_head(path), form, str(path))
+def _read_text(path: Path, data: DataConfig) -> tuple[pd.DataFrame, Layout]:
+    layout = sniff(_head(path), data, str(path))
     options: dict[str, Any] = {"sep": layout.delimiter if layout.delimiter != " " else r"\s+", "skipinitialspace": True}
-    options |= {"encoding": layout.encoding, "encoding_errors": "replace"}
+    options |= {"encoding": layout.encoding, "encoding_errors": "replace", "skiprows": layout.skip}
     with closing(_open(path)) as stream:
         if layout.levels == 2:
-            return pd.read_csv(stream, skiprows=layout.skip, header=[0, 1], index_col=0, **options), Layout([])
+            return pd.read_csv(stream, header=[0, 1], index_col=0, **options), Layout([])
         # What pandas would make of 02.01.2024, of 1,234 and of a ticker 000001 are numbers.
-        odd = layout.decimal == "," or layout.thousands is not None
+        odd = not layout.plain_numbers
         texts = [place for ours, place in layout.places.items() if odd or ours in ("symbol", "clock")]
-        options |= {"dtype": dict.fromkeys(texts, str), "skiprows": layout.skip, "header": None}
         # index_col=False: with a delimiter at the end of each row, pandas would take the first column as the index.
-        options |= {"names": range(len(layout.names)), "index_col": False}
+        options |= {"dtype": dict.fromkeys(texts, str), "header": None, "index_col": False}
         # In parts, as pandas holds texts several times larger until all is read.
-        return pd.concat(pd.read_csv(stream, chunksize=PART, **options)), layout
+        return pd.concat(pd.read_csv(stream, chunksize=PART, names=range(len(layout.names)), **options)), layout
 
 
-# -- other forms -------------------------------------------------------------------------------------------------------
-
-
-def _read_json(path: Path, form: Form) -> tuple[pd.DataFrame, Layout]:
+def _read_json(path: Path, data: DataConfig) -> tuple[pd.DataFrame, Layout]:
     """Candles in JSON: a list of lists (freqtrade, an exchange's answer) or of objects, somewhere inside."""
     with closing(_open(path)) as stream:
         content = stream.read()
-    lines = content.splitlines() if _kind(path) == ".jsonl" else [content]
-    loaded = [json.loads(line) for line in lines if line.strip()]
-    rows = _rows_in(loaded if _kind(path) == ".jsonl" else loaded[0])
-    if isinstance(rows, list) and rows and all(isinstance(row, list) and len(row) == len(rows[0]) > 4 for row in rows):
+    lines = content.splitlines() if _kind(path) == ".jsonl" else []
+    rows = [json.loads(line) for line in lines if line.strip()] or _rows_in(json.loads(content))
+    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows[0]) > 4 for row in rows):
         text = [[str(value) for value in row] for row in rows[:60]]
-        return pd.DataFrame(rows), without_header(text, Layout([]), form, str(path))
-    if isinstance(rows, dict) or (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
-        by_time = isinstance(rows, dict) and isinstance(next(iter(rows.values()), None), dict)
-        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("timestamp") if by_time else pd.DataFrame(rows)
-        return table, Layout([])
-    raise CmatError(f"{path}: no list of candles; correct or remove the file")
+        return pd.DataFrame(rows), without_header(text, Layout([]), data, str(path))
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return pd.DataFrame(rows), Layout([])
+    if all(isinstance(row, dict) for row in rows.values()):  # time -> candle
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("timestamp"), Layout([])
+    return pd.DataFrame(rows), Layout([])
 
 
 def _rows_in(content: Any) -> Any:
-    """The longest list or table inside of what an interface answered."""
+    """The longest list, or table of lists or of objects, inside of what an interface answered."""
+    if isinstance(content, list):
+        return content
     if not isinstance(content, dict):
+        return []
+    lists = {key: value for key, value in content.items() if isinstance(value, list)}
+    if known_prices(content) >= 3 and lists:  # {"s": "ok", "t": [...], "o": [...]}
+        return lists
+    if all(isinstance(value, dict) and known_prices(value) >= 3 for value in content.values()):
         return content
-    lists = [value for value in content.values() if isinstance(value, list)]
-    if known_prices(content) >= 3 and lists:  # {"t": [...], "o": [...]}
-        return {key: value for key, value in content.items() if isinstance(value, list) and len(value) == len(lists[0])}
-    if content and all(isinstance(value, dict) and known_prices(value) >= 3 for value in content.values()):
-        return content
-    inner = [_rows_in(value) for value in content.values() if isinstance(value, dict | list)]
-    return max(filter(None, inner), key=len, default=None)
+    return max((_rows_in(value) for value in content.values()), key=len, default=[])
 
 
-def _read_parquet(path: Path, form: Form) -> tuple[pd.DataFrame, Layout]:
-    return pd.read_parquet(path), Layout([])
-
-
-def _read_feather(path: Path, form: Form) -> tuple[pd.DataFrame, Layout]:
-    return pd.read_feather(path), Layout([])
-
-
-READERS: dict[str, Callable[[Path, Form], tuple[pd.DataFrame, Layout]]] = {
+READERS: dict[str, Callable[[Path, DataConfig], tuple[pd.DataFrame, Layout]]] = {
     **dict.fromkeys((".csv", ".txt", ".tsv", ".zip"), _read_text),
     **dict.fromkeys((".json", ".jsonl"), _read_json),
-    ".parquet": _read_parquet,
-    ".feather": _read_feather,
+    ".parquet": lambda path, data: (pd.read_parquet(path), Layout([])),
+    ".feather": lambda path, data: (pd.read_feather(path), Layout([])),
 }
 
 
 @lru_cache(maxsize=4096)
-def _symbols_in(path: Path, form: Form, _size: int, _modified: int) -> list[str]:
-    table = read_table(path, form)
+def _symbols_in(path: Path, data: DataConfig, _size: int, _modified: int) -> list[str]:
+    if not _may_have_symbols(path, data):
+        return []
+    table = read_table(path, data)
     symbols = [str(symbol) for symbol in table["symbol"].dropna().unique()] if "symbol" in table else []
     return symbols if table.attrs["tickers"] or len(symbols) > 1 else []
 
 
-def symbols_in(path: Path, form: Form) -> list[str]:
+def symbols_in(path: Path, data: DataConfig) -> list[str]:
     """Symbols that a file tells apart by a column or in its header, in order; none where its name is the symbol."""
     try:
-        if not _may_have_symbols(path, form):
-            return []
-        return _symbols_in(path, form, *_state(path))
+        return _symbols_in(path, data, *_state(path))
     except CmatError as error:
         if "ticker" in str(error):
             raise
@@ -265,21 +248,20 @@ def symbols_in(path: Path, form: Form) -> list[str]:
     return []  # reading the file will say what is wrong
 
 
-def _may_have_symbols(path: Path, form: Form) -> bool:
+def _may_have_symbols(path: Path, data: DataConfig) -> bool:
     """Whether it is worth to read all of a file for its symbols."""
     if READERS[_kind(path)] is _read_text:
-        layout = sniff(_head(path), form)
+        layout = sniff(_head(path), data)
         return layout.levels == 2 or "symbol" in layout.places
     if READERS[_kind(path)] is _read_json:
-        return re.match(rb'\s*\[\s*\[\s*"?\d', _head(path)) is None
+        return not JSON_ROWS.match(_head(path))
     schema = pq.read_schema(path) if _kind(path) == ".parquet" else ipc.open_file(path).schema
-    levels = any(name.startswith("('") for name in schema.names)
-    return levels or "symbol" in match_columns(schema.names, dict(form.columns))
+    return any(name.startswith("('") for name in schema.names) or "symbol" in match_columns(schema.names, data.columns)
 
 
 def has_header(path: Path) -> bool:
     """Whether a file names its columns."""
     try:
-        return READERS[_kind(path)] is not _read_text or sniff(_head(path), Form()).names[:1] != ["1"]
+        return READERS[_kind(path)] is not _read_text or sniff(_head(path), DataConfig()).names[:1] != ["1"]
     except Exception:
         return True  # reading the file will say what is wrong

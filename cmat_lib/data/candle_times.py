@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -23,9 +24,10 @@ ZONE_NAME = r"\s(?P<zone>[A-Z][A-Za-z_]+/[A-Za-z_/]+|UTC|GMT)$"  # 20240102 09:3
 GMT_OFFSET = r"\s*(?:GMT|UTC)(?=[+-]\d)"
 # Ordered so that a day before a month is the second guess; a column that both fit is refused.
 DATES = """%Y-%m-%d %Y/%m/%d %Y.%m.%d %Y%m%d %d.%m.%Y %d.%m.%y %m/%d/%Y %d/%m/%Y %m-%d-%Y %d-%m-%Y %m/%d/%y %d/%m/%y
-    %d-%b-%Y %d-%b-%y %d-%B-%Y %d_%b_%Y %d_%B_%Y %b_%d,_%Y %B_%d,_%Y %b_%d_%Y %Y年%m月%d日 %a_%b_%d_%Y %d_%b_%y
-    %d/%b/%Y"""
+    %d-%b-%Y %d-%b-%y %d-%B-%Y %d_%b_%Y %d_%B_%Y %b_%d,_%Y %B_%d,_%Y %b_%d_%Y %B_%d_%Y %Y年%m月%d日 %a_%b_%d_%Y %d_%b_%y
+    %d/%b/%Y %Y%m%d%H%M%S %Y%m%d%H%M"""
 CLOCKS = "%H:%M:%S %H:%M %H:%M:%S.%f %H%M%S %H%M %I:%M_%p %I:%M:%S_%p %I-%p %H:%M:%S%z %H:%M:%S.%f_%z"
+CLOCK = re.compile(r"(?P<date>.+?)(?P<gap>T|,? )(?P<clock>\d\d?:\d\d.*|\d{4,6}|\d\d?-[AP]M)", re.IGNORECASE)
 COMPACT = (8, 12, 14, 17)  # digits of 20240102 and longer forms, to the millisecond
 SWAPPED = str.maketrans("dm", "md")
 ADVICE = "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit, or set data.time_format"
@@ -34,25 +36,10 @@ ADVICE = "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit,
 def parse_times(
     column: pd.Series, path: Path, bar: pd.Timedelta, zone: str = "UTC", form: str | None = None
 ) -> pd.DatetimeIndex:
-    """Times of candles.
+    """Times of candles, datetime64[ns, UTC]; those that bring no zone are of `zone`, `form` is `data.time_format`.
 
-    Parameters
-    ----------
-    column : Series
-    path : Path
-        For error messages.
-    bar : Timedelta
-        Length of a candle. A candle of whole days that opens at one hour of the day, in whichever time zone, means a
-        date, and gets midnight UTC of it: else daylight saving would make days of 23 hours.
-    zone : str
-        Time zone of times that bring none; epoch numbers are UTC.
-    form : str, optional
-        `data.time_format`; seen from the values without it.
-
-    Returns
-    -------
-    DatetimeIndex, datetime64[ns, UTC]
-        Named ``timestamp``.
+    A candle of whole days that opens at one hour of the day, in whichever time zone, means a date, and gets midnight
+    UTC of it: else daylight saving would make days of 23 hours.
 
     Raises
     ------
@@ -82,12 +69,8 @@ def join_clock(date: pd.Series, clock: pd.Series) -> pd.Series:
     A date that is complete already, or a clock that is none, changes nothing.
     """
     days, hours = _text(date), _text(clock)
-    if days.str.contains(":", regex=False).any() or (
-        len(days) and days.str.len().max() > 12 and days.str.isdigit().all()
-    ):
+    if days.str.contains(r":|^\d{9,}$").any():
         return date
-    if hours.str.fullmatch(r"\d{12,}").all():  # baostock: 20240102093500000
-        return clock
     if hours.str.fullmatch(r"\d{1,9}").all():
         largest = pd.to_numeric(hours).max()
         hours = hours.str.zfill(4 if largest < 2400 else 6 if largest < 240_000 else 9).str.slice(0, 6)
@@ -102,13 +85,11 @@ def _text(column: pd.Series) -> pd.Series:
 
 def _numbers(column: pd.Series) -> pd.Series | None:
     """Values of a column of numbers; None for text. Judged by a part, as text of millions of rows takes long."""
-    if (
-        isinstance(column.dtype, pd.StringDtype)
-        and pd.to_numeric(column.head(1000), errors="coerce").notna().mean() < 0.5
-    ):
-        return None
-    numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if numbers.notna().mean() > 0.5 else None
+    for part in (column.head(1000), column):
+        numbers = pd.to_numeric(part, errors="coerce")
+        if not numbers.notna().mean() > 0.5:
+            return None
+    return numbers
 
 
 def _compact(numbers: pd.Series) -> pd.Series | None:
@@ -129,22 +110,20 @@ def _written(column: pd.Series, path: Path, form: str | None, zone: str) -> pd.S
     text = _text(column)
     if form is not None:
         return _by_format(text, form)
-    sample = pd.concat([text.head(200), text.tail(200)]).str.strip()
-    if not len(sample) or pd.to_datetime(sample, format="ISO8601", errors="coerce", utc=True).notna().mean() > 0.5:
+    sample = (text if len(text) < 400 else pd.concat([text.head(200), text.tail(200)])).str.strip()
+    is_time = pd.to_datetime(sample, format="ISO8601", errors="coerce", utc=True).notna()
+    if not len(sample) or is_time.mean() > 0.5:
+        zoned = sample.str.contains(OFFSET)[is_time]
+        check_rows(zoned == zoned.iloc[:1].any(), column[zoned.index], path, "has a zone, or none, unlike other rows")
         utc = zone == "UTC" or text.str.contains(OFFSET).any()
         known = text if text is column else text.where(column.notna())
         # In parts, as pandas makes Python's own texts of all that it is given.
         parts = [known.iloc[start : start + PART] for start in range(0, max(len(known), 1), PART)]
         return pd.concat([pd.to_datetime(part, format="ISO8601", errors="coerce", utc=utc) for part in parts])
     text = text.str.strip().str.replace(GMT_OFFSET, " ", regex=True).str.replace(r"\s+", " ", regex=True)
-    named = text.str.extract(ZONE_NAME)["zone"]
-    own = (
-        named.iloc[0]
-        if named.notna().all() and named.nunique() == 1 and named.iloc[0] in available_timezones()
-        else None
-    )
-    text = text.str.replace(ZONE_NAME, "", regex=True) if own else text
-    local = _guessed(text, sample.index, path, column.name)
+    zones = text.str.extract(ZONE_NAME)["zone"].unique()
+    own = zones[0] if len(zones) == 1 and zones[0] in available_timezones() else None
+    local = _guessed(text.str.replace(ZONE_NAME, "", regex=True) if own else text, sample.index, path, column.name)
     return _localised(local, own) if own else local
 
 
@@ -156,28 +135,27 @@ def _by_format(text: pd.Series, form: str) -> pd.Series:
 
 
 def _guessed(text: pd.Series, sample: pd.Index, path: Path, name: object) -> pd.Series:
-    """Times by the first form that all rows fit.
-
-    Raises
-    ------
-    CmatError
-        If they fit with day and month in either order.
-    """
-    some = text.loc[sample]
+    """Times by the first form that all rows fit; an error if they fit with day and month in either order."""
+    some, first = text.loc[sample], text.iloc[0]
     dates, clocks = ([f.replace("_", " ") for f in written.split()] for written in (DATES, CLOCKS))
-    forms = [*dates, *(f"{d}{gap}{c}" for d, c in itertools.product(dates, clocks) for gap in (" ", "T", ", "))]
-    forms += ["%Y%m%d%H%M%S", "%Y%m%d%H%M"]
-    fitting = [form for form in forms if _by_format(some.head(1), form).notna().all()]
-    fitting = [form for form in fitting if _by_format(some, form).notna().mean() > 0.9] or fitting[:1]
+    forms = _fitting(first, dates)
+    if parts := CLOCK.fullmatch(first):
+        both = itertools.product(_fitting(parts["date"], dates), _fitting(parts["clock"], clocks))
+        forms += [f"{date}{parts['gap']}{clock}" for date, clock in both]
+    fitting = [form for form in forms if _by_format(some, form).notna().mean() > 0.9] or forms[:1]
     best = {form: _by_format(text, form) for form in fitting}
     whole = [form for form, times in best.items() if times.notna().all()]
-    first = next(iter(whole), "")
-    other = first.translate(SWAPPED)
-    if other != first and other in whole and (best[first] != best[other]).any():
-        advice = f"set data.time_format to '{first}' or '{other}'"
-        raise CmatError(f"{path}: column '{name}': {text.iloc[0]} may have its day or its month first; {advice}")
-    form = first or max(best, key=lambda form: best[form].notna().sum(), default=None)
+    usual = next(iter(whole), "")
+    other = usual.translate(SWAPPED)
+    if other != usual and other in whole and (best[usual] != best[other]).any():
+        advice = f"set data.time_format to '{usual}' or '{other}'"
+        raise CmatError(f"{path}: column '{name}': {first} may have its day or its month first; {advice}")
+    form = usual or max(best, key=lambda form: best[form].notna().sum(), default=None)
     return best[form] if form else pd.Series(pd.NaT, index=text.index, dtype="datetime64[ns]")
+
+
+def _fitting(text: str, forms: list[str]) -> list[str]:
+    return [form for form in forms if _by_format(pd.Series([text]), form).notna().all()]
 
 
 def _own_dates(local: pd.Series, column: pd.Series) -> pd.Series:

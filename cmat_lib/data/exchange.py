@@ -160,14 +160,9 @@ class Downloader:
             rows = [row for row in page if cursor <= row[0] < stop]
             end = rows[-1][0] + bar if rows else cursor + limit * bar
             whole = [row for row in rows if None not in row[:6]]  # [t, null, …] is a time without a trade
-            if len(whole) < len(rows):
-                logger.warning(
-                    "%s: %d of %d candles from %s are empty, and gaps",
-                    symbol,
-                    len(rows) - len(whole),
-                    len(rows),
-                    pd.Timestamp(cursor, unit="ms"),
-                )
+            if lost := len(rows) - len(whole):
+                when = pd.Timestamp(cursor, unit="ms")
+                logger.warning("%s: %d of %d candles from %s are empty, and gaps", symbol, lost, len(rows), when)
             if rows or end <= stop:
                 yield whole, cursor, end
             cursor = end

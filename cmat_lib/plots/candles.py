@@ -60,13 +60,7 @@ def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Fig
         1,
         1,
     )
-    figure.add_trace(
-        go.Bar(
-            x=time, y=candles.get("volume", candles["close"] * 0), marker_color=GREY, name="volume", showlegend=False
-        ),
-        2,
-        1,
-    )
+    figure.add_trace(go.Bar(x=time, y=candles.get("volume"), marker_color=GREY, name="volume", showlegend=False), 2, 1)
     figure.update_layout(title=title, height=520, xaxis_rangeslider_visible=False)
     figure.update_yaxes(title_text="price", row=1)
     figure.update_yaxes(title_text="volume", row=2)
