@@ -195,14 +195,15 @@ def _read_json(path: Path, data: DataConfig) -> tuple[pd.DataFrame, Layout]:
         content = stream.read()
     lines = content.splitlines() if _kind(path) == ".jsonl" else []
     rows = [json.loads(line) for line in lines if line.strip()] or _rows_in(json.loads(content))
-    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(rows[0]) > 4 for row in rows):
+    kinds = {type(row) for row in (rows.values() if isinstance(rows, dict) else rows)}
+    if isinstance(rows, list) and kinds == {list} and len(rows[0]) > 4 and len({len(row) for row in rows}) == 1:
         text = [[str(value) for value in row] for row in rows[:60]]
         return pd.DataFrame(rows), without_header(text, Layout([]), data, str(path))
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-        return pd.DataFrame(rows), Layout([])
-    if all(isinstance(row, dict) for row in rows.values()):  # time -> candle
+    if isinstance(rows, dict) and kinds == {dict}:  # time -> candle
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("timestamp"), Layout([])
-    return pd.DataFrame(rows), Layout([])
+    if kinds == {list if isinstance(rows, dict) else dict}:
+        return pd.DataFrame(rows), Layout([])
+    raise CmatError(f"{path}: no list of candles; correct or remove the file")
 
 
 def _rows_in(content: Any) -> Any:
