@@ -40,7 +40,7 @@ def build(
 @cache_app.command(epilog=examples("cache info"))
 def info(cache_dir: CacheDir = None) -> None:
     """Show what the cache holds."""
-    from cmat_lib.tda.cache import cache_info
+    from cmat_lib.data.cache.upkeep import cache_info
 
     table = cache_info(_folder(cache_dir))
     print(f"{_folder(cache_dir)}: {len(table)} files, {table['megabytes'].sum():.1f} MB")
@@ -51,8 +51,8 @@ def info(cache_dir: CacheDir = None) -> None:
 @cache_app.command(epilog=examples("cache verify"))
 def verify(cache_dir: CacheDir = None) -> None:
     """Check every chunk against its checksum; exit code 1 if one is damaged. The next build repairs it."""
-    from cmat_lib.tda.cache import cache_info
-    from cmat_lib.tda.cache import verify as damaged_chunks
+    from cmat_lib.data.cache.upkeep import cache_info
+    from cmat_lib.data.cache.upkeep import verify as damaged_chunks
 
     lines = damaged_chunks(_folder(cache_dir))
     for line in lines:
@@ -66,8 +66,8 @@ def verify(cache_dir: CacheDir = None) -> None:
 @cache_app.command(epilog=examples("cache clean"))
 def clean(cache_dir: CacheDir = None) -> None:
     """Delete all cached features, without asking; finished runs have their own copy."""
-    from cmat_lib.tda.cache import cache_info
-    from cmat_lib.tda.cache import clean as delete_features
+    from cmat_lib.data.cache.upkeep import cache_info
+    from cmat_lib.data.cache.upkeep import clean as delete_features
 
     folder = _folder(cache_dir)
     files = cache_info(folder)["file"]

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
 from cmat_lib.config import merge, validate
+from cmat_lib.data.cache.build import split_windows
 from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.channels import compute_channels
@@ -28,7 +29,6 @@ from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
 from cmat_lib.stages import load_candles, predict
-from cmat_lib.tda.build import split_windows
 from cmat_lib.tda.features import tda_features
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device

@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
+from cmat_lib.data.cache.upkeep import cached_features
+from cmat_lib.data.cache.workers import worker_pool
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, stack, unstack, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
@@ -22,9 +24,7 @@ from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
-from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_params, tda_features
-from cmat_lib.tda.workers import worker_pool
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 

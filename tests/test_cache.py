@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.data.cache import chunks as store
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, FeatureStore
+from cmat_lib.data.cache.upkeep import cache_info, cached_features, clean, verify
 from cmat_lib.errors import CmatError
-from cmat_lib.tda import store
-from cmat_lib.tda.cache import cache_info, cached_features, clean, verify
-from cmat_lib.tda.store import CHUNK_WINDOWS, FeatureStore
 
 WINDOW, WIDTH = 8, 3
 T = 5 * CHUNK_WINDOWS + 100  # the last chunk holds 93 windows

@@ -65,7 +65,7 @@ def test_build_info_verify_clean(build, cmat_cache, tmp_path):
 
 def test_a_run_computes_nothing_that_was_built_before(build, tmp_path, caplog):
     build()
-    caplog.set_level("INFO", "cmat_lib.tda.build")
+    caplog.set_level("INFO", "cmat_lib.data.cache.build")
     caplog.clear()
     places = {"run_dir": str(tmp_path / "run"), "tda": {"cache_dir": str(tmp_path / "cache"), "jobs": 1}}
     config = load_config(SMOKE, places)

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
+from cmat_lib.data.cache.upkeep import cached_features
+from cmat_lib.data.cache.workers import worker_pool
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
-from cmat_lib.tda.cache import cached_features
 from cmat_lib.tda.features import feature_params, tda_features
-from cmat_lib.tda.store import CHUNK_WINDOWS
-from cmat_lib.tda.workers import worker_pool
 
 dask = pytest.importorskip("dask")  # an optional extra
 pytest.importorskip("distributed")
@@ -168,7 +168,7 @@ def test_a_scheduler_that_is_lost_ends_the_build_and_keeps_the_chunks(tmp_path, 
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr("cmat_lib.tda.dask_backend.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("cmat_lib.data.cache.dask_backend.ANSWER_SECONDS", 0.5)
     with (
         pytest.raises(CmatError, match=r"dask_scheduler: tcp://127\.0\.0\.1:9 does not answer"),
         on("tcp://127.0.0.1:9"),
@@ -181,6 +181,6 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, cluster, monkeypatc
 
 def test_missing_dask_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "cmat_lib.tda.dask_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "cmat_lib.data.cache.dask_backend", raising=False)
     with pytest.raises(CmatError, match="needs the package distributed, which is not installed; pip install"), on(None):
         pass

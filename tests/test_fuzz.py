@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from slim import model_content, slim
 
 from cmat_lib.config import ALIASES, Config, load_config, project_root
+from cmat_lib.data.cache.upkeep import cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
@@ -31,7 +32,6 @@ from cmat_lib.models import build_model
 from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.schema import SECTIONS, DataConfig
 from cmat_lib.sweep_file import read_sweep
-from cmat_lib.tda.cache import cache_info, cached_features, clean, verify
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 
 LIMIT = timedelta(seconds=60)  # of one case, far above what any needs on a busy machine

@@ -13,6 +13,7 @@ import torch
 
 import cmat_lib
 from cmat_lib.config import load_config, project_root
+from cmat_lib.data.cache.upkeep import clean, verify
 from cmat_lib.data.candle_files import read_market
 from cmat_lib.data.exchange import file_name
 from cmat_lib.errors import CmatError
@@ -21,7 +22,6 @@ from cmat_lib.pages import open_stage
 from cmat_lib.run import Run
 from cmat_lib.schema import DataConfig
 from cmat_lib.sweep_file import read_sweep
-from cmat_lib.tda.cache import clean, verify
 from cmat_lib.tracking import _without_secrets
 from cmat_lib.training.resume import SavePoint
 

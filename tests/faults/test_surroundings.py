@@ -17,12 +17,12 @@ from harness import CONTEXT, start
 
 from cmat_lib.config import project_root
 from cmat_lib.data import exchange
+from cmat_lib.data.cache.upkeep import cached_features, verify
 from cmat_lib.data.exchange import Downloader
 from cmat_lib.errors import CmatError
 from cmat_lib.files import write_text
 from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.run import Run
-from cmat_lib.tda.cache import cached_features, verify
 from cmat_lib.training.checkpoint import write_tensors
 
 

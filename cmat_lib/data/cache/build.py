@@ -15,8 +15,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, FeatureStore, digest
 from cmat_lib.errors import CmatError
-from cmat_lib.tda.store import CHUNK_WINDOWS, FeatureStore, digest
 
 logger = logging.getLogger(__name__)
 

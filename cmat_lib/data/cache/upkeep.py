@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cmat_lib.data.cache.build import Build, Compute, split_windows
+from cmat_lib.data.cache.chunks import RECORD_FORMAT, FeatureStore, digest
 from cmat_lib.errors import CmatError
-from cmat_lib.tda.build import Build, Compute, split_windows
-from cmat_lib.tda.store import RECORD_FORMAT, FeatureStore, digest
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def cached_features(
     Only what is missing is computed: chunks whose candles changed and chunks that are damaged (both are named in a
     warning) and windows behind the end of the file. A build that is killed at any moment goes on from its finished
     chunks and ends with the same bytes. A second process that wants the same file waits for the first. The workers are
-    joblib's own processes, or what `cmat_lib.tda.workers.worker_pool` sets around the call.
+    joblib's own processes, or what `cmat_lib.data.cache.workers.worker_pool` sets around the call.
 
     Parameters
     ----------
