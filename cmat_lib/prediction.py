@@ -18,18 +18,18 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
 from cmat_lib.config import merge, validate
-from cmat_lib.data.cache.build import split_windows
+from cmat_lib.data.cache import split_series
 from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.channels import compute_channels
-from cmat_lib.data.complexity import complexity_features, log_ranges
+from cmat_lib.data.complexity import log_ranges, path_complexity
 from cmat_lib.data.panel import Panel, longest_look_back, sample_rows, unlabelled_samples
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
 from cmat_lib.stages import load_candles, predict
-from cmat_lib.tda.features import tda_features
+from cmat_lib.tda.features import path_features
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 
@@ -183,9 +183,9 @@ class Predictor:
         begin, data = rows[0] - self.history + 1, self.config.data
         candles, rows = candles.iloc[begin:], rows - begin
         samples = unlabelled_samples(symbol, candles, rows, self.config)
-        tda = self._windows(f"{symbol} topology", candles, rows, tda_features, self.config.tda, progress)
+        tda = self._windows(f"{symbol} topology", candles, rows, path_features, self.config.tda, progress)
         indicators = self._windows(
-            f"{symbol} complexity", candles, rows, complexity_features, self.config.complexity, progress
+            f"{symbol} complexity", candles, rows, path_complexity, self.config.complexity, progress
         )
         complexity = np.concatenate([indicators, log_ranges(candles, self.config.complexity.ranges)[rows]], axis=1)
         # In float64, so that a score does not depend on how many candles before its own were read.
@@ -195,9 +195,9 @@ class Predictor:
     def _windows(self, label, candles, rows, function, section, progress) -> np.ndarray:
         """Features of the windows that end at `rows`, chunk by chunk."""
         log_close, stamps = np.log(candles["close"].to_numpy()), candles.index.asi8
-        chunks = split_windows(log_close, stamps, rows, section.window_size)
+        chunks = split_series(log_close, stamps, rows, section.window_size)
         workers = Parallel(n_jobs=min(effective_n_jobs(self.config.tda.jobs), len(chunks)), return_as="generator")
-        results = workers(delayed(function)(chunk.windows(0), section) for chunk in chunks)
+        results = workers(delayed(function)(chunk.series, chunk.ends, section) for chunk in chunks)
         disable = None if progress is None else not progress
         return np.concatenate(list(tqdm(results, desc=label, total=len(chunks), unit="chunk", disable=disable)))
 

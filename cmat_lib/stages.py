@@ -10,12 +10,11 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
-from cmat_lib.data.cache.upkeep import cached_features
-from cmat_lib.data.cache.workers import worker_pool
+from cmat_lib.data.cache import cached_features, worker_pool
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, stack, unstack, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
+from cmat_lib.data.complexity import check_indicators, log_ranges, path_complexity
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
@@ -24,7 +23,7 @@ from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
-from cmat_lib.tda.features import feature_params, tda_features
+from cmat_lib.tda.features import feature_params, path_features
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 
@@ -158,7 +157,7 @@ def cached_tda(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Topology features of the windows that end at `rows`, shape (N, F), from the cache or computed into it."""
-    compute = partial(tda_features, config=config.tda)
+    compute = partial(path_features, config=config.tda)
     parameters = feature_params(config.tda)
     return _cached("tda", symbol, candles, rows, config, compute, config.tda.feature_dim, parameters, progress)
 
@@ -175,7 +174,7 @@ def cached_complexity(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Complexity indicators of the windows that end at `rows`, shape (N, K), from the cache or computed into it."""
-    compute = partial(complexity_features, config=config.complexity)
+    compute = partial(path_complexity, config=config.complexity)
     # The ranges are computed from the candles at once, and their choice does not touch the cache.
     parameters = {**config.complexity.model_dump(mode="json", exclude={"ranges"}), "stride": config.tda.stride}
     width = len(config.complexity.indicators)
@@ -217,12 +216,13 @@ def _cached(kind, symbol, candles, rows, config, compute, width, parameters, pro
     """The cache covers every window of the symbol, so that runs with other channels or look-backs share it."""
     window = getattr(config, kind).window_size
     ends = window_ends(candles, config.data.bar, window, config.tda.stride)
-    features = cached_features(
+    return cached_features(
         kind,
         symbol,
         np.log(candles["close"].to_numpy()),
         candles.index,
         ends,
+        rows,
         window,
         compute,
         width,
@@ -232,7 +232,6 @@ def _cached(kind, symbol, candles, rows, config, compute, width, parameters, pro
         trust=config.tda.trust_cache,
         progress=progress,
     )
-    return features[np.searchsorted(ends, rows)]
 
 
 def _sessions(config: Config) -> dict[str, str]:

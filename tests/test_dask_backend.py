@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.data.cache import cached_features, worker_pool
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
-from cmat_lib.data.cache.upkeep import cached_features
-from cmat_lib.data.cache.workers import worker_pool
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
-from cmat_lib.tda.features import feature_params, tda_features
+from cmat_lib.tda.features import feature_params, path_features
 
 dask = pytest.importorskip("dask")  # an optional extra
 pytest.importorskip("distributed")
@@ -29,19 +28,19 @@ CHUNKS = 6
 HERE = Path(__file__).parent
 
 
-def features_with_log(windows, log, pause=0.0):
-    """`tda_features` that first leaves the number of its process."""
+def features_with_log(series, ends, log, pause=0.0):
+    """`path_features` that first leaves the number of its process."""
     with open(log, "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(pause)
-    return tda_features(windows, CONFIG)
+    return path_features(series, ends, CONFIG)
 
 
-def deadly_features(windows):
+def deadly_features(series, ends):
     os._exit(3)
 
 
-def broken_features(windows):
+def broken_features(series, ends):
     raise ValueError("these candles are cursed")
 
 
@@ -50,12 +49,11 @@ def build(folder, compute):
     close = np.cumsum(np.random.default_rng(0).normal(scale=0.01, size=length))
     times, ends = pd.date_range("2025-01-01", periods=length, freq="15min", tz="UTC"), np.arange(39, length)
     shape = (CONFIG.window_size, compute, CONFIG.feature_dim, feature_params(CONFIG))
-    return cached_features("tda", "BTCUSDT", close, times, ends, *shape, cache_dir=folder, jobs=1)
+    return cached_features("tda", "BTCUSDT", close, times, ends, ends, *shape, cache_dir=folder, jobs=1)
 
 
 def content(folder):
-    (path,) = folder.glob("*.npy")
-    return path.read_bytes()
+    return {path.name: path.read_bytes() for path in folder.glob("*/*")}
 
 
 def started(log):
@@ -124,7 +122,7 @@ def test_a_worker_killed_during_the_build_costs_its_chunk_only(tmp_path, cluster
     assert [process.poll() for process in two.processes].count(-signal.SIGKILL) == 1
     assert CHUNKS < len(pids) <= CHUNKS + 2  # what it worked on, and perhaps what it had not yet handed over
     assert pids.count(killed[0]) <= 2
-    np.testing.assert_array_equal(rows, build(tmp_path / "loky", functools.partial(tda_features, config=CONFIG)))
+    np.testing.assert_array_equal(rows, build(tmp_path / "loky", functools.partial(path_features, config=CONFIG)))
     assert content(tmp_path / "dask") == content(tmp_path / "loky")
 
 
@@ -145,7 +143,7 @@ def test_a_local_cluster_stands_in_and_deadly_chunks_end_the_build(tmp_path):
         build(tmp_path / "dask", functools.partial(features_with_log, log=log, pause=0.1))
         build(tmp_path / "deadly", deadly_features)
     assert len(set(started(log))) == 2 and os.getpid() not in started(log)
-    build(tmp_path / "loky", functools.partial(tda_features, config=CONFIG))
+    build(tmp_path / "loky", functools.partial(path_features, config=CONFIG))
     assert content(tmp_path / "dask") == content(tmp_path / "loky")
 
 
@@ -154,7 +152,7 @@ def test_a_scheduler_that_is_lost_ends_the_build_and_keeps_the_chunks(tmp_path, 
     two, log = cluster(2), tmp_path / "log"
 
     def kill_the_scheduler():
-        while not list(tmp_path.glob("dask/*.parts/*.f32")):
+        while not list(tmp_path.glob("dask/*/0*.f32")):
             time.sleep(0.01)
         two.processes[0].kill()
 
@@ -164,7 +162,7 @@ def test_a_scheduler_that_is_lost_ends_the_build_and_keeps_the_chunks(tmp_path, 
         watcher.start()
         build(tmp_path / "dask", functools.partial(features_with_log, log=log, pause=0.3))
     watcher.join()
-    assert 0 < len(list(tmp_path.glob("dask/*.parts/*.f32"))) < CHUNKS
+    assert 0 < len(list(tmp_path.glob("dask/*/0*.f32"))) < CHUNKS
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, cluster, monkeypatch):

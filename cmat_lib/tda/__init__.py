@@ -1,4 +1,4 @@
-"""Topology of price windows: embedding, persistence, features and their cache."""
+"""Topology of price windows: embedding, persistence and features."""
 
 from cmat_lib.tda.features import feature_names, tda_features
 from cmat_lib.tda.persistence import rips_diagrams

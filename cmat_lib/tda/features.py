@@ -13,6 +13,7 @@ The curve and the entropy describe shape and ignore scale; the norms and the tot
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from cmat_lib.numba_cache import njit
@@ -57,6 +58,11 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
     for start in range(0, len(windows), BLOCK):
         features[start : start + BLOCK] = _block_features(windows[start : start + BLOCK], config)
     return features
+
+
+def path_features(series: np.ndarray, ends: np.ndarray, config: TdaConfig) -> np.ndarray:
+    """Features of those windows of a series (T,) that end at the rows `ends` (n,), shape (n, F), float32."""
+    return tda_features(sliding_window_view(series, config.window_size)[ends - config.window_size + 1], config)
 
 
 def _block_features(windows: np.ndarray, config: TdaConfig) -> np.ndarray:

@@ -1,233 +1,180 @@
-"""What of a cached feature array is there, what is missing, and the computation of the difference, chunk by chunk."""
+"""Features of the windows of a symbol: from the cache where they are there, computed into it where not."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
-from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
-from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, FeatureStore, digest
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
 from cmat_lib.errors import CmatError
 
 logger = logging.getLogger(__name__)
 
-Compute = Callable[[np.ndarray], np.ndarray]
+Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Raise the number of a kind whenever its features change for the same candles and parameters.
+FEATURE_VERSION = {"tda": 2, "complexity": 1}
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """The windows of one chunk of the request, as the candles that they cover.
+def cached_features(
+    kind: str,
+    symbol: str,
+    series: np.ndarray,
+    times: pd.DatetimeIndex,
+    ends: np.ndarray,
+    rows: np.ndarray,
+    window: int,
+    compute: Compute,
+    width: int,
+    params: dict,
+    cache_dir: str | Path,
+    jobs: int = -1,
+    trust: bool = False,
+    progress: bool | None = None,
+) -> np.ndarray:
+    """Features of windows of one symbol. All windows are in the cache afterwards, whichever are asked for.
 
-    Attributes
-    ----------
-    index : int
-        Place in the file.
-    times : np.ndarray, shape (t,), int64
-        Open time of the candles, in nanoseconds since the epoch.
-    log_close : np.ndarray, shape (t,), float64
-    ends : np.ndarray, shape (n,), int64
-        Last row of each window, within this chunk's candles.
-    window : int
-        Candles per window (W).
-    """
-
-    index: int
-    times: np.ndarray
-    log_close: np.ndarray
-    ends: np.ndarray
-    window: int
-
-    def candles_digest(self, rows: int) -> str:
-        """Hash of the candles behind the first `rows` windows."""
-        used = slice(0, self.ends[rows - 1] + 1)
-        return digest(self.times[used].tobytes() + self.log_close[used].tobytes() + self.ends[:rows].tobytes())
-
-    def matching_rows(self, recorded: dict[str, str]) -> int:
-        """Leading windows that a recorded chunk made from the same candles; `recorded` maps rows to candle hashes."""
-        counts = sorted((int(rows) for rows in recorded if int(rows) <= len(self.ends)), reverse=True)
-        return next((rows for rows in counts if self.candles_digest(rows) == recorded[str(rows)]), 0)
-
-    def windows(self, first: int) -> np.ndarray:
-        """Log closes of the windows from `first` on, shape (n, W)."""
-        return sliding_window_view(self.log_close, self.window)[self.ends[first:] - self.window + 1]
-
-    def describe(self, content: bytes, known: dict[str, str]) -> dict:
-        """Record of this chunk with these rows; `known` are candle hashes of fewer rows that still hold."""
-        rows = len(self.ends)
-        first, last = pd.to_datetime(self.times[self.ends[[0, -1]]], utc=True)
-        candles = {**known, str(rows): self.candles_digest(rows)}
-        span = {"first": first.isoformat(), "last": last.isoformat()}
-        return {**span, "rows": rows, "candles": candles, "bytes": digest(content)}
-
-
-def split_windows(log_close: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
-    """Chunks of a request; they share the memory of the series.
+    Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a warning), and
+    the last one when it grows. A build that is killed at any moment goes on from its finished chunks. The workers are
+    joblib's own processes, or what `cmat_lib.data.cache.worker_pool` sets around the call.
 
     Parameters
     ----------
-    log_close, stamps : np.ndarray, shape (T,)
-        Series and its times in nanoseconds.
+    kind : str
+        ``tda`` or ``complexity``; begins the name of the folder.
+    symbol : str
+        For example ``BTCUSDT``.
+    series : np.ndarray, shape (T,), float64
+        What windows are cut from, such as the logarithm of the close.
+    times : pd.DatetimeIndex, length T
+        Open time of every candle, UTC.
     ends : np.ndarray, shape (N,)
         Rows that end a window, ascending.
+    rows : np.ndarray, shape (n,)
+        Those of `ends` that are wanted, ascending; may be empty.
     window : int
-        Candles per window.
+        Candles per window (W).
+    compute : callable
+        ``compute(series (t,), ends (n,)) -> (n, width)``, picklable; a row must depend on its own window only.
+    width : int
+        Features per window.
+    params : dict
+        Everything that `compute` and `series` depend on and the stride of `ends`; part of the key.
+    cache_dir : str or Path
+        Folder of the cache.
+    jobs : int
+        Worker processes; -1 is one per core.
+    trust : bool
+        Read an (N, width) file of older code, which nothing vouches for, instead of refusing it.
+    progress : bool, optional
+        Bar with rate and time left; by default only where a terminal watches.
 
     Returns
     -------
-    list of Chunk
-        ``CHUNK_WINDOWS`` windows each, the last one what is left.
+    np.ndarray, shape (n, width), float32
+        Memory beyond it does not grow with N.
+
+    Raises
+    ------
+    CmatError
+        If there is no window, the folder cannot be written, a file without a record is found and not trusted, a worker
+        process dies, or `compute` returns another shape or numbers that are not finite.
     """
-    chunks = []
-    for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):
-        rows = ends[first : first + CHUNK_WINDOWS]
-        start, stop = rows[0] - window + 1, rows[-1] + 1
-        chunks.append(Chunk(index, stamps[start:stop], log_close[start:stop], rows - start, window))
-    return chunks
+    ends = np.asarray(ends, dtype=np.int64)
+    if not len(ends) or ends[0] < window - 1:
+        raise CmatError(f"{symbol}: no gap-free window of {window} candles for {kind} features; give more candles")
+    stamps = pd.DatetimeIndex(times).as_unit("ns").asi8  # (T,)
+    about = {"kind": kind, "symbol": symbol, "window": window, "width": width, "params": params}
+    about |= {"version": FEATURE_VERSION[kind], "start": int(stamps[ends[0]])}
+    description = json.dumps(about, sort_keys=True, default=str).encode()
+    plain = Path(cache_dir) / f"{kind}_features_{re.sub(r'[^A-Za-z0-9-]', '_', symbol)}"
+    folder = ChunkFolder(plain.with_name(f"{plain.name}_{digest(description)}"))
+    places = np.searchsorted(ends, rows)  # (n,)
+    array = plain.with_name(f"{plain.name}.npy")
+    if array.exists() and not folder.path.exists():
+        return _read_unrecorded(array, (len(ends), width), trust)[places]
 
-
-class Build:
-    """One request against one store; hold the store's lock from before this is made until `publish` has returned.
-
-    Parameters
-    ----------
-    store : FeatureStore
-    chunks : list of Chunk
-        All windows of the request.
-    recorded : list of dict
-        Chunks in the store's record; there may be more than the request has.
-
-    Attributes
-    ----------
-    missing : dict
-        Chunk index to the number of its leading rows that can stay; everything behind them must be computed.
-    """
-
-    def __init__(self, store: FeatureStore, chunks: list[Chunk], recorded: list[dict]):
-        self.store, self.chunks, self.recorded = store, chunks, recorded
-        self.records: dict[int, dict] = {}
-        self.missing: dict[int, int] = {}
-        self._rewrite = not store.has_whole_array()
-        for chunk in chunks:
-            self._plan(chunk)
-        if store.array.exists() and not store.has_whole_array() and not self.missing:
-            logger.warning("%s: its header is damaged; it is written again", store.array.name)
-
-    @property
-    def missing_windows(self) -> int:
-        """Windows that must be computed."""
-        return sum(len(self.chunks[index].ends) - kept for index, kept in self.missing.items())
-
-    def run(self, compute: Compute, jobs: int, label: str, progress: bool | None) -> None:
-        """Compute what is missing; each finished chunk is safe at once.
-
-        Parameters
-        ----------
-        compute : callable
-            ``compute(windows (n, W)) -> (n, width)``.
-        jobs : int
-            Worker processes, as joblib counts them.
-        label : str
-            Name for the bar, the log and errors.
-        progress : bool or None
-            Show the bar; None shows it where a terminal watches.
-        """
-        if not self.missing:
-            return
-        began, todo, total = time.monotonic(), self.missing_windows, sum(len(chunk.ends) for chunk in self.chunks)
-        workers = Parallel(n_jobs=min(effective_n_jobs(jobs), len(self.missing)), return_as="generator_unordered")
-        tasks = (delayed(_compute)(self.chunks[index], kept, compute) for index, kept in self.missing.items())
-        disable = None if progress is None else not progress  # tqdm's own meaning of None
-        with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
-            try:
-                for index, rows in workers(tasks):
-                    self._finish(self.chunks[index], rows, label)
-                    bar.update(len(rows))
-            except BrokenProcessPool as error:
-                raise CmatError(
-                    f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
-                    "same command goes on, with fewer tda.jobs if it happens again"
-                ) from error
-        seconds = time.monotonic() - began
-        report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
-        logger.info(report, label, total, todo, seconds, todo / seconds)
-
-    def publish(self, about: dict, known: dict | None) -> None:
-        """Write record and array if anything differs from the `known` record; later chunks stay if they line up."""
-        chunks = [self.records[index] for index in range(len(self.chunks))]
-        if chunks[-1]["rows"] == CHUNK_WINDOWS:
-            chunks += self.recorded[len(chunks) :]
-        record = json.loads(json.dumps({**about, "chunks": chunks}))
-        if self._rewrite or record != known:
-            self.store.commit(record, self._rewrite)
-
-    def _plan(self, chunk: Chunk) -> None:
-        """Take a chunk from the array, else from the parts, else put it on the list."""
-        old = self._recorded_chunk(chunk)
-        damaged = old is not None and self._content(chunk.index, old) is None
-        kept = chunk.matching_rows(old["candles"]) if old and not damaged else 0
-        if kept == len(chunk.ends):
-            self.records[chunk.index] = old
-            return
-        part = self.store.read_part(chunk.candles_digest(len(chunk.ends)))
-        if part is not None:
-            self._take(chunk, part, {})
-            return
-        self.missing[chunk.index] = kept
-        if damaged:
-            self._warn(chunk, old, "it is damaged (checksum)")
-        elif old and len(chunk.ends) >= old["rows"] > kept:
-            self._warn(chunk, old, "its candles changed")
-
-    def _recorded_chunk(self, chunk: Chunk) -> dict | None:
-        return self.recorded[chunk.index] if chunk.index < len(self.recorded) else None
-
-    def _content(self, index: int, old: dict) -> bytes | None:
-        """Rows of a recorded chunk; those that a killed build left among the parts make a new array necessary."""
-        content = self.store.read_array(index, old)
+    folder.describe(description)
+    features, missing = np.empty((len(places), width), dtype=np.float32), []
+    for chunk in split_series(np.asarray(series, dtype=np.float64), stamps, ends, window):
+        content = folder.find(chunk)
         if content is None:
-            content = self.store.read_part(old["candles"][str(old["rows"])])
-            self._rewrite = True
-        return content
-
-    def _finish(self, chunk: Chunk, rows: np.ndarray, label: str) -> None:
-        """Join the new rows with those that stay and keep the chunk."""
-        kept, old = self.missing[chunk.index], self._recorded_chunk(chunk)
-        width = self.store.width
-        if rows.shape != (len(chunk.ends) - kept, width):
-            raise CmatError(f"{label}: features of shape {rows.shape}, wanted {(len(chunk.ends) - kept, width)}")
-        if not np.isfinite(rows).all():
-            raise CmatError(f"{label}: chunk {chunk.index} has features that are not finite; check its candles")
-        before = (self._content(chunk.index, old) if old else None) or b""
-        content = before[: kept * width * 4] + rows.tobytes()
-        known = {n: hashed for n, hashed in old["candles"].items() if int(n) <= kept} if kept else {}
-        if len(before) > len(content) and before.startswith(content):
-            # A shorter request than before: the longer chunk stays and learns to vouch for this one too.
-            self.records[chunk.index] = {**old, "candles": {**old["candles"], **chunk.describe(content, {})["candles"]}}
-            return
-        if len(before) > len(content):
-            self._warn(chunk, old, "its candles changed")
-        self.store.write_part(chunk.candles_digest(len(chunk.ends)), content)
-        self._take(chunk, content, known)
-
-    def _take(self, chunk: Chunk, content: bytes, known: dict[str, str]) -> None:
-        self.records[chunk.index] = chunk.describe(content, known)
-        self._rewrite = True
-
-    def _warn(self, chunk: Chunk, old: dict, reason: str) -> None:
-        """Name a chunk that is rebuilt and say why."""
-        place = f"{self.store.array.name}: chunk {chunk.index} ({old['first']} to {old['last']})"
-        logger.warning("%s is rebuilt: %s", place, reason)
+            missing.append(chunk)
+        else:
+            _place(features, places, chunk, np.frombuffer(content, dtype="<f4").reshape(-1, width))
+    for chunk, table in _computed(missing, compute, width, jobs, f"{kind} {symbol}", len(ends), progress):
+        folder.keep(chunk, table.tobytes())
+        _place(features, places, chunk, table)
+    return features
 
 
-def _compute(chunk: Chunk, first: int, compute: Compute) -> tuple[int, np.ndarray]:
-    """One task for a worker: the rows of a chunk from `first` on, float32."""
-    return chunk.index, np.ascontiguousarray(compute(chunk.windows(first)), dtype="<f4")
+def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.ndarray) -> None:
+    """Copy those rows of a chunk that are wanted to where they belong."""
+    first = chunk.index * CHUNK_WINDOWS
+    wanted = slice(*np.searchsorted(places, [first, first + len(table)]))
+    features[wanted] = table[places[wanted] - first]
+
+
+def _computed(
+    chunks: list[Chunk], compute: Compute, width: int, jobs: int, label: str, total: int, progress: bool | None
+) -> Iterator[tuple[Chunk, np.ndarray]]:
+    """Each chunk with its rows, as soon as a worker has them."""
+    if not chunks:
+        return
+    began, todo = time.monotonic(), sum(len(chunk.ends) for chunk in chunks)
+    workers = Parallel(n_jobs=min(effective_n_jobs(jobs), len(chunks)), return_as="generator_unordered")
+    tasks = (delayed(_task)(number, chunk, compute) for number, chunk in enumerate(chunks))
+    disable = None if progress is None else not progress  # tqdm's own meaning of None
+    with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
+        try:
+            for number, table in workers(tasks):
+                _check(table, chunks[number], width, label)
+                yield chunks[number], table
+                bar.update(len(table))
+        except BrokenProcessPool as error:
+            raise CmatError(
+                f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
+                "same command goes on, with fewer tda.jobs if it happens again"
+            ) from error
+    seconds = time.monotonic() - began
+    report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
+    logger.info(report, label, total, todo, seconds, todo / seconds)
+
+
+def _task(number: int, chunk: Chunk, compute: Compute) -> tuple[int, np.ndarray]:
+    """One task for a worker: the rows of a chunk, float32."""
+    return number, np.ascontiguousarray(compute(chunk.series, chunk.ends), dtype="<f4")
+
+
+def _check(table: np.ndarray, chunk: Chunk, width: int, label: str) -> None:
+    if table.shape != (len(chunk.ends), width):
+        raise CmatError(f"{label}: features of shape {table.shape}, wanted {(len(chunk.ends), width)}")
+    if not np.isfinite(table).all():
+        raise CmatError(f"{label}: chunk {chunk.index} has features that are not finite; check its candles")
+
+
+def _read_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.ndarray:
+    """An array of older code that nobody vouches for."""
+    if not trust:
+        raise CmatError(
+            f"{path}: this cache file has no record of the candles and parameters it was made from; move it away to "
+            "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CmatError(f"{path}: not a readable .npy file ({error}); move it away to rebuild it") from None
+    if array.shape != shape or array.dtype != np.float32:
+        raise CmatError(f"{path}: holds {array.dtype} {array.shape}, wanted float32 {shape}; move it away")
+    logger.warning("%s: read on trust, without a record", path.name)
+    return array

@@ -1,180 +1,163 @@
-"""The files behind one cached feature array, and the order of writes that survives a kill at any moment.
+"""One file per chunk of windows, whose name vouches for what it was made from and for what is in it.
 
-``<name>.npy``     all rows, read by memory map
-``<name>.json``    the record: parameters and, per chunk, what it was made from and its checksum
-``<name>.parts/``  finished chunks of a build in progress; the file name holds both hashes
-``<name>.lock``    held by the process that builds; the operating system frees it when that process dies
-
-Parts are written first, then the record, then the array, each by an atomic rename; the parts go last. So whatever the
-record promises is found, in the array or among the parts.
+``<index>_<rows>_<first>_<last>_<candles>_<content>.f32`` holds float32 rows. ``candles`` is the hash of the times,
+values and ends behind them, ``content`` that of the name before it and of the rows. A file is whole or absent, and two
+processes that make the same chunk write the same bytes under the same name: no record and no lock is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import logging
-import os
 import re
-import shutil
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
+import pandas as pd
 
 from cmat_lib.errors import CmatError
-from cmat_lib.files import unwritten
+from cmat_lib.files import atomic_path, make_folder, remove_left_behind
 
 logger = logging.getLogger(__name__)
 
-CHUNK_WINDOWS = 512  # about 5 seconds of work at 10 ms a window: what a kill can cost per worker
-RECORD_FORMAT = 1
-HEADER_BYTES = 128  # of a .npy file with a table of float32
-MOST_FEATURES = 10**6  # per row; a record with more is damaged, and reading its rows would ask for all memory
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK_WINDOWS = 2048  # 0.1 to 0.4 s of work: what a kill, a damaged file or a new candle can cost
+ABOUT = "about.json"
+_DAY = r"(\d{4}-\d\d-\d\dT\d{4})"
+_NAME = re.compile(rf"((\d{{5,9}})_([1-9]\d{{0,3}})_{_DAY}_{_DAY}_[0-9a-f]{{32}})_[0-9a-f]{{32}}\.f32")
 
 
-def digest(content: bytes) -> str:
-    """SHA-256 of some bytes, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+def digest(*parts: bytes) -> str:
+    """Hash of some bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
-class FeatureStore:
-    """Rows of float32 features in chunks of ``CHUNK_WINDOWS``; only the last chunk may be shorter.
+class Chunk(NamedTuple):
+    """Place of a chunk, and the candles that its n windows cover; ``ends`` counts from the first of these."""
+
+    index: int
+    times: np.ndarray  # (t,) int64, open times in nanoseconds
+    series: np.ndarray  # (t,) float64
+    ends: np.ndarray  # (n,) int64
+
+    def head(self, rows: int) -> str:
+        """Name of a file with the first `rows` windows, up to the hash of the candles."""
+        used = slice(0, self.ends[rows - 1] + 1)
+        candles = digest(self.times[used].tobytes(), self.series[used].tobytes(), self.ends[:rows].tobytes())
+        first, last = pd.to_datetime(self.times[self.ends[[0, rows - 1]]]).strftime("%Y-%m-%dT%H%M")
+        return f"{self.index:05d}_{rows}_{first}_{last}_{candles}"
+
+
+def split_series(series: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
+    """Chunks of ``CHUNK_WINDOWS`` windows, the last one what is left; they share the memory of the series.
 
     Parameters
     ----------
-    folder : Path
-        Cache folder; `lock` makes it if it is missing.
-    name : str
-        File name without suffix.
-    width : int
-        Features per row.
+    series, stamps : np.ndarray, shape (T,)
+        Series and its times in nanoseconds.
+    ends : np.ndarray, shape (N,)
+        Rows that end a window, ascending.
+    window : int
+        Candles per window.
+
+    Returns
+    -------
+    list of Chunk
     """
+    chunks = []
+    for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):
+        rows = ends[first : first + CHUNK_WINDOWS]
+        start, stop = rows[0] - window + 1, rows[-1] + 1
+        chunks.append(Chunk(index, stamps[start:stop], series[start:stop], rows - start))
+    return chunks
 
-    def __init__(self, folder: Path, name: str, width: int):
-        self.array, self.record, self.parts = (folder / f"{name}{end}" for end in (".npy", ".json", ".parts"))
-        self.folder, self.width = folder, width
-        self._lock = FileLock(folder / f"{name}.lock")
 
-    def lock(self, wait: bool = True) -> AbstractContextManager:
-        """Exclusive lock between processes, as a context manager.
+class ChunkFile(NamedTuple):
+    """A file that has the name of a chunk."""
 
-        Raises
-        ------
-        CmatError
-            If the folder cannot be written, or another process holds the lock and `wait` is false.
-        """
+    index: int
+    rows: int
+    first: str  # open of the last candle of the first window, and of the last
+    last: str
+    head: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}: chunk {self.index} ({self.first} to {self.last})"
+
+    def read(self) -> bytes | None:
+        """Rows of the file, or None if it cannot be read or they are not what its name says."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return self._lock.acquire(timeout=0)
-        except Timeout:
-            if not wait:
-                raise CmatError(f"{self.array}: another process is building it; wait until it has ended") from None
-        except OSError as error:
-            message = f"{self.folder}: the cache folder cannot be written ({error.strerror}); choose another cache_dir"
-            raise CmatError(message) from None
-        logger.info("%s: waiting for another process that is building it", self.array.name)
-        return self._lock.acquire()
-
-    def read_record(self) -> dict | None:
-        """The record, or None if there is none; an unreadable one is named, logged and counts as one without chunks."""
-        try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            texts = isinstance(record["kind"], str) and isinstance(record["symbol"], str)
-            known = record["format"] == RECORD_FORMAT and texts and _is_width(record["width"])
-            if known and isinstance(record["chunks"], list) and all(map(_is_chunk, record["chunks"])):
-                return record
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        logger.warning("%s: the record is damaged; without it the whole file must be rebuilt", self.record.name)
-        return {"format": RECORD_FORMAT, "chunks": []}
-
-    def read_array(self, index: int, chunk: dict) -> bytes | None:
-        """Rows of a recorded chunk from the array, or None if they are missing or fail their checksum."""
-        try:
-            with self.array.open("rb") as file:
-                file.seek(HEADER_BYTES + index * CHUNK_WINDOWS * self.width * 4)
-                content = file.read(chunk["rows"] * self.width * 4)
+            content = self.path.read_bytes()
         except OSError:
             return None
-        return content if digest(content) == chunk["bytes"] else None
+        return content if self.path.name == _name(self.head, content) else None
 
-    def has_whole_array(self) -> bool:
-        """Whether the array is there with the very header that its size asks for; its rows are vouched for by chunk."""
-        try:
-            with self.array.open("rb") as file:
-                header = file.read(HEADER_BYTES)
-            rows, rest = divmod(self.array.stat().st_size - HEADER_BYTES, self.width * 4)
-        except (OSError, ZeroDivisionError):
-            return False
-        return rest == 0 and header == _npy_header((rows, self.width))
-
-    def read_part(self, candles: str) -> bytes | None:
-        """Rows of a finished part made from the candles with this hash, or None; a damaged part is no part."""
-        for path in self.parts.glob(f"{candles}-*.f32"):
-            content = path.read_bytes()
-            if path.stem == f"{candles}-{digest(content)}":
-                return content
-        return None
-
-    def write_part(self, candles: str, rows: bytes) -> None:
-        """Keep a finished chunk."""
-        self.parts.mkdir(exist_ok=True)
-        _replace(self.parts / f"{candles}-{digest(rows)}.f32", [rows])
-
-    def commit(self, record: dict, rewrite: bool) -> None:
-        """Publish the record and, if asked, the array that it describes; then drop the parts."""
-        _replace(self.record, [json.dumps(record, indent=1).encode()])
-        if rewrite:
-            _replace(self.array, self._array_content(record["chunks"]))
-        shutil.rmtree(self.parts, ignore_errors=True)
-
-    def open(self, rows: int) -> np.memmap:
-        """The first rows of the array, read-only, shape (rows, width)."""
-        return np.load(self.array, mmap_mode="r", allow_pickle=False)[:rows]
-
-    def remove(self) -> None:
-        """Delete everything but the lock file, which a waiting process may hold open."""
-        shutil.rmtree(self.parts, ignore_errors=True)
-        for path in self.folder.glob(f"{self.array.stem}.*"):
-            if path.suffix != ".lock":
-                _remove(path)
-
-    def _array_content(self, chunks: list[dict]) -> Iterable[bytes]:
-        """A .npy file, one chunk in memory at a time."""
-        shape = (sum(chunk["rows"] for chunk in chunks), self.width)
-        yield _npy_header(shape)
-        for index, chunk in enumerate(chunks):
-            content = self.read_array(index, chunk) or self.read_part(chunk["candles"][str(chunk["rows"])])
-            # Only a chunk behind the request can be damaged here; zeros fail its checksum when it is asked for.
-            yield content or bytes(chunk["rows"] * self.width * 4)
+    def is_damaged(self) -> bool:
+        """Whether it is there and does not hold what its name says; another process may have removed it meanwhile."""
+        return self.read() is None and self.path.exists()
 
 
-def _replace(path: Path, content: Iterable[bytes]) -> None:
-    """Write beside the target, flush to the disk, then rename: the target is whole at any moment."""
-    draft = path.with_name(path.name + ".draft")
+def chunk_files(folder: Path) -> list[ChunkFile]:
+    """Files of a folder that have the name of a chunk, by index and rows; others are somebody else's."""
+    names = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.f32"))
+    return sorted(ChunkFile(int(n[2]), int(n[3]), n[4], n[5], n[1], path) for path, n in names if n)
+
+
+class ChunkFolder:
+    """The chunks of one kind, symbol, first window, set of parameters and code version."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._files: dict[int, list[ChunkFile]] = {}
+        for file in chunk_files(path):
+            self._files.setdefault(file.index, []).append(file)
+
+    def describe(self, about: bytes) -> None:
+        """Make the folder, say what it holds, and remove what killed processes left half written."""
+        make_folder(self.path)
+        remove_left_behind(self.path.glob(".*"))
+        if read_about(self.path) is None:
+            remove(self.path / ABOUT)
+            with atomic_path(self.path / ABOUT) as temporary:
+                temporary.write_bytes(about)
+
+    def find(self, chunk: Chunk) -> bytes | None:
+        """Rows of a chunk, or None; files under its number that can serve no such request are named and removed."""
+        wanted, found = chunk.head(len(chunk.ends)), None
+        # The chunk itself comes first: what else has its number is then merely out of date, and nothing is rebuilt.
+        for file in sorted(self._files.get(chunk.index, []), key=lambda file: file.head != wanted):
+            content = _read(file)
+            if file.head == wanted and found is None:
+                found = content
+            elif content is not None and file.rows <= len(chunk.ends):
+                if found is None and file.head != chunk.head(file.rows):  # else it is what this chunk has grown from
+                    logger.warning("%s is rebuilt: its candles changed", file)
+                remove(file.path)
+        return found
+
+    def keep(self, chunk: Chunk, content: bytes) -> None:
+        """Write the rows of a chunk. A longer file stays if it begins with them: this request was a shorter one."""
+        for file in self._files.get(chunk.index, []):
+            longer = _read(file) if file.rows > len(chunk.ends) else None
+            if longer is not None and not longer.startswith(content):
+                logger.warning("%s is rebuilt: its candles changed", file)
+                remove(file.path)
+        with atomic_path(self.path / _name(chunk.head(len(chunk.ends)), content)) as temporary:
+            temporary.write_bytes(content)
+
+
+def read_about(folder: Path) -> bytes | None:
+    """What a folder says about itself, or None if that is not what its name was made from."""
     try:
-        if path.is_dir():  # a file cannot take its place by a rename
-            _remove(path)
-        with draft.open("wb") as file:
-            for block in content:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise unwritten(path, error) from None
+        content = (folder / ABOUT).read_bytes()
+    except OSError:
+        return None
+    return content if folder.name.endswith(f"_{digest(content)}") else None
 
 
-def _remove(path: Path) -> None:
-    """Delete what stands under a name of the store; a folder, put there by mistake, only if nothing is in it."""
+def remove(path: Path) -> None:
+    """Delete a file; a folder, put there by mistake, only if nothing is in it."""
     try:
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
@@ -184,27 +167,14 @@ def _remove(path: Path) -> None:
         raise CmatError(f"{path}: cannot be removed ({error.strerror or error}); move it away") from None
 
 
-def _is_width(width: object) -> bool:
-    return type(width) is int and 0 < width <= MOST_FEATURES
+def _read(file: ChunkFile) -> bytes | None:
+    """Rows of a file, or None; a damaged one is named and removed."""
+    content = file.read()
+    if content is None and file.path.exists():
+        logger.warning("%s is rebuilt: it is damaged (checksum)", file)
+        remove(file.path)
+    return content
 
 
-def _is_chunk(chunk: dict) -> bool:
-    """Whether a chunk of the record is whole."""
-    rows, texts = chunk["rows"], (chunk["first"], chunk["last"])
-    if type(rows) is not int or not 0 < rows <= CHUNK_WINDOWS or str(rows) not in chunk["candles"]:
-        return False
-    hashes = [chunk["bytes"], *chunk["candles"].values()]  # those of candles become file names
-    counted = all(map(_is_count, chunk["candles"]))
-    return counted and all(isinstance(text, str) for text in texts) and all(map(_DIGEST.fullmatch, hashes))
-
-
-def _is_count(text: str) -> bool:
-    """Whether this is a number of rows, as the record writes it."""
-    return text in map(str, range(1, CHUNK_WINDOWS + 1))
-
-
-def _npy_header(shape: tuple[int, int]) -> bytes:
-    """Header of a C-ordered float32 .npy file."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return header.getvalue()
+def _name(head: str, content: bytes) -> str:
+    return f"{head}_{digest(head.encode(), content)}.f32"
