@@ -118,7 +118,7 @@ def test_rows_names_and_description(tmp_path):
     assert len(list(folder.iterdir())) == len(ROWS) + 1
 
 
-@pytest.mark.parametrize("rows", [slice(0, 0), slice(2000, 5000, 7), slice(-1, None)])
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(2000, 5000, 7), slice(5000, 2000, -7), slice(-1, None)])
 def test_rows_that_are_wanted(tmp_path, rows):
     for _ in range(2):  # computed, and read
         found = build(tmp_path, rows=ends()[rows])
@@ -151,23 +151,25 @@ def test_new_candles_append(tmp_path, added, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("what", ["value", "time", "gap"])
-def test_changed_candles_rebuild_their_chunk_and_name_it(tmp_path, caplog, what):
-    build(tmp_path)
+@pytest.mark.parametrize(
+    ("what", "place", "windows"),
+    [("value", 2, CHUNK_WINDOWS), ("time", 2, CHUNK_WINDOWS), ("ends", 1, CHUNK_WINDOWS), ("gap", 5, 92)],
+)
+def test_changed_candles_rebuild_their_chunk_and_name_it(tmp_path, caplog, what, place, windows):
+    build(tmp_path, all_rows=np.delete(ends(), 3000) if what == "ends" else None)
     close, index, rows = series(), times(), ends()
     if what == "value":
         close[2 * CHUNK_WINDOWS + 1000] += 1
     elif what == "time":
         index = index.where(np.arange(T) != 2 * CHUNK_WINDOWS + 1000, index + pd.Timedelta("1min"))
-    else:
-        rows = np.delete(rows, T - 100)  # one window less, and the last chunk is another
+    else:  # the window that is missing is another one, or one is missing at the end
+        rows = np.delete(rows, 3001 if what == "ends" else T - 100)
     count = Counting()
     found = cached_features(
         "tda", "BTCUSDT", close, index, rows, rows, WINDOW, count, WIDTH, {"delay": 12}, tmp_path, 1
     )
     np.testing.assert_array_equal(found, moments(close, rows).astype(np.float32))
-    assert count.windows == (92 if what == "gap" else CHUNK_WINDOWS)
-    assert chunks_named(caplog.messages) == [5 if what == "gap" else 2]
+    assert count.windows == windows and chunks_named(caplog.messages) == [place]
     assert all("is rebuilt: its candles changed" in line for line in caplog.messages)
     assert len(chunk_files(only(tmp_path))) == 6
 
@@ -442,6 +444,8 @@ def test_mistakes_are_named(tmp_path):
         build(tmp_path / "file" / "cache")
     with pytest.raises(CmatError, match="BTCUSDT: no gap-free window of 8 candles"):
         build(tmp_path, all_rows=np.array([], dtype=int))
+    with pytest.raises(ValueError, match="rows are asked for that end no window"):
+        build(tmp_path, rows=np.array([T]))
     with pytest.raises(CmatError, match=r"tda BTCUSDT: features of shape \(2048, 2\), wanted \(2048, 3\)"):
         build(tmp_path, compute=lambda series, ends: moments(series, ends)[:, :2])
     with pytest.raises(CmatError, match="tda BTCUSDT: chunk 0 has features that are not finite"):

@@ -61,7 +61,7 @@ def cached_features(
     ends : np.ndarray, shape (N,)
         Rows that end a window, ascending.
     rows : np.ndarray, shape (n,)
-        Those of `ends` that are wanted, ascending; may be empty.
+        Those of `ends` that are wanted; may be empty.
     window : int
         Candles per window (W).
     compute : callable
@@ -89,10 +89,14 @@ def cached_features(
     CmatError
         If there is no window, the folder cannot be written, a file without a record is found and not trusted, a worker
         process dies, or `compute` returns another shape or numbers that are not finite.
+    ValueError
+        If `rows` are not all among `ends`.
     """
     ends = np.asarray(ends, dtype=np.int64)
     if not len(ends) or ends[0] < window - 1:
         raise CmatError(f"{symbol}: no gap-free window of {window} candles for {kind} features; give more candles")
+    if not np.isin(rows, ends).all():
+        raise ValueError(f"{symbol}: rows are asked for that end no window")
     stamps = pd.DatetimeIndex(times).as_unit("ns").asi8  # (T,)
     about = {"kind": kind, "symbol": symbol, "window": window, "width": width, "params": params}
     about |= {"version": FEATURE_VERSION[kind], "start": int(stamps[ends[0]])}
@@ -120,9 +124,8 @@ def cached_features(
 
 def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.ndarray) -> None:
     """Copy those rows of a chunk that are wanted to where they belong."""
-    first = chunk.index * CHUNK_WINDOWS
-    wanted = slice(*np.searchsorted(places, [first, first + len(table)]))
-    features[wanted] = table[places[wanted] - first]
+    wanted = np.flatnonzero(places // CHUNK_WINDOWS == chunk.index)
+    features[wanted] = table[places[wanted] % CHUNK_WINDOWS]
 
 
 def _computed(
