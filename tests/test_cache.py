@@ -174,6 +174,17 @@ def test_changed_candles_rebuild_their_chunk_and_name_it(tmp_path, caplog, what,
     assert len(chunk_files(only(tmp_path))) == 6
 
 
+def test_chunks_of_other_candles_beside_the_right_one_go_silently(tmp_path, caplog):
+    """As two processes leave them that build from different candles at once."""
+    build(tmp_path / "c")
+    whole = content(tmp_path / "c")
+    for number in range(4):  # before and after the right one in the order of names
+        build(tmp_path / f"{number}", series() + number + 1)
+        shutil.copy(chunk(tmp_path / f"{number}", 2), only(tmp_path / "c"))
+    check(tmp_path / "c", series(), 0)
+    assert content(tmp_path / "c") == whole and not caplog.messages
+
+
 def test_a_rebuilt_chunk_does_not_vouch_for_the_old_candles(tmp_path):
     old, new = series(T + 60), series(T + 60)
     new[T + 10] += 1
