@@ -216,8 +216,9 @@ def _prefixes(config: TdaConfig, space: str) -> list[str]:
 
 
 def feature_params(config: TdaConfig) -> dict:
-    """Parameters that the features depend on, for the key of the cache: all but place, workers and trust."""
-    return config.model_dump(exclude={"cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
+    """What a feature vector depends on beside its series, window and delay, for the key of the cache."""
+    other = {"window_size", "time_delay", "windows", "delays", "series", "stride"}
+    return config.model_dump(exclude={*other, "cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------

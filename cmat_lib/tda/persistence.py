@@ -1,7 +1,7 @@
 """Persistence diagrams of point clouds: one function in front of several engines.
 
-Every engine returns the same thing: the bars of H0 and H1 as ``(birth, death)`` in the unit of the points, without the
-H0 class that never dies and without bars of length zero. giotto-tda is imported here only, when its engines run.
+Every engine returns the same thing: the bars of H0 and H1 as ``(birth, death)`` in the unit of the points, by birth and
+then by death, without the H0 class that never dies and without bars of length zero. giotto-tda is imported here only, when its engines run.
 
 ============  =============================================================================================
 planar        exact Vietoris-Rips of points in the plane (this project's own, `cmat_lib.tda.planar`)
@@ -55,7 +55,7 @@ def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]
     Returns
     -------
     list of np.ndarray
-        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points.
+        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
 
     Raises
     ------
@@ -167,10 +167,11 @@ def _weak_alpha_one(cloud: np.ndarray) -> np.ndarray:
 
 
 def _flatten(diagrams: list[np.ndarray]) -> list[Bars]:
-    """Flat bars per dimension from giotto-tda's diagrams; its padding has length zero and goes with the empty bars."""
+    """Flat bars per dimension, sorted, of giotto-tda's diagrams; their padding has length zero and goes."""
     flat = []
     for dimension in (0, 1):
         kept = [d[(d[:, 2] == dimension) & (d[:, 1] > d[:, 0]) & np.isfinite(d[:, 1]), :2] for d in diagrams]
+        kept = [bars[np.lexsort(bars.T[::-1])] for bars in kept]
         offsets = np.concatenate([[0], np.cumsum([len(bars) for bars in kept])]).astype(np.int64)
         flat.append(Bars(np.concatenate([np.empty((0, 2)), *kept]).astype(np.float64), offsets))
     return flat
