@@ -1,7 +1,8 @@
 """Persistence diagrams of point clouds: one function in front of several engines.
 
 Every engine returns the same thing: the bars of H0 and H1 as ``(birth, death)`` in the unit of the points, by birth and
-then by death, without the H0 class that never dies and without bars of length zero. giotto-tda is imported here only, when its engines run.
+then by death, without the H0 class that never dies and without bars of length zero. giotto-tda is imported here only,
+when its engines run.
 
 ============  =============================================================================================
 planar        exact Vietoris-Rips of points in the plane (this project's own, `cmat_lib.tda.planar`)
