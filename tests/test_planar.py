@@ -280,9 +280,24 @@ def test_gil_is_released():
 
 
 @pytest.mark.long
-def test_500_real_windows_equal_giotto(real_candles):
-    for points in real_clouds(real_candles, per_symbol=125, seed=1):
+def test_2000_real_windows_equal_giotto(real_candles):
+    for points in real_clouds(real_candles, per_symbol=500, seed=1):
         assert_equals_giotto(points, 1e-6 * points[:, 0].std())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLOUDS)
+def test_2000_small_clouds_equal_the_textbook(name):
+    """The same bars, and exactly, where no points are so close that they are rounded."""
+    rng = np.random.default_rng(11)
+    for _ in range(112):  # 18 kinds
+        points = CLOUDS[name](rng, 144)[rng.permutation(132)[: rng.integers(2, 15)]]
+        close = rounding(points) > 1e-15 * np.ptp(points, axis=0).max()
+        for bars, expected in zip(planar_rips(points), textbook_rips(points), strict=True):
+            if close:
+                assert_bottleneck(bars, expected, rounding(points))
+            else:
+                np.testing.assert_array_equal(in_order(bars), in_order(expected))
 
 
 @pytest.mark.long
