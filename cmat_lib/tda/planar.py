@@ -563,14 +563,14 @@ class Loop(NamedTuple):
     points : np.ndarray, shape (k,), int32
         Rows of the cloud around the loop, in order; of equal points the first. A point at which a path leads into the
         loop's inside and back comes more than once.
-    killer : np.ndarray, shape (2,), int32
-        Rows that the edge joins whose length is the death; both are points of the loop.
+    killer : tuple of int
+        The two rows that the edge joins whose length is the death; both are points of the loop.
     """
 
     birth: float
     death: float
     points: np.ndarray
-    killer: np.ndarray
+    killer: tuple[int, int]
 
 
 def planar_loops(points: ArrayLike) -> list[Loop]:
@@ -598,6 +598,5 @@ def planar_loops(points: ArrayLike) -> list[Loop]:
     if not len(cloud):
         return []
     _, bars, rows, stops, killers, _ = cloud_bars(cloud, True)
-    starts = [0, *stops[:-1]]
-    spans = zip(bars.tolist(), starts, stops, killers, strict=False)
-    return [Loop(birth, death, rows[start:stop], killer) for (birth, death), start, stop, killer in spans]
+    spans = zip(bars.tolist(), [0, *stops.tolist()], stops.tolist(), killers.tolist(), strict=False)
+    return [Loop(birth, death, rows[start:stop], tuple(killer)) for (birth, death), start, stop, killer in spans]
