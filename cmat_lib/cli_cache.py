@@ -40,10 +40,10 @@ def build(
 @cache_app.command(epilog=examples("cache info"))
 def info(cache_dir: CacheDir = None) -> None:
     """Show what the cache holds."""
-    from cmat_lib.tda.cache import cache_info
+    from cmat_lib.data.cache import cache_info
 
     table = cache_info(_folder(cache_dir))
-    print(f"{_folder(cache_dir)}: {len(table)} files, {table['megabytes'].sum():.1f} MB")
+    print(f"{_folder(cache_dir)}: {len(table)} folders, {table['megabytes'].sum():.1f} MB")
     if len(table):
         print(table.to_string(index=False, float_format="{:.1f}".format))
 
@@ -51,8 +51,8 @@ def info(cache_dir: CacheDir = None) -> None:
 @cache_app.command(epilog=examples("cache verify"))
 def verify(cache_dir: CacheDir = None) -> None:
     """Check every chunk against its checksum; exit code 1 if one is damaged. The next build repairs it."""
-    from cmat_lib.tda.cache import cache_info
-    from cmat_lib.tda.cache import verify as damaged_chunks
+    from cmat_lib.data.cache import cache_info
+    from cmat_lib.data.cache import verify as damaged_chunks
 
     lines = damaged_chunks(_folder(cache_dir))
     for line in lines:
@@ -60,19 +60,19 @@ def verify(cache_dir: CacheDir = None) -> None:
     if lines:
         raise typer.Exit(1)
     table = cache_info(_folder(cache_dir))
-    print(f"{_folder(cache_dir)}: {len(table)} files, {table['windows'].sum()} windows, all as they were written")
+    print(f"{_folder(cache_dir)}: {len(table)} folders, {table['windows'].sum()} windows, all as they were written")
 
 
 @cache_app.command(epilog=examples("cache clean"))
 def clean(cache_dir: CacheDir = None) -> None:
     """Delete all cached features, without asking; finished runs have their own copy."""
-    from cmat_lib.tda.cache import cache_info
-    from cmat_lib.tda.cache import clean as delete_features
+    from cmat_lib.data.cache import cache_info
+    from cmat_lib.data.cache import clean as delete_features
 
     folder = _folder(cache_dir)
-    files = cache_info(folder)["file"]
+    names = cache_info(folder)["folder"]
     freed = delete_features(folder)
-    for name in files:
+    for name in names:
         print(f"deleted {name}")
     print(f"{folder}: {freed / 1e6:.1f} MB freed")
 

@@ -18,18 +18,18 @@ from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
 from cmat_lib.config import merge, validate
+from cmat_lib.data.cache import split_series
 from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.channels import compute_channels
-from cmat_lib.data.complexity import complexity_features, log_ranges
+from cmat_lib.data.complexity import log_ranges, path_complexity
 from cmat_lib.data.panel import Panel, longest_look_back, sample_rows, unlabelled_samples
 from cmat_lib.data.splits import Market
+from cmat_lib.data.topology import SERIES, LiveTopology, candle_topology
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
 from cmat_lib.stages import load_candles, predict
-from cmat_lib.tda.build import split_windows
-from cmat_lib.tda.features import tda_features
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 
@@ -120,7 +120,13 @@ class Predictor:
         sources = market_files(data)
         return {symbol: closed(candles, data.bar, sources[symbol].written) for symbol, candles in market.items()}
 
-    def scores(self, market: Market, first: First = None, progress: bool | None = False) -> pd.DataFrame:
+    def scores(
+        self,
+        market: Market,
+        first: First = None,
+        progress: bool | None = False,
+        live: Mapping[str, LiveTopology] | None = None,
+    ) -> pd.DataFrame:
         """Scores of the candles of a market.
 
         Parameters
@@ -131,6 +137,9 @@ class Predictor:
             Open of the first candle to score, for all symbols or for each; the first possible one by default.
         progress : bool, optional
             Show a bar; None shows it where a terminal watches.
+        live : mapping of str to LiveTopology, optional
+            Topology of each symbol as the last call left it: the newest candle is added to it, and the same numbers
+            come out.
 
         Returns
         -------
@@ -156,7 +165,12 @@ class Predictor:
         for symbol, rows in possible.items():
             self._check(symbol, market[symbol], rows, alone=not any(map(len, possible.values())))
         wanted = {symbol: _from(market[symbol], rows, symbol, first) for symbol, rows in possible.items()}
-        inputs = [self._inputs(symbol, market[symbol], rows, progress) for symbol, rows in wanted.items() if len(rows)]
+        kept = live or {}
+        inputs = [
+            self._inputs(symbol, market[symbol], rows, progress, kept.get(symbol))
+            for symbol, rows in wanted.items()
+            if len(rows)
+        ]
         if not inputs:
             return pd.DataFrame(columns=list(COLUMNS))
         samples, channels, tda, complexity = zip(*inputs, strict=True)
@@ -178,26 +192,28 @@ class Predictor:
         if why:
             warnings.warn(why, stacklevel=3)
 
-    def _inputs(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None) -> tuple:
+    def _inputs(
+        self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None, live: LiveTopology | None
+    ) -> tuple:
         """Samples (n rows), channels (T, C), topology (n, F), complexity (n, K), made from the candles they read."""
         begin, data = rows[0] - self.history + 1, self.config.data
         candles, rows = candles.iloc[begin:], rows - begin
         samples = unlabelled_samples(symbol, candles, rows, self.config)
-        tda = self._windows(f"{symbol} topology", candles, rows, tda_features, self.config.tda, progress)
-        indicators = self._windows(
-            f"{symbol} complexity", candles, rows, complexity_features, self.config.complexity, progress
-        )
+        tda = candle_topology(candles, rows if live is None else rows[:-1], self.config.tda)
+        if live is not None:
+            tda = np.concatenate([tda, live.features(candles.iloc[: rows[-1] + 1])[None]])
+        indicators = self._indicators(f"{symbol} complexity", candles, rows, progress)
         complexity = np.concatenate([indicators, log_ranges(candles, self.config.complexity.ranges)[rows]], axis=1)
         # In float64, so that a score does not depend on how many candles before its own were read.
         channels = compute_channels(candles, data.channel_names, data.bar, np.float64)
         return samples, channels, tda, complexity
 
-    def _windows(self, label, candles, rows, function, section, progress) -> np.ndarray:
-        """Features of the windows that end at `rows`, chunk by chunk."""
-        log_close, stamps = np.log(candles["close"].to_numpy()), candles.index.asi8
-        chunks = split_windows(log_close, stamps, rows, section.window_size)
+    def _indicators(self, label: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None) -> np.ndarray:
+        """Complexity indicators of the windows that end at `rows`, chunk by chunk."""
+        log_close, stamps, config = SERIES["log_close"](candles), candles.index.asi8, self.config.complexity
+        chunks = split_series(log_close, stamps, rows, config.window_size)
         workers = Parallel(n_jobs=min(effective_n_jobs(self.config.tda.jobs), len(chunks)), return_as="generator")
-        results = workers(delayed(function)(chunk.windows(0), section) for chunk in chunks)
+        results = workers(delayed(path_complexity)(chunk.series, chunk.ends, config) for chunk in chunks)
         disable = None if progress is None else not progress
         return np.concatenate(list(tqdm(results, desc=label, total=len(chunks), unit="chunk", disable=disable)))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pandas as pd
 
 from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
+from cmat_lib.data.topology import LiveTopology
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, make_folder, unwritten
 from cmat_lib.prediction import Predictor
@@ -151,6 +154,7 @@ class Follower:
             raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
         self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
         self._start: dict[str, pd.Timestamp] = {}
+        self._topology: defaultdict[str, LiveTopology] = defaultdict(partial(LiveTopology, predictor.config.tda))
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
@@ -190,4 +194,6 @@ class Follower:
         start = self._start.setdefault(symbol, finished.index[-1] if self.first is None else self.first)
         if symbol in self.last:
             start = self.last[symbol] + self.data.bar
-        return self.predictor.scores({symbol: finished}, start) if finished.index[-1] >= start else finished[:0]
+        if finished.index[-1] < start:
+            return finished[:0]
+        return self.predictor.scores({symbol: finished}, start, live={symbol: self._topology[symbol]})

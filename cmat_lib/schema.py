@@ -209,12 +209,15 @@ class TdaConfig(Section):
     window_size: Positive = Field(672, description="candles in the topology window (7 days of 15 minutes)")
     embedding_dim: Annotated[int, Field(ge=2)] = Field(2, description="dimension of the Takens embedding")
     time_delay: Positive = Field(12, description="delay of the Takens embedding, in candles")
+    windows: Annotated[list[Positive], Field(min_length=1)] | None = Field(None, description="several windows at once instead of window_size; each gives a feature vector")
+    delays: Annotated[list[Positive], Field(min_length=1)] | None = Field(None, description="delay of each of the windows, or one for all, instead of time_delay")
+    series: list[Literal["log_close", "log_range", "log_volume"]] = Field(["log_close"], min_length=1, description="what is embedded: log close, log of the candle's range, log of its volume; each gives a feature vector")
     homology_dimensions: list[Literal[0, 1]] = Field([0, 1], min_length=1, description="homology dimensions")
     betti_bins: Annotated[int, Field(ge=2)] = Field(100, description="bins of each Betti curve")
     betti_max: list[Annotated[float, Field(gt=0)]] = Field([0.6, 1.3], description="upper end of the Betti grid per homology dimension, in window standard deviations")
     landscape_layers: Positive = Field(5, description="persistence landscape layers whose L2 norm is a feature")
     engine: Literal["planar", "giotto", "weak_alpha"] = Field("planar", description="planar: exact and fast; giotto: reference; weak_alpha: another filtration, other H1")
-    stride: Positive = Field(1, description="compute every k-th candle only; samples are then every k-th candle too")
+    stride: Positive = Field(1, description="samples are every k-th candle; topology that slides is cached at every candle all the same")
     jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes on this machine; -1 is one per core")
     backend: Literal["loky", "dask"] = Field("loky", description="who runs them: joblib itself, or a Dask cluster")
     dask_scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.")] | None = Field(None, description="dask: address of a running scheduler, tcp://host:port; null is a cluster of jobs workers here")
@@ -222,29 +225,49 @@ class TdaConfig(Section):
     trust_cache: bool = Field(False, description="read an (N, 214) cache file that has no record beside it")
 
     @property
+    def scales(self) -> list[tuple[int, int]]:
+        """Window and delay of each embedding, in candles."""
+        windows, delays = self.windows or [self.window_size], self.delays or [self.time_delay]
+        count = max(len(windows), len(delays))
+        return list(zip(*(own * count if len(own) == 1 else own for own in (windows, delays)), strict=True))
+
+    @property
+    def slides(self) -> bool:
+        """Whether a window is made from the last one, and every candle costs next to nothing."""
+        return self.engine == "planar" and self.embedding_dim == 2
+
+    @property
+    def longest_window(self) -> int:
+        """Candles that topology looks back on."""
+        return max(window for window, _ in self.scales)
+
+    @property
     def features_per_dimension(self) -> int:
         """Numbers per homology dimension: Betti curve, entropy, landscape norms, total persistence."""
         return self.betti_bins + 1 + self.landscape_layers + 1
 
     @property
-    def feature_dim(self) -> int:
-        """Length of one feature vector; 214 with the defaults."""
+    def features_per_scale(self) -> int:
+        """Length of the feature vector of one series at one scale; 214 with the defaults."""
         return len(self.homology_dimensions) * self.features_per_dimension
 
     @property
-    def points(self) -> int:
-        """Points of one embedded window (P)."""
-        return self.window_size - (self.embedding_dim - 1) * self.time_delay
+    def feature_dim(self) -> int:
+        """Length of the whole feature vector."""
+        return len(self.series) * len(self.scales) * self.features_per_scale
 
     @model_validator(mode="after")
     def _window_holds_the_embedding(self) -> TdaConfig:
         if self.jobs == 0:
             raise ValueError("jobs is 0: give the number of worker processes, or -1 for one per core")
-        if self.points < 4:
-            needed = (self.embedding_dim - 1) * self.time_delay + 4
-            raise ValueError(
-                f"window_size {self.window_size} is shorter than the embedding needs (at least {needed} candles)"
-            )
+        if self.windows and self.delays and 1 != len(self.delays) != len(self.windows) != 1:
+            raise ValueError(f"{len(self.windows)} windows and {len(self.delays)} delays do not fit: give one for each, or one for all")
+        for window, delay in self.scales:
+            if window < (needed := (self.embedding_dim - 1) * delay + 4):
+                names = ("windows", "delays") if self.windows or self.delays else ("window_size", "time_delay")
+                raise ValueError(f"{names[0]} {window} is shorter than the embedding with {names[1]} {delay} needs (at least {needed} candles)")
+        if len(set(self.scales)) < len(self.scales) or len(set(self.series)) < len(self.series):
+            raise ValueError("a scale or a series is listed twice")
         if sorted(set(self.homology_dimensions)) != self.homology_dimensions:
             raise ValueError("homology_dimensions must be ascending and distinct")
         if len(self.betti_max) != len(self.homology_dimensions):

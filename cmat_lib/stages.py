@@ -10,21 +10,21 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
+from cmat_lib.data.cache import cached_features, worker_pool
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, stack, unstack, window_ends
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import check_indicators, complexity_features, log_ranges
+from cmat_lib.data.complexity import check_indicators, log_ranges, path_complexity
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
+from cmat_lib.data.topology import SERIES, embeddings
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.run import Run, resolve_path
-from cmat_lib.tda.cache import cached_features
-from cmat_lib.tda.features import feature_params, tda_features
-from cmat_lib.tda.workers import worker_pool
+from cmat_lib.tda.features import feature_params, path_features
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 
@@ -158,9 +158,17 @@ def cached_tda(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Topology features of the windows that end at `rows`, shape (N, F), from the cache or computed into it."""
-    compute = partial(tda_features, config=config.tda)
-    parameters = feature_params(config.tda)
-    return _cached("tda", symbol, candles, rows, config, compute, config.tda.feature_dim, parameters, progress)
+    parts, stride = [], 1 if config.tda.slides else config.tda.stride
+    for embedding in embeddings(config.tda):
+        window, delay = embedding.window, embedding.delay
+        compute = partial(path_features, window=window, delay=delay, config=config.tda)
+        parameters = {**feature_params(config.tda), **embedding._asdict(), "stride": stride}
+        values, width = SERIES[embedding.series](candles), config.tda.features_per_scale
+        ends = window_ends(candles, config.data.bar, window, stride)
+        parts.append(
+            _cached("tda", symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress)
+        )
+    return np.concatenate(parts, axis=1)
 
 
 def all_complexity(
@@ -175,11 +183,14 @@ def cached_complexity(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Complexity indicators of the windows that end at `rows`, shape (N, K), from the cache or computed into it."""
-    compute = partial(complexity_features, config=config.complexity)
+    compute = partial(path_complexity, config=config.complexity)
     # The ranges are computed from the candles at once, and their choice does not touch the cache.
     parameters = {**config.complexity.model_dump(mode="json", exclude={"ranges"}), "stride": config.tda.stride}
-    width = len(config.complexity.indicators)
-    return _cached("complexity", symbol, candles, rows, config, compute, width, parameters, progress)
+    window, width = config.complexity.window_size, len(config.complexity.indicators)
+    ends, values = window_ends(candles, config.data.bar, window, config.tda.stride), SERIES["log_close"](candles)
+    return _cached(
+        "complexity", symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress
+    )
 
 
 # -- 03 to 06 read the panel -----------------------------------------------------------------------------------------
@@ -213,16 +224,15 @@ def predict(
     return tuple(torch.cat(column)[:, 0].double().cpu().numpy() for column in zip(*pairs, strict=True))
 
 
-def _cached(kind, symbol, candles, rows, config, compute, width, parameters, progress) -> np.ndarray:
+def _cached(kind, symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress):
     """The cache covers every window of the symbol, so that runs with other channels or look-backs share it."""
-    window = getattr(config, kind).window_size
-    ends = window_ends(candles, config.data.bar, window, config.tda.stride)
-    features = cached_features(
+    return cached_features(
         kind,
         symbol,
-        np.log(candles["close"].to_numpy()),
+        values,
         candles.index,
         ends,
+        rows,
         window,
         compute,
         width,
@@ -232,7 +242,6 @@ def _cached(kind, symbol, candles, rows, config, compute, width, parameters, pro
         trust=config.tda.trust_cache,
         progress=progress,
     )
-    return features[np.searchsorted(ends, rows)]
 
 
 def _sessions(config: Config) -> dict[str, str]:

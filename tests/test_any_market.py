@@ -134,4 +134,4 @@ def test_joined_and_continuous_sessions_have_caches_of_their_own(tmp_path, caplo
     run.finish()
     build_features(other, Run(other, "02_tda_cache").begin(), progress=False)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(list((tmp_path / "cache").glob("tda_*.npy"))) == 2
+    assert len(list((tmp_path / "cache").glob("tda_*"))) == 2

@@ -235,12 +235,14 @@ def test_a_topology_window_too_long_or_shifted(monkeypatch, build, ends, longer,
 def test_a_cache_that_is_trusted_and_wrong(build, tmp_path):
     """A file without a record holds the windows of the next candle."""
     clean = build(tmp_path)
-    for path in tmp_path.glob("tda_features_*.npy"):
-        np.save(path, np.roll(np.load(path), -1, axis=0))
-        path.with_suffix(".json").unlink()
+    for folder in tmp_path.glob("tda_features_*"):
+        rows = np.concatenate([np.fromfile(path, "<f4") for path in sorted(folder.glob("*.f32"))])
+        rows = rows.reshape(-1, clean.config.tda.feature_dim)
+        np.save(folder.with_name(f"{folder.name.rpartition('_')[0]}.npy"), np.roll(rows, -1, axis=0))
+        shutil.rmtree(folder)
     findings = found(build(tmp_path, tda={"trust_cache": True}))
     finding = only(findings, "topology")
-    assert finding.cause == "future" and f"{clean.config.tda.stride} candles after" in finding.detail
+    assert finding.cause == "future" and "1 candle after" in finding.detail
 
 
 def test_an_indicator_that_reads_other_windows(monkeypatch, build, tmp_path):

@@ -59,7 +59,7 @@ def test_train_takes_the_flags_of_the_source(cmat, tmp_path):
     assert (config.training.epochs, config.training.batch_size, config.training.learning_rate) == (1, 128, 0.0003)
     assert (config.fusion.hidden_dim, config.fusion.output_dim, config.fusion.num_heads) == (16, 16, 2)
     assert (config.fusion.num_layers, config.seed, config.logging.level) == (1, 3, "WARNING")
-    assert "epoch   1" in out and list((tmp_path / "cache").glob("tda_features_*.npy"))
+    assert "epoch   1" in out and list((tmp_path / "cache").glob("tda_features_*/0*.f32"))
     _, again, _ = cmat("train", "--params", SMOKE, *flags)
     assert all(f"{stage} is up to date" in again for stage in STAGE_NAMES[:4])
 

@@ -3,7 +3,6 @@
 import re
 import sys
 
-import numpy as np
 import pytest
 
 from cmat_lib.cli import main
@@ -38,34 +37,37 @@ def test_build_info_verify_clean(build, cmat_cache, tmp_path):
     code, out, err = build()
     assert code == 0, err
     assert not (project_root() / "never_made").exists()
-    arrays = sorted(folder.glob("*.npy"))
+    arrays = sorted(folder.glob("*_features_*"))
     names = [f"{kind} {symbol}" for kind in ("complexity", "tda") for symbol in ("SYNA", "SYNB")]
-    assert [re.sub(r"_features_(\w+)_\w+\.npy", r" \1", path.name) for path in arrays] == names
-    damaged, windows = arrays[2], len(np.load(arrays[2]))
-    assert out.startswith(f"{folder}: 4 files, ") and all(path.name in out for path in arrays)
+    assert [re.sub(r"_features_(\w+)_\w+", r" \1", path.name) for path in arrays] == names
+    chunks = sorted(arrays[2].glob("*.f32"))
+    damaged, windows = chunks[-1], sum(int(path.name.split("_")[1]) for path in chunks)
+    total = sum(int(path.name.split("_")[1]) for path in folder.glob("*/*.f32"))
+    assert total == 2 * windows + 2 * (windows // 4)  # topology at every candle, complexity at every fourth
+    assert out.startswith(f"{folder}: 4 folders, ") and all(path.name in out for path in arrays)
     assert cmat_cache("info", "--cache-dir", folder)[1] == out
     assert re.search(rf"tda +SYNA +{windows} +\d+ +2024-", out)
 
     before = damaged.stat().st_mtime_ns
     assert build()[0] == 0 and damaged.stat().st_mtime_ns == before
 
-    whole = (0, f"{folder}: 4 files, {4 * windows} windows, all as they were written\n", "")
+    whole = (0, f"{folder}: 4 folders, {total} windows, all as they were written\n", "")
     assert cmat_cache("verify", "--cache-dir", folder) == whole
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     code, out, _ = cmat_cache("verify", "--cache-dir", folder)
-    assert code == 1 and re.fullmatch(rf"{damaged.name}: chunk 1 \(2024-\S+ to 2024-\S+\) is damaged\n", out)
+    assert code == 1 and re.fullmatch(rf"{arrays[2].name}: chunk 0 \(2024-\S+ to 2024-\S+\) is damaged\n", out)
     assert build()[0] == 0 and cmat_cache("verify", "--cache-dir", folder) == whole
 
     code, out, _ = cmat_cache("clean", "--cache-dir", folder)
-    assert code == 0 and not list(folder.glob("*.npy")) and not list(folder.glob("*.json"))
+    assert code == 0 and not list(folder.iterdir())
     assert all(f"deleted {path.name}" in out for path in arrays) and re.search(r"cache: \d+\.\d MB freed", out)
 
 
 def test_a_run_computes_nothing_that_was_built_before(build, tmp_path, caplog):
     build()
-    caplog.set_level("INFO", "cmat_lib.tda.build")
+    caplog.set_level("INFO", "cmat_lib.data.cache")
     caplog.clear()
     places = {"run_dir": str(tmp_path / "run"), "tda": {"cache_dir": str(tmp_path / "cache"), "jobs": 1}}
     config = load_config(SMOKE, places)

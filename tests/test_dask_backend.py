@@ -13,35 +13,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.data.cache import cached_features, worker_pool
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
-from cmat_lib.tda.cache import cached_features
-from cmat_lib.tda.features import feature_params, tda_features
-from cmat_lib.tda.store import CHUNK_WINDOWS
-from cmat_lib.tda.workers import worker_pool
+from cmat_lib.tda.features import feature_params, path_features
 
 dask = pytest.importorskip("dask")  # an optional extra
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.xdist_group("dask")
 
 CONFIG = TdaConfig(window_size=40, time_delay=4, betti_bins=10)
+SCALE = CONFIG.scales[0]
 CHUNKS = 6
 HERE = Path(__file__).parent
 
 
-def features_with_log(windows, log, pause=0.0):
-    """`tda_features` that first leaves the number of its process."""
+def features_with_log(series, ends, log, pause=0.0):
+    """`path_features` that first leaves the number of its process."""
     with open(log, "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(pause)
-    return tda_features(windows, CONFIG)
+    return path_features(series, ends, *SCALE, CONFIG)
 
 
-def deadly_features(windows):
+def deadly_features(series, ends):
     os._exit(3)
 
 
-def broken_features(windows):
+def broken_features(series, ends):
     raise ValueError("these candles are cursed")
 
 
@@ -49,13 +49,12 @@ def build(folder, compute):
     length = (CHUNKS - 1) * CHUNK_WINDOWS + 100 + CONFIG.window_size - 1
     close = np.cumsum(np.random.default_rng(0).normal(scale=0.01, size=length))
     times, ends = pd.date_range("2025-01-01", periods=length, freq="15min", tz="UTC"), np.arange(39, length)
-    shape = (CONFIG.window_size, compute, CONFIG.feature_dim, feature_params(CONFIG))
-    return cached_features("tda", "BTCUSDT", close, times, ends, *shape, cache_dir=folder, jobs=1)
+    shape = (SCALE[0], compute, CONFIG.feature_dim, feature_params(CONFIG))
+    return cached_features("tda", "BTCUSDT", close, times, ends, ends, *shape, cache_dir=folder, jobs=1)
 
 
 def content(folder):
-    (path,) = folder.glob("*.npy")
-    return path.read_bytes()
+    return {path.name: path.read_bytes() for path in folder.glob("*/*")}
 
 
 def started(log):
@@ -124,7 +123,9 @@ def test_a_worker_killed_during_the_build_costs_its_chunk_only(tmp_path, cluster
     assert [process.poll() for process in two.processes].count(-signal.SIGKILL) == 1
     assert CHUNKS < len(pids) <= CHUNKS + 2  # what it worked on, and perhaps what it had not yet handed over
     assert pids.count(killed[0]) <= 2
-    np.testing.assert_array_equal(rows, build(tmp_path / "loky", functools.partial(tda_features, config=CONFIG)))
+    np.testing.assert_array_equal(
+        rows, build(tmp_path / "loky", functools.partial(path_features, window=SCALE[0], delay=SCALE[1], config=CONFIG))
+    )
     assert content(tmp_path / "dask") == content(tmp_path / "loky")
 
 
@@ -145,7 +146,7 @@ def test_a_local_cluster_stands_in_and_deadly_chunks_end_the_build(tmp_path):
         build(tmp_path / "dask", functools.partial(features_with_log, log=log, pause=0.1))
         build(tmp_path / "deadly", deadly_features)
     assert len(set(started(log))) == 2 and os.getpid() not in started(log)
-    build(tmp_path / "loky", functools.partial(tda_features, config=CONFIG))
+    build(tmp_path / "loky", functools.partial(path_features, window=SCALE[0], delay=SCALE[1], config=CONFIG))
     assert content(tmp_path / "dask") == content(tmp_path / "loky")
 
 
@@ -154,7 +155,7 @@ def test_a_scheduler_that_is_lost_ends_the_build_and_keeps_the_chunks(tmp_path, 
     two, log = cluster(2), tmp_path / "log"
 
     def kill_the_scheduler():
-        while not list(tmp_path.glob("dask/*.parts/*.f32")):
+        while not list(tmp_path.glob("dask/*/0*.f32")):
             time.sleep(0.01)
         two.processes[0].kill()
 
@@ -164,11 +165,11 @@ def test_a_scheduler_that_is_lost_ends_the_build_and_keeps_the_chunks(tmp_path, 
         watcher.start()
         build(tmp_path / "dask", functools.partial(features_with_log, log=log, pause=0.3))
     watcher.join()
-    assert 0 < len(list(tmp_path.glob("dask/*.parts/*.f32"))) < CHUNKS
+    assert 0 < len(list(tmp_path.glob("dask/*/0*.f32"))) < CHUNKS
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr("cmat_lib.tda.dask_backend.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("cmat_lib.data.cache.dask_backend.ANSWER_SECONDS", 0.5)
     with (
         pytest.raises(CmatError, match=r"dask_scheduler: tcp://127\.0\.0\.1:9 does not answer"),
         on("tcp://127.0.0.1:9"),
@@ -181,6 +182,6 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, cluster, monkeypatc
 
 def test_missing_dask_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "cmat_lib.tda.dask_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "cmat_lib.data.cache.dask_backend", raising=False)
     with pytest.raises(CmatError, match="needs the package distributed, which is not installed; pip install"), on(None):
         pass

@@ -12,7 +12,7 @@ from scipy.integrate import trapezoid
 from cmat_lib.numba_cache import ensure_numba_cache
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
-from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, landscape_norms
+from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, path_features
 from cmat_lib.tda.persistence import Bars
 
 SMALL = TdaConfig(window_size=60, time_delay=4, betti_bins=20, engine="giotto")
@@ -22,9 +22,19 @@ def walk(count, length, seed=0):
     return 11 + np.cumsum(np.random.default_rng(seed).normal(scale=0.01, size=(count, length)), axis=1)
 
 
-def flat(*diagrams):
-    offsets = np.concatenate([[0], np.cumsum([len(d) for d in diagrams])])
-    return Bars(np.concatenate([np.reshape(d, (-1, 2)) for d in diagrams]).astype(float), offsets)
+def features_of(diagrams, config, sigma=1.0):
+    """Features of diagrams of the one dimension that `config` has, of windows of two values with this deviation."""
+    diagrams = [np.array(d, dtype=float).reshape(-1, 2) for d in diagrams]
+    ordered = np.concatenate([d[np.lexsort(d.T[::-1])] for d in diagrams])
+    bars = Bars(ordered, np.concatenate([[0], np.cumsum([len(d) for d in diagrams])]))
+    series = np.ravel(np.multiply.outer(np.broadcast_to(sigma, len(diagrams)), [0.0, 2.0]))
+    rows = np.empty((len(diagrams), config.feature_dim), np.float32)
+    diagram_features([bars, bars], series, 2 * np.arange(len(diagrams)), 2, config, rows)
+    return rows
+
+
+def only(dimension, bins=20, top=1.3, layers=5):
+    return TdaConfig(homology_dimensions=[dimension], betti_max=[top], betti_bins=bins, landscape_layers=layers)
 
 
 def random_bars(count, seed, ties=False):
@@ -57,51 +67,49 @@ def test_grid_is_fixed_and_even_in_the_square_root():
 
 
 def test_features_of_a_diagram_worked_out_by_hand():
-    config = TdaConfig(betti_bins=3, betti_max=[0.6, 4.0], landscape_layers=3)  # H1 grid 0, 1, 4
-    bars = flat([[0, 4], [2, 6], [2, 8]])
-    got = diagram_features(bars, np.array([2.0]), config, 1)[0]
+    config = only(1, bins=3, top=4.0, layers=3)  # grid 0, 1, 4
+    got = features_of([[[0, 4], [2, 6], [2, 8]]], config, sigma=2.0)[0]
     # In sigma: [0, 2), [1, 3), [1, 4); a bar counts at its birth and no longer at its death.
     # Lengths 4, 4, 6 of 14. Layers, from [0, 4), [2, 6), [2, 8): peaks 2, 3 with the valley 1 between them; then
     # [2, 6) with what lies under the valley, [2, 4), inside it: peak 2; then [2, 4): peak 1.
     entropy = -2 * (4 / 14) * np.log2(4 / 14) - (6 / 14) * np.log2(6 / 14)
     layers = np.sqrt(2 / 3 * np.array([8 + 27 - 1, 8, 1]))
-    np.testing.assert_allclose(got, [1, 3, 0, entropy, *layers, 14], rtol=1e-12)
+    np.testing.assert_allclose(got, [1, 3, 0, entropy, *layers, 14], rtol=1e-6)  # float32
 
 
 def test_empty_diagrams_and_flat_windows_are_zero():
-    bars = flat(np.empty((0, 2)), [[0, 1]], [[0, 1]])
-    got = diagram_features(bars, np.array([1.0, 0.0, 1.0]), SMALL, 0)
+    got = features_of([[], [[0, 1]], [[0, 1]]], only(0), sigma=[1.0, 0.0, 1.0])
     assert not got[:2].any()
-    assert got[2, column(SMALL, "h0_total")] == 1
+    assert got[2, column(only(0), "h0_total")] == 1
     prices = np.stack([np.full(60, np.log(0.1)), walk(1, 60)[0]])
     rows = tda_features(prices, SMALL)
     assert not rows[0].any()
     assert rows[1].any()
 
 
-def test_betti_curves_equal_giotto_tda():
+def test_betti_curves_equal_giotto_tda(monkeypatch):
     diagrams = [random_bars(40, seed, ties=seed == 2) for seed in range(3)]
     padded = np.stack([np.column_stack([d, np.ones(40)]) for d in diagrams])
     reference = BettiCurve(n_bins=50).fit(padded)
     grid = reference.samplings_[1]
-    bars = flat(*diagrams)
-    got = features._betti_curves(bars.bars, np.repeat([0, 1, 2], 40), grid, 3)
+    monkeypatch.setattr(features, "betti_grid", lambda config, dimension: grid)
+    got = features_of(diagrams, only(1, bins=50))[:, :50]
     np.testing.assert_array_equal(got, reference.transform(padded)[:, 0])
 
 
 def test_entropy_equals_giotto_tda():
     diagrams = [random_bars(n, seed=n) for n in (1, 5, 40)]
-    got = diagram_features(flat(*diagrams), np.ones(3), SMALL, 1)[:, SMALL.betti_bins]
+    got = features_of(diagrams, only(1))[:, only(1).betti_bins]
     for value, bars in zip(got, diagrams, strict=True):
         reference = PersistenceEntropy().fit_transform(np.column_stack([bars, np.ones(len(bars))])[None])
-        np.testing.assert_allclose(value, reference[0, 0], atol=1e-12)
-    assert got[0] == 0  # one bar: no uncertainty
+        np.testing.assert_allclose(value, reference[0, 0], rtol=1e-6, atol=1e-12)
+    assert abs(got[0]) < 1e-12  # one bar: no uncertainty
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_landscape_norms_equal_numerical_integration(ties):
     diagrams = [random_bars(n, seed=n, ties=ties) for n in (1, 2, 7, 60)]
-    got = landscape_norms(*flat(*diagrams), 5)
+    got = features_of(diagrams, only(1))[:, 21:26]
     t = np.linspace(0, 9, 200_001)
     for row, bars in zip(got, diagrams, strict=True):
         tents = np.maximum(np.minimum(t - bars[:, :1], bars[:, 1:] - t), 0)  # (n, samples)
@@ -111,8 +119,8 @@ def test_landscape_norms_equal_numerical_integration(ties):
 
 def test_h0_layers_are_the_longest_bars():
     deaths = np.array([0.3, 2.0, 0.1, 1.0])
-    got = landscape_norms(*flat(np.column_stack([np.zeros(4), deaths])), 5)[0]
-    np.testing.assert_allclose(got, np.sqrt(np.array([2.0, 1.0, 0.3, 0.1, 0.0]) ** 3 / 12), rtol=1e-12)
+    got = features_of([np.column_stack([np.zeros(4), deaths])], only(0))[0, 21:26]
+    np.testing.assert_allclose(got, np.sqrt(np.array([2.0, 1.0, 0.3, 0.1, 0.0]) ** 3 / 12), rtol=1e-6)
 
 
 def test_shape_features_are_those_of_the_z_scored_window():
@@ -174,7 +182,7 @@ def test_key_of_the_cache_ignores_workers_and_place_only():
     base = feature_params(SMALL)
     same = SMALL.model_copy(update=WORKERS_AND_PLACE)
     assert feature_params(same) == base
-    for change in ({"time_delay": 5}, {"engine": "planar"}, {"stride": 4}, {"betti_max": [0.6, 1.2]}):
+    for change in ({"embedding_dim": 3}, {"engine": "planar"}, {"betti_bins": 4}, {"betti_max": [0.6, 1.2]}):
         assert feature_params(SMALL.model_copy(update=change)) != base
 
 
@@ -204,7 +212,48 @@ def test_planar_engine_gives_the_same_features_on_real_windows(symbol):
     np.testing.assert_allclose(planar[:, ~betti], giotto[:, ~betti], rtol=1e-5)
 
 
+def test_several_scales_are_the_single_ones_side_by_side():
+    several = TdaConfig(windows=[60, 40, 90], delays=[4], betti_bins=20)
+    windows = walk(5, 90, seed=12)
+    rows = tda_features(windows, several)
+    assert rows.shape == (5, several.feature_dim) == (5, 3 * SMALL.feature_dim) and several.longest_window == 90
+    for place, window in enumerate([60, 40, 90]):
+        own = TdaConfig(window_size=window, time_delay=4, betti_bins=20)
+        columns = slice(place * own.feature_dim, (place + 1) * own.feature_dim)
+        np.testing.assert_array_equal(rows[:, columns], tda_features(windows[:, -window:], own))
+        assert feature_names(several)[columns] == [f"w{window}d4_{name}" for name in feature_names(own)]
+    assert TdaConfig(windows=[60, 40], delays=[4, 3]).scales == [(60, 4), (40, 3)]
+    assert TdaConfig(window_size=60, delays=[4, 3]).scales == [(60, 4), (60, 3)]
+    for wrong in (
+        {"windows": [60, 40], "delays": [1, 2, 3]},
+        {"windows": [60, 60]},
+        {"windows": [8], "delays": [5]},
+        {"windows": []},
+        {"series": ["log_close", "log_close"]},
+    ):
+        with pytest.raises(ValueError, match=r"windows|twice"):
+            TdaConfig(**wrong)
+
+
+@pytest.mark.parametrize("engine", ["planar", "giotto"])
+def test_a_path_gives_each_window_as_if_it_were_alone(engine):
+    config = SMALL.model_copy(update={"engine": engine})
+    series = walk(1, 130, seed=13)[0]
+    ends = np.array([59, 60, 61, 64, 90, 129])
+    alone = tda_features(np.stack([series[end - 59 : end + 1] for end in ends]), config)
+    np.testing.assert_array_equal(path_features(series, ends, 60, 4, config), alone)
+    with pytest.raises(ValueError, match=r"not finite|finite and below"):
+        path_features(np.where(np.arange(130) == 70, np.nan, series), ends, 60, 4, config)
+
+
+SCALES = TdaConfig(windows=[60, 40], series=["log_close", "log_volume"], betti_bins=20)
+
+
 def test_groups_are_all_columns_by_their_names():
+    groups, names = feature_groups(SCALES), feature_names(SCALES)
+    assert len(groups) == 16
+    assert sorted(name for own in groups.values() for name in names[own]) == sorted(set(names))
+    assert {name[:22] for name in names[groups["log_volume w40d12 H1 curve"]]} == {"log_volume_w40d12_h1_b"}
     for config in (TdaConfig(), TdaConfig(homology_dimensions=[1], betti_max=[1.3], betti_bins=7, landscape_layers=2)):
         names = np.array(feature_names(config))
         groups = feature_groups(config)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from slim import model_content, slim
 
 from cmat_lib.config import ALIASES, Config, load_config, project_root
+from cmat_lib.data.cache import cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
@@ -31,7 +32,6 @@ from cmat_lib.models import build_model
 from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.schema import SECTIONS
 from cmat_lib.sweep_file import read_sweep
-from cmat_lib.tda.cache import cache_info, cached_features, clean, verify
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 
 LIMIT = timedelta(seconds=60)  # of one case, far above what any needs on a busy machine
@@ -270,39 +270,46 @@ def check_parameters(folder: Path, text: str) -> None:
     read_sweep(path)
 
 
-def _means(windows: np.ndarray) -> np.ndarray:
+def _means(series: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(series, 10)[ends - 9]
     return np.stack([windows.mean(axis=1), windows[:, -1]], axis=1).astype(np.float32)
 
 
 def _cache(folder: Path) -> np.ndarray:
-    times = pd.date_range("2024-01-01", periods=1500, freq="1h", tz="UTC")
-    close, ends = np.sin(np.arange(1500.0)), np.arange(9, 1500)
-    return cached_features("tda", "AAA", close, times, ends, 10, _means, 2, {}, folder, jobs=1, progress=False)
+    times = pd.date_range("2024-01-01", periods=5000, freq="1h", tz="UTC")
+    close, ends = np.sin(np.arange(5000.0)), np.arange(9, 5000)
+    return cached_features("tda", "AAA", close, times, ends, ends, 10, _means, 2, {}, folder, jobs=1, progress=False)
 
 
 @lru_cache
 def cache_files() -> tuple[dict[str, bytes], np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
-        made = np.array(_cache(Path(folder)))
-        return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.suffix in (".json", ".npy")}, made
+        made = _cache(Path(folder))
+        return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).glob("*/*")}, made
 
 
 @st.composite
 def cache_folders(draw) -> dict[str, bytes]:
     files = dict(cache_files()[0])
-    record, array = sorted(files)
-    kind = draw(st.sampled_from(["json", "json", "bytes of json", "bytes of npy"]))
-    if kind == "json":
-        files[record] = json.dumps(mutated(json.loads(files[record]), draw)).encode()
-    else:
-        name = record if kind == "bytes of json" else array
+    name = draw(st.sampled_from(sorted(files)))
+    kind = draw(st.sampled_from(["content", "description", "name", "place"]))
+    if kind == "content":
         files[name] = draw(damaged(files[name]))
+    elif kind == "description":
+        (about,) = (name for name in files if name.endswith(".json"))
+        files[about] = json.dumps(mutated(json.loads(files[about]), draw)).encode()
+    else:
+        head, _, last = name.rpartition("/")
+        place, byte = draw(st.integers(0, len(last) - 1)), draw(st.sampled_from("0_59aT-x."))
+        other = f"{head}/{last[:place]}{byte}{last[place + 1 :]}"
+        files[other] = files.pop(name) if kind == "name" else files[draw(st.sampled_from(sorted(files)))]
     return files
 
 
 def check_cache(folder: Path, files: dict[str, bytes]) -> None:
     """What is damaged is found, and the next build mends it to the same rows."""
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     verify(folder), cache_info(folder)
     np.testing.assert_array_equal(_cache(folder), cache_files()[1])

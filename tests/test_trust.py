@@ -14,6 +14,7 @@ import torch
 
 import cmat_lib
 from cmat_lib.config import load_config, project_root
+from cmat_lib.data.cache import clean, verify
 from cmat_lib.data.candle_files import read_market
 from cmat_lib.data.exchange import file_name
 from cmat_lib.errors import CmatError
@@ -22,7 +23,6 @@ from cmat_lib.pages import open_stage
 from cmat_lib.run import Run
 from cmat_lib.schema import DataConfig
 from cmat_lib.sweep_file import read_sweep
-from cmat_lib.tda.cache import clean, verify
 from cmat_lib.tracking import _without_secrets
 from cmat_lib.training.resume import SavePoint
 
@@ -178,13 +178,14 @@ def test_names_that_become_files():
 
 def test_cleaning_a_cache_stays_in_it(tmp_path):
     """A link to another folder is not followed, and nothing but cached features goes."""
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/keep").write_text("x")
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/tda_features_AAA_0.parts").symlink_to(tmp_path / "other")
-    (tmp_path / "cache/mine.txt").write_text("x")
+    for name in ("other/keep", "other/about.json", "cache/mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    for name in ("tda_features_AAA_0", "tda_features_AAA_1.parts"):
+        (tmp_path / "cache" / name).symlink_to(tmp_path / "other")
     clean(tmp_path / "cache")
-    assert (tmp_path / "other/keep").exists() and (tmp_path / "cache/mine.txt").exists()
+    assert os.listdir(tmp_path / "cache") == ["mine.txt"]
+    assert sorted(os.listdir(tmp_path / "other")) == ["about.json", "keep"]
 
 
 def test_passwords_are_not_kept():

@@ -10,7 +10,8 @@ import numpy as np
 
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.complexity import complexity_features, log_ranges
-from cmat_lib.tda.features import feature_names, tda_features
+from cmat_lib.data.topology import window_topology
+from cmat_lib.tda.features import feature_names
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,12 @@ def check_topology(subject: Subject) -> Report:
     config = subject.config.tda
 
     def compute(symbol: str, end: int, length: int) -> np.ndarray:
-        window = _log_closes(subject, symbol, end, length)
-        return tda_features(window[None], config.model_copy(update={"window_size": length}))[0]
+        windows, delays = zip(*config.scales, strict=True)
+        longer = [window + length - config.longest_window for window in windows]
+        changed = config.model_copy(update={"windows": longer, "delays": list(delays)})
+        return window_topology(subject.market[symbol].iloc[end - length : end], changed)
 
-    windows = Windows(subject, feature_names(config), subject.tda, config.window_size, compute)
+    windows = Windows(subject, feature_names(config), subject.tda, config.longest_window, compute)
     findings = [windows.first_finding()] if windows.compared[1].any() else []
     return _report(windows, findings, "features")
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import ComplexityConfig
 
-__all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges"]
+__all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges", "path_complexity"]
 
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
 WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
@@ -78,6 +79,12 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
             raise CmatError(f"log closes of window {row} are not finite: complete or remove the candles it spans")
         out[start : start + BLOCK] = _block_features(np.diff(block, axis=1), config)
     return out
+
+
+def path_complexity(log_close: np.ndarray, ends: np.ndarray, config: ComplexityConfig) -> np.ndarray:
+    """Indicators of those windows of a series (T,) that end at the rows `ends` (n,), shape (n, K), float32."""
+    windows = sliding_window_view(log_close, config.window_size)[ends - config.window_size + 1]  # (n, W)
+    return complexity_features(windows, config)
 
 
 def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:

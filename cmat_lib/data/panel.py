@@ -59,7 +59,7 @@ class Batch(NamedTuple):
 def longest_look_back(config: Config) -> int:
     """Candles that the inputs of one sample read, the newest included."""
     ohlcv = config.data.sequence_length - 1 + look_back(config.data.channel_names)
-    return max(ohlcv, config.tda.window_size, config.complexity.window_size)
+    return max(ohlcv, config.tda.longest_window, config.complexity.window_size)
 
 
 def needed_candles(config: Config) -> int:

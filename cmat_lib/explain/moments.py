@@ -77,7 +77,7 @@ def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
     history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
     window = history.iloc[-config.data.sequence_length :]
     percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
-    diagrams = window_diagrams(np.log(history["close"].iloc[-config.tda.window_size :].to_numpy()), config.tda)
+    diagrams = window_diagrams(np.log(history["close"].iloc[-config.tda.scales[0][0] :].to_numpy()), config.tda)
     return Moment(row["timestamp"], moment_label(row), row["outcome"], row["close"], percent, diagrams)
 
 
@@ -103,7 +103,7 @@ def window_diagrams(log_price: np.ndarray, config: TdaConfig) -> dict[int, np.nd
         Homology dimension -> births and deaths (n, 2), in standard deviations of the window.
     """
     price = (log_price - log_price.mean()) / (log_price.std() or 1.0)
-    cloud = takens_embedding(price, config.embedding_dim, config.time_delay)  # (P, d)
+    cloud = takens_embedding(price, config.embedding_dim, config.scales[0][1])  # (P, d)
     diagrams = dict(enumerate(rips_diagrams(cloud, config.engine)))
     return {dimension: diagrams[dimension] for dimension in config.homology_dimensions}
 

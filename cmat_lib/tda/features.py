@@ -12,7 +12,10 @@ The curve and the entropy describe shape and ignore scale; the norms and the tot
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from cmat_lib.numba_cache import njit
@@ -22,9 +25,11 @@ from cmat_lib.tda.point_cloud import takens_embedding
 
 BLOCK = 256  # windows whose clouds and bars are in memory at once, about 6 MB
 
+kernel = njit(nogil=True, cache=True, error_model="numpy")
+
 
 def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
-    """Topological features of windows of log prices.
+    """Topological features of windows of log prices, each computed from scratch.
 
     Each window is embedded by delays, its Vietoris-Rips diagram is taken, and the diagram becomes `feature_names`. The
     diagram of the z-scored window is the diagram of the log prices divided by the window's standard deviation, exactly,
@@ -33,14 +38,16 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
     Parameters
     ----------
     log_prices : array_like, shape (N, W)
-        Natural logarithm of the close, W = ``config.window_size``.
+        Natural logarithm of the close (or another one of ``config.series``), W = ``config.longest_window``; a shorter
+        scale reads the end of the window.
     config : TdaConfig
         Embedding, engine and grid.
 
     Returns
     -------
     np.ndarray, shape (N, F), float32
-        F = ``config.feature_dim``, 214 with the defaults. A row depends on its own window only, bit for bit.
+        F is ``config.features_per_scale`` times the number of scales, 214 with the defaults. A row depends on its own
+        window only, bit for bit.
 
     Raises
     ------
@@ -48,55 +55,82 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
         If the shape is not (N, W) or a value is not finite.
     """
     windows = np.ascontiguousarray(log_prices, dtype=np.float64)
-    if windows.ndim != 2 or windows.shape[1] != config.window_size:
-        raise ValueError(f"log_prices must have shape (N, {config.window_size}), got {windows.shape}")
+    if windows.ndim != 2 or windows.shape[1] != config.longest_window:
+        raise ValueError(f"log_prices must have shape (N, {config.longest_window}), got {windows.shape}")
     finite = np.isfinite(windows).all(axis=1)  # (N,)
     if not finite.all():
         raise ValueError(f"window {int(np.argmin(finite))} holds a log price that is not finite; repair the candles")
-    features = np.empty((len(windows), config.feature_dim), dtype=np.float32)
+    features = np.empty((len(windows), len(config.scales), config.features_per_scale), dtype=np.float32)
     for start in range(0, len(windows), BLOCK):
-        features[start : start + BLOCK] = _block_features(windows[start : start + BLOCK], config)
-    return features
+        for scale, (window, delay) in enumerate(config.scales):
+            part = np.ascontiguousarray(windows[start : start + BLOCK, -window:])  # (n, w)
+            clouds = takens_embedding(part, config.embedding_dim, delay)  # (n, P, d)
+            rows = np.arange(len(part)) * window
+            diagrams = diagrams_batch(clouds, config.engine)
+            diagram_features(diagrams, part.ravel(), rows, window, config, features[start : start + BLOCK, scale])
+    return features.reshape(len(windows), -1)
 
 
-def _block_features(windows: np.ndarray, config: TdaConfig) -> np.ndarray:
-    clouds = takens_embedding(windows, config.embedding_dim, config.time_delay)  # (N, P, d)
-    diagrams = diagrams_batch(clouds, config.engine)
-    sigma = np.std(windows - windows[:, :1], axis=1)  # (N,); the shift keeps a flat window at exactly 0
-    parts = [diagram_features(diagrams[d], sigma, config, d) for d in config.homology_dimensions]
-    return np.concatenate(parts, axis=1)  # (N, F)
-
-
-def diagram_features(diagram: Bars, sigma: np.ndarray, config: TdaConfig, dimension: int) -> np.ndarray:
-    """Features of one homology dimension of N windows.
+def path_features(series: ArrayLike, ends: np.ndarray, window: int, delay: int, config: TdaConfig) -> np.ndarray:
+    """Topological features of the windows of one series at one scale; what overlaps is not computed again.
 
     Parameters
     ----------
-    diagram : Bars
-        Diagrams of the N windows, in log price.
-    sigma : np.ndarray, shape (N,)
-        Standard deviation of each window's log prices; 0 gives a row of zeros.
+    series : array_like, shape (T,)
+        Natural logarithm of the close, for example; finite.
+    ends : ndarray of int, shape (N,)
+        Last value of each window, ascending.
+    window, delay : int
+        Scale of the embedding, one of ``config.scales``.
     config : TdaConfig
-        Grid and number of landscape layers.
-    dimension : int
-        Homology dimension; selects the grid.
+        Engine and grid.
 
     Returns
     -------
-    np.ndarray, shape (N, betti_bins + 1 + landscape_layers + 1), float64
+    np.ndarray, shape (N, ``config.features_per_scale``), float32
+        As `tda_features` gives them for each window, bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If a value of the series is not finite.
     """
-    count = len(sigma)
-    owner = np.repeat(np.arange(count), np.diff(diagram.offsets))  # (n,)
-    lengths = diagram.bars[:, 1] - diagram.bars[:, 0]  # (n,)
-    total = np.bincount(owner, lengths, minlength=count)  # (N,)
-    scale = np.where(sigma > 0, sigma, np.inf)[owner, None]  # (n, 1)
-    columns = [
-        _betti_curves(diagram.bars / scale, owner, betti_grid(config, dimension), count),
-        _entropy(lengths, owner, total)[:, None],
-        landscape_norms(diagram.bars, diagram.offsets, config.landscape_layers),
-        total[:, None],
-    ]
-    return np.where(sigma[:, None] > 0, np.concatenate(columns, axis=1), 0.0)
+    series, ends = np.ascontiguousarray(series, dtype=np.float64), np.asarray(ends, dtype=np.int64)
+    if not config.slides:
+        windows = sliding_window_view(series, window)[ends - window + 1]
+        return tda_features(windows, config.model_copy(update={"windows": [window], "delays": [delay]}))
+    from cmat_lib.tda.sliding import path_diagrams
+
+    features = np.empty((len(ends), config.features_per_scale), dtype=np.float32)
+    for block, diagrams in path_diagrams(series, ends, window, delay):
+        diagram_features(diagrams, series, ends[block] - window + 1, window, config, features[block])
+    return features
+
+
+def diagram_features(
+    diagrams: list[Bars], series: np.ndarray, begins: np.ndarray, window: int, config: TdaConfig, out: np.ndarray
+) -> None:
+    """Write the features of N diagrams, H0 and H1, in one compiled pass without arrays in between.
+
+    Parameters
+    ----------
+    diagrams : list of Bars
+        H0 and H1 of the N windows; the bars of a window ascending by birth, then by death.
+    series : np.ndarray, shape (T,), float64
+        What the windows are cut from.
+    begins : np.ndarray of int, shape (N,)
+        First value of each window.
+    window : int
+        Values in a window.
+    config : TdaConfig
+        Grid and number of landscape layers.
+    out : np.ndarray, shape (N, ``config.features_per_scale``), float32
+    """
+    wide, layers = config.features_per_dimension, config.landscape_layers
+    for place, dimension in enumerate(config.homology_dimensions):
+        columns, bars = out[:, place * wide : (place + 1) * wide], diagrams[dimension]
+        grid = betti_grid(config, dimension)
+        _write_features(bars.bars, bars.offsets, series, begins, window, grid, layers, columns)
 
 
 def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
@@ -129,25 +163,26 @@ def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
 
 
 def feature_names(config: TdaConfig) -> list[str]:
-    """Names of the columns of `tda_features`, in order.
+    """Names of all topology features, in order: by series, by scale, by homology dimension.
 
     Parameters
     ----------
     config : TdaConfig
-        Homology dimensions, bins and layers.
 
     Returns
     -------
     list of str
-        ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...
+        ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...; with
+        several series or scales they begin with those, ``log_range_w672d12_h0_total``.
     """
     betti = [f"betti_{i:03d}" for i in range(config.betti_bins)]
     layers = [f"landscape_{k}" for k in range(1, config.landscape_layers + 1)]
-    return [f"h{d}_{name}" for d in config.homology_dimensions for name in [*betti, "entropy", *layers, "total"]]
+    own = [f"h{d}_{name}" for d in config.homology_dimensions for name in [*betti, "entropy", *layers, "total"]]
+    return [f"{prefix}{name}" for prefix in _prefixes(config, "_") for name in own]
 
 
 def feature_groups(config: TdaConfig) -> dict[str, slice]:
-    """Columns of `tda_features` that belong together: Betti curve, and all other numbers, of each homology dimension.
+    """Columns that belong together: Betti curve, and all other numbers, of each homology dimension, scale and series.
 
     Parameters
     ----------
@@ -156,98 +191,154 @@ def feature_groups(config: TdaConfig) -> dict[str, slice]:
     Returns
     -------
     dict of str to slice
-        ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once.
+        ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once. With
+        several series or scales their names begin with those.
 
     Examples
     --------
     >>> feature_groups(TdaConfig())["H1 summary"]
     slice(207, 214, None)
     """
-    starts = {f"H{d}": i * config.features_per_dimension for i, d in enumerate(config.homology_dimensions)}
-    curves = {f"{name} curve": slice(start, start + config.betti_bins) for name, start in starts.items()}
-    ends = {f"{name} summary": start + config.features_per_dimension for name, start in starts.items()}
-    return curves | {name: slice(curves[name.replace("summary", "curve")].stop, end) for name, end in ends.items()}
+    curves, summaries, start = {}, {}, 0
+    for prefix in _prefixes(config, " "):
+        for d in config.homology_dimensions:
+            middle, end = start + config.betti_bins, start + config.features_per_dimension
+            curves[f"{prefix}H{d} curve"], summaries[f"{prefix}H{d} summary"] = slice(start, middle), slice(middle, end)
+            start = end
+    return curves | summaries
+
+
+def _prefixes(config: TdaConfig, space: str) -> list[str]:
+    """What tells the vectors of several series and scales apart; nothing where there is one of a kind."""
+    series = [f"{name}{space}" for name in config.series] if len(config.series) > 1 else [""]
+    scales = [f"w{window}d{delay}{space}" for window, delay in config.scales] if len(config.scales) > 1 else [""]
+    return [one + other for one in series for other in scales]
 
 
 def feature_params(config: TdaConfig) -> dict:
-    """Parameters that the features depend on, for the key of the cache: all but place, workers and trust."""
-    return config.model_dump(exclude={"cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
+    """What a feature vector depends on beside its series, window and delay, for the key of the cache."""
+    other = {"window_size", "time_delay", "windows", "delays", "series", "stride"}
+    return config.model_dump(exclude={*other, "cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
 
 
-def _betti_curves(bars: np.ndarray, owner: np.ndarray, grid: np.ndarray, count: int) -> np.ndarray:
-    """Bars alive at each grid point (N, bins): +1 at the first point >= birth, -1 at the first >= death, summed up."""
-    bins = len(grid)
-    first, end = np.searchsorted(grid, bars.T, side="left")  # (n,), (n,)
-    steps = np.bincount(owner * (bins + 1) + first, minlength=count * (bins + 1))
-    steps = steps - np.bincount(owner * (bins + 1) + end, minlength=count * (bins + 1))
-    return np.cumsum(steps.reshape(count, bins + 1)[:, :-1], axis=1)  # (N, bins)
+# -- kernels -----------------------------------------------------------------------------------------------------------
 
 
-def _entropy(lengths: np.ndarray, owner: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Persistence entropy (N,) in bits, not normalised, 0 for no bars.
+@kernel
+def _write_features(bars, offsets, series, begins, window, grid, layers, out):
+    """Features of one homology dimension of N windows; a flat window gets zeros."""
+    for w in range(len(begins)):
+        own, row = bars[offsets[w] : offsets[w + 1]], out[w]
+        sigma = _deviation(series[begins[w] : begins[w] + window])
+        for i in range(len(row)):
+            row[i] = 0.0
+        if sigma > 0.0:
+            _write_curve(own, sigma, grid, row)
+            row[len(grid)], row[len(grid) + 1 + layers] = _entropy_and_total(own)
+            _write_norms(own, row[len(grid) + 1 : len(grid) + 1 + layers])
+
+
+@kernel
+def _deviation(values):
+    """Standard deviation; the first value is taken off, so that of a flat window is exactly 0."""
+    mean = square = 0.0
+    for value in values:
+        mean += value - values[0]
+    mean /= len(values)
+    for value in values:
+        square += (value - values[0] - mean) ** 2
+    return math.sqrt(square / len(values))
+
+
+@kernel
+def _first_from(grid, value):
+    """The first place of the grid that is no smaller than a value."""
+    low, high = 0, len(grid)
+    while low < high:
+        middle = (low + high) // 2
+        if grid[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def _write_curve(bars, sigma, grid, row):
+    """Bars alive at each grid point: one more from the first point >= birth, one less from the first >= death."""
+    for i in range(len(bars)):
+        birth, death = _first_from(grid, bars[i, 0] / sigma), _first_from(grid, bars[i, 1] / sigma)
+        if birth < len(grid):
+            row[birth] += 1
+        if death < len(grid):
+            row[death] -= 1
+    for i in range(1, len(grid)):
+        row[i] += row[i - 1]
+
+
+@kernel
+def _entropy_and_total(bars):
+    """Persistence entropy in bits, not normalised, and the sum of the lengths; both 0 for no bars.
 
     ``-sum(p log2 p)`` with p a bar's share of the total length: Rucco et al. 2016 (arXiv 1512.07613), eq. 1, in the
-    base that giotto-tda uses.
+    base that giotto-tda uses; here as ``log2(total) - sum(length log2(length)) / total``, which needs one pass.
     """
-    share = lengths / total[owner]  # (n,)
-    return np.bincount(owner, -share * np.log2(share), minlength=len(total))
+    total = weighted = 0.0
+    for i in range(len(bars)):
+        length = bars[i, 1] - bars[i, 0]
+        total += length
+        weighted += length * math.log2(length)
+    return (math.log2(total) - weighted / total, total) if len(bars) else (0.0, 0.0)
 
 
-@njit(nogil=True, cache=True)
-def landscape_norms(bars: np.ndarray, offsets: np.ndarray, layers: int) -> np.ndarray:
-    """L2 norms of the first layers of persistence landscapes, by exact integration.
+@kernel
+def _write_norms(bars, norms):
+    """L2 norms of the first layers of the persistence landscape, by exact integration.
 
     The first layer is the upper envelope of the bars' tents (Bubenik 2015, JMLR 16, definition 3). It climbs and falls
     with slope 1, and a slope-1 flank from 0 to h has the integral of its square h**3 / 3; so the squared norm is
     ``2/3 * (sum of peaks**3 - sum of valleys**3)``. What the envelope covers, and a bar of each valley's size for every
     crossing, are the bars of the next layer (Bubenik and Dłotko 2017, arXiv 1501.00179, algorithm 1).
-
-    Parameters
-    ----------
-    bars : np.ndarray, shape (n, 2), float64
-        Birth and death of the bars of N windows, one window after the other.
-    offsets : np.ndarray, shape (N + 1,), int64
-        Window ``i`` owns ``bars[offsets[i]:offsets[i + 1]]``.
-    layers : int
-        Number of layers.
-
-    Returns
-    -------
-    np.ndarray, shape (N, layers), float64
-        In the unit of the bars to the power 3/2; 0 where a layer is empty.
     """
-    norms = np.zeros((len(offsets) - 1, layers))
-    for window in range(len(offsets) - 1):
-        births = bars[offsets[window] : offsets[window + 1], 0].copy()
-        deaths = bars[offsets[window] : offsets[window + 1], 1].copy()
-        order = np.argsort(births)
-        births, deaths, left = births[order], deaths[order], len(births)
-        for layer in range(layers):
-            if left == 0:
-                break
-            square, left = _peel_envelope(births, deaths, left)
-            norms[window, layer] = np.sqrt(square)
-    return norms
+    left = len(bars)
+    if (
+        left and bars[-1, 0] == bars[0, 0]
+    ):  # all born at once, as in H0: tents lie within each other, the longest on top
+        for layer in range(min(left, len(norms))):
+            norms[layer] = math.sqrt(_tent(bars[-1 - layer, 1] - bars[-1 - layer, 0]))
+        return
+    births, deaths = bars[:, 0].copy(), bars[:, 1].copy()
+    for layer in range(len(norms)):
+        if left == 0:
+            return
+        square, left = _peel_envelope(births, deaths, left)
+        norms[layer] = math.sqrt(square)
 
 
-@njit(nogil=True, cache=True)
-def _peel_envelope(births: np.ndarray, deaths: np.ndarray, count: int) -> tuple[float, int]:
+@kernel
+def _tent(length):
+    """Integral of the square of a tent over a bar."""
+    return 2.0 / 3.0 * (0.5 * length) ** 3
+
+
+@kernel
+def _peel_envelope(births, deaths, count):
     """Squared norm of the first layer of bars sorted by birth, which are replaced by those of the layers below.
 
     What is left stays sorted: a crossing leaves a bar that is born where its successor was.
     """
     birth, death = births[0], deaths[0]
-    square, left = 2.0 / 3.0 * (0.5 * (death - birth)) ** 3, 0
+    square, left = _tent(death - birth), 0
     for i in range(1, count):
         next_birth, next_death = births[i], deaths[i]
         if next_death <= death:  # covered: goes on as it is
             births[left], deaths[left] = next_birth, next_death
             left += 1
             continue
-        valley = max(0.5 * (death - next_birth), 0.0)
+        valley = max(death - next_birth, 0.0)
         if valley > 0.0:  # the two tents cross: their common part goes on
             births[left], deaths[left] = next_birth, death
             left += 1
         birth, death = next_birth, next_death
-        square += 2.0 / 3.0 * ((0.5 * (death - birth)) ** 3 - valley**3)
+        square += _tent(death - birth) - _tent(valley)
     return square, left

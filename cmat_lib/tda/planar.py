@@ -1,26 +1,28 @@
-"""Exact Vietoris-Rips persistence (H0, H1) of point clouds in the plane, in near-linear time.
+"""Exact Vietoris-Rips persistence (H0, H1) of points in the plane, from the relative neighbourhood graph alone.
 
-An edge (p, q) of length d changes H0 or H1 only through its *lune*, the points that earlier edges join to both p and q:
+1. *One order.* Edges are ordered by their squared length in floats, then by their indices; every decision uses this
+   order, so ties and rounding cannot contradict each other. Exact duplicates are one point.
+2. *The graph.* A point v blocks the edge (p, q) if (p, v) and (q, v) both precede it. Edges that nothing blocks are the
+   relative neighbourhood graph (RNG); at its scale a blocked edge changes neither H0 nor H1, or only kills a class.
+3. *Covers.* The cover of p are points such that every other point is blocked from p by one of them. Taken from near to
+   far they lie 60 degrees apart or more, so there are at most six; an edge of the RNG joins points that are in each
+   other's covers, and few other pairs are (1.06 for each edge). Boxes of a tree that lie beyond a member's bisector,
+   and farther than it, are dropped as a whole.
+4. *H0.* The minimum spanning tree is part of the RNG; Kruskal's walk needs no test for its edges, only for the others.
+5. *H1.* The RNG is drawn without crossings, and its bounded faces are a basis of all loops. The loop around a face dies
+   at its `filling`: a triangulation with edges up to r contracts the loop in the Rips complex at r, so it dies no
+   later, and a geometric triangulation of the face attains the death (arXiv 2502.20215, 2512.17382).
+6. *Bars.* Taking edges away, from long to short, joins faces. Where two different faces meet, the loop whose filling is
+   smaller was born at this edge (elder rule, seen from the dual graph); where both sides are one face already, the edge
+   was in the spanning tree and is a bar of H0. One union-find makes both diagrams.
 
-- empty lune: the edge joins two components or opens a loop; these edges are the relative neighbourhood graph;
-- lune in one part: nothing changes, the edge is homologous to the detour over any lune point;
-- lune in several parts: the detours over two of them form a loop that the edge fills. This *relation* kills the
-  youngest class that it still contains.
+What geometry is used holds with room for rounding, except that the drawing has no crossings: points within an ulp of
+each other can break it. Euler's formula and the shortest edge tell, and then points are first rounded to a grid of
+2**-44 of the extent, which moves no bar by more than that.
 
-Almost all edges are never looked at. If a point v sees p and q under more than 150 degrees, the whole lune lies within
-d of v (its points farthest from v are the two apexes), so it is a cone over v and the edge changes nothing. The edges
-without such a v are the beta-skeleton with beta = 1/2, about eight per point. For a fixed p, each v casts a shadow, the
-cone of half-angle 30 degrees behind it, and a search around p drops boxes of points that lie in a shadow as a whole.
-Geometry is used only where it holds with room for rounding (`SLACK`); all else is decided by one total order of edges
-(length, then indices), so ties and coincidences cannot contradict each other.
-
-Points on a smooth curve that turns by 150 degrees or more see each other in quadratic number, until noise of a few
-percent of its radius hides them. 660 points on a half circle take 0.73 s, where giotto-tda takes 0.03 s; on a whole
-circle it is 0.80 s against 2.8 s, on windows of prices 4 ms against 130 ms (``benchmarks/results/tda.md``).
-
-References: Koyama, Memoli, Robins, Turner, *Reduced Vietoris-Rips complexes*, arXiv 2307.16333 (lunes);
-Kirkpatrick and Radke, *A framework for computational morphology*, 1985 (beta-skeletons);
-Edelsbrunner and Harer, *Computational Topology*, 2010, chapter VII (elder rule, reduction).
+References: Jaromczyk and Toussaint, *Relative neighborhood graphs and their relatives*, Proc. IEEE 80, 1992;
+Koyama, Memoli, Robins, Turner, *Reduced Vietoris-Rips complexes*, arXiv 2307.16333;
+Edelsbrunner and Harer, *Computational Topology*, 2010, chapter VII (elder rule).
 """
 
 from __future__ import annotations
@@ -31,157 +33,84 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cmat_lib.numba_cache import njit
+from cmat_lib.tda.filling import filling, kernel
+from cmat_lib.tda.persistence import checked_clouds
+
+# numba's cache looks at the file of a kernel, not at those of the kernels it calls; this line makes a change of one
+# change the other. tests/test_planar.py says what it must be.
+BUILT_ON = "522576b89fa8f97c"
 
 LEAF = 4  # points in a leaf of the box tree, at most
-SHADOWS = 32  # shadows kept around a point; later ones rule out little
-POINT_BITS = 31  # an edge is one integer: the indices of two points
+COVER = 16  # room for members of a cover while it is searched; those that turn out to be blocked leave when it is full
+DEGREE = 8  # edges of the RNG at a point: six, and ties
+SLACK = 1e-12  # share of the squared distance by which a box must clear a bisector: far above rounding
+CLOSEST = -44  # exponent of the shortest edge, against the extent, below which points are rounded
 HASH = 0x2545F4914F6CDD1D  # odd multiplier, as in xorshift64*
-SLACK = 1e-12  # share of d**2 by which v must clear the shadow's rim: far above rounding, far below any effect
-SQRT3 = math.sqrt(3.0)
-
-kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
-class _Scratch(NamedTuple):
-    """Memory reused from cloud to cloud: P points, E edges, V class vectors."""
-
-    xy: np.ndarray  # (P, 2) distinct points in the order of the tree, extent scaled to [0.5, 1)
-    box: np.ndarray  # (nodes, 4) xmin, xmax, ymin, ymax; children of node k are 2k and 2k + 1
-    stack: np.ndarray  # (64,) nodes to visit
-    last: np.ndarray  # (nodes,) index of the last point in a box
-    near: np.ndarray  # (P,) points that no shadow hides from the current one
-    seen: np.ndarray  # (P,) number of earlier points that saw this one, while they fit
-    seen_by: np.ndarray  # (P, SHADOWS)
-    shadow: np.ndarray  # (5, SHADOWS) normals of the two rims, offset
-    caster: np.ndarray  # (SHADOWS,) point of each shadow
-    lune: np.ndarray  # (P,) points of the current lune
-    graph: np.ndarray  # (E, 4) relative neighbourhood graph: p, q, unused
-    graph_d2: np.ndarray  # (E,) squared lengths
-    relation: np.ndarray  # (E, 4) the edge p, q and a lune point from each of two parts
-    relation_d2: np.ndarray  # (E,)
-    root: np.ndarray  # (P,) union-find
-    birth_d2: np.ndarray  # (E,) squared birth of each class
-    pivot: np.ndarray  # (E,) vector whose youngest class this is, or -1
-    slot: np.ndarray  # (2V,) hash table from edges to vectors: index + 1, or 0 where free
-    edge: np.ndarray  # (V,) edge of a vector
-    todo: np.ndarray  # (V, 3) edges whose vectors are wanted, and the witness of each
-    bits: np.ndarray  # (V * words,) class vectors, one bit per class
+# -- points ------------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _scratch(points, growth):
-    """Memory for clouds of `points` points; a cloud with more edges or vectors than usual asks for `growth` > 1."""
-    leaves = 1
-    while leaves * LEAF < points:
-        leaves *= 2
-    vectors = 64
-    while vectors < 16 * points * growth:
-        vectors *= 2
-    edges = 4 * points * growth
-    return _Scratch(
-        np.empty((points, 2)),
-        np.empty((2 * leaves, 4)),
-        np.empty(64, np.int64),
-        np.empty(2 * leaves, np.int64),
-        np.empty(points, np.int64),
-        np.empty(points, np.int64),
-        np.empty((points, SHADOWS), np.int64),
-        np.zeros((5, SHADOWS)),
-        np.empty(SHADOWS, np.int64),
-        np.empty(points, np.int64),
-        np.empty((edges, 4), np.int64),
-        np.empty(edges),
-        np.empty((edges, 4), np.int64),
-        np.empty(edges),
-        np.empty(points, np.int64),
-        np.empty(edges),
-        np.empty(edges, np.int64),
-        np.empty(2 * vectors, np.int64),
-        np.empty(vectors, np.int64),
-        np.empty((vectors, 3), np.int64),
-        np.empty(vectors * (1 + points // 64), np.uint64),
-    )
-
-
-@kernel
-def _d2(xy, i, j):
-    dx, dy = xy[i, 0] - xy[j, 0], xy[i, 1] - xy[j, 1]
-    return dx * dx + dy * dy
-
-
-@kernel
-def _before(d2, i, j, p, q, pq2):
-    """Whether edge (i, j) precedes edge (p, q), p < q, in the total order of edges."""
-    if d2 != pq2:
-        return d2 < pq2
-    low, high = min(i, j), max(i, j)
-    return low < p or (low == p and high < q)
-
-
-@kernel
-def _in_lune(xy, v, p, q, pq2):
-    return v != p and v != q and _before(_d2(xy, p, v), p, v, p, q, pq2) and _before(_d2(xy, q, v), q, v, p, q, pq2)
-
-
-@kernel
-def _hashed(key):
-    """Mix the bits of an integer, low bits best."""
-    return (key * HASH) >> 29
-
-
-@kernel
-def _interval_gap(a, low, high):
-    return max(low - a, 0.0, a - high)
-
-
-@kernel
-def _box_d2(xy, box, node, i):
-    """Squared distance from point i to a box; rounded as `_d2` is, so never above that of a point inside."""
-    dx = _interval_gap(xy[i, 0], box[node, 0], box[node, 1])
-    dy = _interval_gap(xy[i, 1], box[node, 2], box[node, 3])
-    return dx * dx + dy * dy
-
-
-@kernel
-def _load(s, cloud):
-    """Store the distinct points, scaled by a power of two (exact), so that squares keep their range.
-
-    Returns their number and the exponent of the scale.
-    """
-    extent = max(np.ptp(cloud[:, 0]), np.ptp(cloud[:, 1]))
-    exponent = max(math.frexp(extent)[1], -1000)
-    scale = math.ldexp(1.0, -exponent)
-    patterns, mask = s.xy.view(np.int64), len(s.slot) - 1
-    s.slot[:] = 0
-    count = 0
+def _distinct(cloud, scale):
+    """Coordinates x, y of the distinct points, scaled, and the first row of the cloud that each stands in."""
+    slots = 64
+    while slots < 2 * len(cloud):
+        slots *= 2
+    slot = np.zeros(slots, np.int32)
+    xy, row = np.empty((len(cloud), 2)), np.empty(len(cloud), np.int32)
+    pattern, count = xy.view(np.int64), 0
     for i in range(len(cloud)):
         x, y = cloud[i, 0] * scale + 0.0, cloud[i, 1] * scale + 0.0  # no negative zero: it has another bit pattern
-        s.xy[count, 0], s.xy[count, 1] = x, y
-        slot = _hashed(patterns[count, 0] ^ (patterns[count, 1] * HASH)) & mask
-        while s.slot[slot] != 0 and (s.xy[s.slot[slot] - 1, 0] != x or s.xy[s.slot[slot] - 1, 1] != y):
-            slot = (slot + 1) & mask
-        if s.slot[slot] == 0:
+        xy[count, 0], xy[count, 1] = x, y
+        place = (((pattern[count, 0] ^ (pattern[count, 1] * HASH)) * HASH) >> 29) & (slots - 1)
+        while slot[place] != 0 and (xy[slot[place] - 1, 0] != x or xy[slot[place] - 1, 1] != y):
+            place = (place + 1) & (slots - 1)
+        if slot[place] == 0:
+            row[count] = i
             count += 1
-            s.slot[slot] = count
-    return count, exponent
+            slot[place] = count
+    return xy[:count, 0].copy(), xy[:count, 1].copy(), row[:count].copy()
 
 
 @kernel
-def _split(xy, first, end, middle, axis):
-    """Reorder the points ``xy[first:end]`` so that none before `middle` lies above one after it (Hoare's selection)."""
+def _extent(cloud):
+    x, y = cloud[:, 0], cloud[:, 1]
+    return max(x.max() - x.min(), y.max() - y.min())
+
+
+@kernel
+def _rounded(cloud):
+    """The cloud from its lower left corner on, rounded to 2**-44 of its extent."""
+    step = math.ldexp(1.0, math.frexp(_extent(cloud))[1] + CLOSEST)
+    left, low, out = cloud[:, 0].min(), cloud[:, 1].min(), np.empty_like(cloud)
+    for i in range(len(cloud)):
+        out[i, 0] = np.rint((cloud[i, 0] - left) / step) * step
+        out[i, 1] = np.rint((cloud[i, 1] - low) / step) * step
+    return out
+
+
+@kernel
+def _swap(values, i, j):
+    values[i], values[j] = values[j], values[i]
+
+
+@kernel
+def _split(x, y, row, keys, first, end, middle):
+    """Reorder the points [first, end) so that no key before `middle` is above one after it (Hoare's selection)."""
     low, high = first, end - 1
     while low < high:
-        pivot = xy[(low + high) // 2, axis]
+        pivot = keys[(low + high) // 2]
         i, j = low, high
         while i <= j:
-            while xy[i, axis] < pivot:
+            while keys[i] < pivot:
                 i += 1
-            while xy[j, axis] > pivot:
+            while keys[j] > pivot:
                 j -= 1
             if i <= j:
-                for k in range(2):
-                    xy[i, k], xy[j, k] = xy[j, k], xy[i, k]
+                _swap(x, i, j)
+                _swap(y, i, j)
+                _swap(row, i, j)
                 i, j = i + 1, j - 1
         if middle <= j:
             high = j
@@ -192,248 +121,165 @@ def _split(xy, first, end, middle, axis):
 
 
 @kernel
-def _build_tree(s, n):
-    """Sort the points into a k-d tree; returns its number of leaves.
+def _build_tree(x, y, row):
+    """Sort the points into a k-d tree; node k has the children 2k and 2k + 1, leaf l holds a stretch of the points.
 
-    Leaf l, node `leaves` + l, holds the points [l * n // leaves, (l + 1) * n // leaves).
+    Returns box (nodes, 4): centre and half sides, the latter rounded up; and stop (nodes,): end of the node's stretch.
     """
-    xy, box = s.xy, s.box
-    leaves = 1
+    n, leaves = len(x), 1
     while leaves * LEAF < n:
         leaves *= 2
+    box, stop = np.empty((2 * leaves, 4)), np.empty(2 * leaves, np.int32)
     level = 1
     for node in range(1, 2 * leaves):
         level *= 1 + (node >= 2 * level)
         first, end = (node - level) * n // level, (node - level + 1) * n // level
-        s.last[node] = end - 1
-        box[node, 0], box[node, 1] = xy[first, 0], xy[first, 0]
-        box[node, 2], box[node, 3] = xy[first, 1], xy[first, 1]
+        left, right, low, high = x[first], x[first], y[first], y[first]
         for i in range(first + 1, end):
-            box[node, 0], box[node, 1] = min(box[node, 0], xy[i, 0]), max(box[node, 1], xy[i, 0])
-            box[node, 2], box[node, 3] = min(box[node, 2], xy[i, 1]), max(box[node, 3], xy[i, 1])
+            left, right, low, high = min(left, x[i]), max(right, x[i]), min(low, y[i]), max(high, y[i])
+        cx, cy = 0.5 * (left + right), 0.5 * (low + high)
+        box[node, 0], box[node, 2] = cx, max(right - cx, cx - left) * (1 + 1e-15)
+        box[node, 1], box[node, 3] = cy, max(high - cy, cy - low) * (1 + 1e-15)
+        stop[node] = end
         if node < leaves:
-            axis = int(box[node, 3] - box[node, 2] > box[node, 1] - box[node, 0])
-            _split(xy, first, end, (2 * (node - level) + 1) * n // (2 * level), axis)
-    return leaves
+            keys = x if right - left >= high - low else y
+            _split(x, y, row, keys, first, end, (2 * (node - level) + 1) * n // (2 * level))
+    return box, stop
 
 
 @kernel
-def _hidden(shadow, shadows, x, y, half_x, half_y):
-    """Whether one shadow holds the whole box with centre (x, y), relative to the current point."""
-    rim = SLACK * ((abs(x) + half_x) ** 2 + (abs(y) + half_y) ** 2)
-    hits = 0
-    for k in range((shadows + 7) // 8 * 8):  # no early exit: whole vectors of eight shadows, free ones have offset inf
-        left = shadow[0, k] * x + shadow[1, k] * y - abs(shadow[0, k]) * half_x - abs(shadow[1, k]) * half_y
-        right = shadow[2, k] * x + shadow[3, k] * y - abs(shadow[2, k]) * half_x - abs(shadow[3, k]) * half_y
-        limit = shadow[4, k] + rim
-        hits |= (left > limit) & (right > limit)
-    return hits != 0
+def _gap2(box, node, px, py):
+    """Squared distance from a point to a box."""
+    dx = max(abs(box[node, 0] - px) - box[node, 2], 0.0)
+    dy = max(abs(box[node, 1] - py) - box[node, 3], 0.0)
+    return dx * dx + dy * dy
+
+
+# -- covers ------------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _cast_shadow(shadow, caster, shadows, v, x, y):
-    """Add the shadow of point v = (x, y), relative to the current point; returns the number of shadows.
-
-    q lies in it if ``v.(q - v) > sqrt(3) |v x (q - v)|``, the half-planes of two rims. When memory is full, the shadow
-    of the farthest point makes room.
-    """
-    offset, place = x * x + y * y, shadows
-    if shadows == SHADOWS:
-        place = np.argmax(shadow[4])
-        if shadow[4, place] <= offset:
-            return shadows
-    shadow[0, place], shadow[1, place] = x + SQRT3 * y, y - SQRT3 * x
-    shadow[2, place], shadow[3, place] = x - SQRT3 * y, y + SQRT3 * x
-    shadow[4, place] = offset
-    caster[place] = v
-    return min(shadows + 1, SHADOWS)
+def shorter(d, i, e, j):
+    """Whether, of two edges at one point, that to i of squared length d precedes that to j of squared length e."""
+    return d < e or (d == e and i < j)
 
 
 @kernel
-def _near_points(s, leaves, n, p):
-    """Collect in `s.near` the points that no shadow hides from p: the earlier ones, then the later ones.
+def _is_blocked(x, y, member, d2, size, p, q, pq2, but):
+    """Whether one of the members of p's cover, from near to far, other than number `but`, blocks the edge (p, q)."""
+    for k in range(size):
+        if d2[k] > pq2:
+            return False
+        v = member[k]
+        if k == but or not shorter(d2[k], v, pq2, q):
+            continue
+        dx, dy = x[q] - x[v], y[q] - y[v]
+        if shorter(dx * dx + dy * dy, v, pq2, p):
+            return True
+    return False
 
-    Seeing is mutual up to the choice of shadows, so the earlier points that saw p need no search. Returns the number of
-    earlier points, of all points, and of shadows.
-    """
-    xy, box, stack, shadow, near = s.xy, s.box, s.stack, s.shadow, s.near
-    px, py = xy[p, 0], xy[p, 1]
-    earlier = min(s.seen[p], SHADOWS)
-    shadows = 0
-    shadow[4] = np.inf
-    for k in range(earlier):
-        near[k] = s.seen_by[p, k]
-        shadows = _cast_shadow(shadow, s.caster, shadows, near[k], xy[near[k], 0] - px, xy[near[k], 1] - py)
-    count, top = earlier, 1
-    stack[0] = 1
+
+@kernel
+def _join_cover(member, d2, size, q, pq2):
+    """Put q among the members, in order of distance; returns their number."""
+    k = size
+    while k > 0 and d2[k - 1] > pq2:
+        member[k], d2[k] = member[k - 1], d2[k - 1]
+        k -= 1
+    member[k], d2[k] = q, pq2
+    return size + 1
+
+
+@kernel
+def _prune_cover(x, y, member, d2, size, p):
+    """Drop members that others block: they are no edges, and what they block is blocked without them."""
+    stays = np.empty(size, np.bool_)
+    for k in range(size):
+        stays[k] = not _is_blocked(x, y, member, d2, size, p, member[k], d2[k], k)
+    kept = 0
+    for k in range(size):
+        if stays[k]:
+            member[kept], d2[kept] = member[k], d2[k]
+            kept += 1
+    return kept
+
+
+@kernel
+def _is_box_blocked(x, y, box, node, member, d2, size, px, py):
+    """Whether one member of the cover of (px, py) blocks every point of a box."""
+    bx, by, half_x, half_y = box[node, 0] - px, box[node, 1] - py, box[node, 2], box[node, 3]
+    near = _gap2(box, node, px, py) * (1 - 1e-14)
+    room = SLACK * ((abs(bx) + half_x) ** 2 + (abs(by) + half_y) ** 2)
+    for k in range(size):
+        if d2[k] >= near:
+            return False
+        vx, vy = x[member[k]] - px, y[member[k]] - py
+        if vx * bx + vy * by - abs(vx) * half_x - abs(vy) * half_y > 0.5 * d2[k] + room:
+            return True
+    return False
+
+
+@kernel
+def _search_cover(x, y, box, stop, stack, member, d2, size, p):
+    """Complete the cover of p by later points; returns its size."""
+    n, leaves, px, py = len(x), len(stop) // 2, x[p], y[p]
+    stack[0], top = 1, 1
     while top > 0:
         top -= 1
         node = stack[top]
-        xmin, xmax, ymin, ymax = box[node, 0] - px, box[node, 1] - px, box[node, 2] - py, box[node, 3] - py
-        x, y, half_x, half_y = 0.5 * (xmin + xmax), 0.5 * (ymin + ymax), 0.5 * (xmax - xmin), 0.5 * (ymax - ymin)
-        if abs(x) + abs(y) > half_x + half_y and _hidden(shadow, shadows, x, y, half_x, half_y):
+        if _is_box_blocked(x, y, box, node, member, d2, size, px, py):
             continue
         if node < leaves:
-            nearer = 2 * node + (_box_d2(xy, box, 2 * node + 1, p) < _box_d2(xy, box, 2 * node, p))
+            nearer = 2 * node + (_gap2(box, 2 * node + 1, px, py) < _gap2(box, 2 * node, px, py))
             for child in (nearer ^ 1, nearer):
-                if s.last[child] > p:
+                if stop[child] > p + 1:
                     stack[top] = child
                     top += 1
             continue
-        for q in range(max(p + 1, (node - leaves) * n // leaves), (node - leaves + 1) * n // leaves):
-            x, y = xy[q, 0] - px, xy[q, 1] - py
-            if _hidden(shadow, shadows, x, y, 0.0, 0.0):
-                continue
-            shadows = _cast_shadow(shadow, s.caster, shadows, q, x, y)
-            if s.seen[q] < SHADOWS:
-                s.seen_by[q, s.seen[q]] = p
-                s.seen[q] += 1
-            near[count] = q
-            count += 1
-    return earlier, count, shadows
+        for q in range(max(p + 1, (node - leaves) * n // leaves), stop[node]):
+            dx, dy = x[q] - px, y[q] - py
+            pq2 = dx * dx + dy * dy
+            if not _is_blocked(x, y, member, d2, size, p, q, pq2, -1):
+                if size == COVER:
+                    size = _prune_cover(x, y, member, d2, size, p)
+                size = _join_cover(member, d2, size, q, pq2)
+    return size
 
 
 @kernel
-def _in_one_part(s, shadows, p, q):
-    """Whether the points that cast shadows prove that the lune of (p, q) is not empty and in one part.
+def _candidates(x, y, box, stop):
+    """Pairs of points in each other's covers: ends (m, 2) and squared lengths (m,).
 
-    Either one sees p and q under more than 150 degrees; or there is one on each side of the line pq, within d of each
-    other and of all lune points on their side (of p, q and that side's apex: the point of half a lune that is farthest
-    from another one is a corner).
+    One search serves both sides: p looks for later points only, beginning with the earlier ones that kept p.
     """
-    xy = s.xy
-    px, py = xy[p, 0], xy[p, 1]
-    dx, dy = xy[q, 0] - px, xy[q, 1] - py
-    pq2 = dx * dx + dy * dy
-    inside, slack = (1.0 - SLACK) * pq2, -SLACK * pq2
-    above, below, above_height, below_height = -1, -1, np.inf, np.inf
-    for v in s.caster[:shadows]:
-        vx, vy = xy[v, 0] - px, xy[v, 1] - py
-        wx, wy = vx - dx, vy - dy
-        if vx * vx + vy * vy >= inside or wx * wx + wy * wy >= inside:
-            continue
-        dot, cross = vx * wx + vy * wy, SQRT3 * (dx * vy - dy * vx)
-        height = abs(cross)
-        if dot + height < slack:
-            return True
-        if dot - height < slack:
-            if cross > 0.0 and height < above_height:
-                above, above_height = v, height
-            elif cross < 0.0 and height < below_height:
-                below, below_height = v, height
-    return above >= 0 and below >= 0 and _d2(xy, above, below) < inside
-
-
-@kernel
-def _lune_points(s, leaves, n, p, q):
-    """Collect in `s.lune` the points of the lune of (p, q); returns their number, or -1 if one makes it a cone."""
-    xy, box, stack, lune = s.xy, s.box, s.stack, s.lune
-    pq2, dx, dy = _d2(xy, p, q), xy[q, 0] - xy[p, 0], xy[q, 1] - xy[p, 1]
-    count, top = 0, 1
-    stack[0] = 1
-    while top > 0:
-        top -= 1
-        node = stack[top]
-        if _box_d2(xy, box, node, p) > pq2 or _box_d2(xy, box, node, q) > pq2:
-            continue
-        if node < leaves:
-            stack[top], stack[top + 1] = 2 * node, 2 * node + 1
-            top += 2
-            continue
-        for v in range((node - leaves) * n // leaves, (node - leaves + 1) * n // leaves):
-            if not _in_lune(xy, v, p, q, pq2):
-                continue
-            vx, vy = xy[v, 0] - xy[p, 0], xy[v, 1] - xy[p, 1]
-            if vx * (vx - dx) + vy * (vy - dy) + SQRT3 * abs(dx * vy - dy * vx) < -SLACK * pq2:
-                return -1
-            lune[count] = v
-            count += 1
-    return count
-
-
-@kernel
-def _grow_part(s, start, count, p, q, pq2):
-    """Move the part of the lune that holds ``lune[start]`` to the front of ``lune[start:count]``; returns its end."""
-    xy, lune = s.xy, s.lune
-    end, reached = start, start + 1
-    while end < reached and reached < count:
-        for k in range(reached, count):
-            i, j = lune[end], lune[k]
-            if _before(_d2(xy, i, j), i, j, p, q, pq2):
-                lune[k], lune[reached] = lune[reached], j
-                reached += 1
-        end += 1
-    return reached
-
-
-@kernel
-def _middle_point(s, start, end, p, q):
-    """The point of ``lune[start:end]`` whose farther end of (p, q) is nearest: its detour is resolved soonest."""
-    xy, lune = s.xy, s.lune
-    best, best_d2 = -1, np.inf
-    for v in lune[start:end]:
-        d2 = max(_d2(xy, p, v), _d2(xy, q, v))
-        if d2 < best_d2:
-            best, best_d2 = v, d2
-    return best
-
-
-@kernel
-def _store(table, lengths, count, row, d2):
-    """Insert an edge in the order of indices; returns the new number. The edge is lost if memory is full."""
-    if count < len(table):
-        place = count
-        while place > 0 and table[place - 1, 0] == row[0] and table[place - 1, 1] > row[1]:
-            table[place], lengths[place] = table[place - 1], lengths[place - 1]
-            place -= 1
-        for k in range(4):
-            table[place, k] = row[k]
-        lengths[place] = d2
-    return count + 1
-
-
-@kernel
-def _add_relations(s, count, p, q, relations):
-    """Append a relation for each part of the lune beyond the first; returns the new number (stored while they fit)."""
-    xy = s.xy
-    pq2 = _d2(xy, p, q)
-    first_end = _grow_part(s, 0, count, p, q, pq2)
-    start = first_end
-    while start < count:
-        end = _grow_part(s, start, count, p, q, pq2)
-        u, v = _middle_point(s, 0, first_end, p, q), _middle_point(s, start, end, p, q)
-        relations = _store(s.relation, s.relation_d2, relations, (p, q, u, v), pq2)
-        start = end
-    return relations
-
-
-@kernel
-def _find_edges(s, leaves, n):
-    """Fill the relative neighbourhood graph and the relations; returns their numbers, of stored and lost ones."""
-    xy = s.xy
-    edges, relations = 0, 0
-    s.seen[:] = 0
+    n, count = len(x), 0
+    kept_by, kept = np.empty((n, COVER), np.int32), np.zeros(n, np.int32)
+    ends, length2 = np.empty((DEGREE * n, 2), np.int32), np.empty(DEGREE * n)
+    stack, member, d2 = np.empty(64, np.int32), np.empty(COVER + 1, np.int32), np.empty(COVER + 1)
     for p in range(n):
-        earlier, near, shadows = _near_points(s, leaves, n, p)
-        for q in s.near[earlier:near]:
-            if _in_one_part(s, shadows, p, q):
+        size = 0
+        for q in kept_by[p, : kept[p]]:
+            dx, dy = x[q] - x[p], y[q] - y[p]
+            size = _join_cover(member, d2, size, q, dx * dx + dy * dy)
+        size = _search_cover(x, y, box, stop, stack, member, d2, size, p)
+        for k in range(size):
+            q = member[k]
+            if _is_blocked(x, y, member, d2, size, p, q, d2[k], k):
                 continue
-            count = _lune_points(s, leaves, n, p, q)
-            if count == 0:
-                edges = _store(s.graph, s.graph_d2, edges, (p, q, -1, -1), _d2(xy, p, q))
-            elif count > 1:
-                relations = _add_relations(s, count, p, q, relations)
-    return edges, relations
+            if q > p and kept[q] < COVER - 4:  # with room left for later points; what does not fit is no loss
+                kept_by[q, kept[q]] = p
+                kept[q] += 1
+            else:
+                ends[count, 0], ends[count, 1], length2[count] = p, q, d2[k]
+                count += 1
+    return ends[:count], length2[:count]
+
+
+# -- the graph ---------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _edge_order(d2):
-    """Positions of edges in the total order, from their squared lengths; they were found in the order of indices."""
-    return np.argsort(d2, kind="mergesort")
-
-
-@kernel
-def _find_root(root, i):
+def _root(root, i):
     while root[i] != i:
         root[i] = root[root[i]]
         i = root[i]
@@ -441,249 +287,297 @@ def _find_root(root, i):
 
 
 @kernel
-def _find_slot(s, a, b):
-    """Slot of edge (a, b), or the free slot where it belongs."""
-    key = (min(a, b) << POINT_BITS) | max(a, b)
-    mask = len(s.slot) - 1
-    slot = _hashed(key) & mask
-    while s.slot[slot] != 0 and s.edge[s.slot[slot] - 1] != key:
-        slot = (slot + 1) & mask
-    return slot, key
-
-
-@kernel
-def _new_vector(s, a, b, vectors, words):
-    """Vector number `vectors`, all zero, for edge (a, b)."""
-    slot, s.edge[vectors] = _find_slot(s, a, b)
-    s.slot[slot] = vectors + 1
-    s.bits[vectors * words : (vectors + 1) * words] = 0
-
-
-@kernel
-def _vector(s, a, b):
-    """Number of the vector of edge (a, b), or -1."""
-    return s.slot[_find_slot(s, a, b)[0]] - 1
-
-
-@kernel
-def _add(s, target, source, words):
-    for word in range(words):
-        s.bits[target * words + word] ^= s.bits[source * words + word]
-
-
-@kernel
-def _witness(s, leaves, n, p, q):
-    """The lune point of (p, q) whose farther end is nearest, by branch and bound."""
-    xy, box, stack = s.xy, s.box, s.stack
-    pq2 = _d2(xy, p, q)
-    best, best_d2, top = -1, pq2, 1
-    stack[0] = 1
+def _lune_is_empty(x, y, box, stop, stack, p, q, pq2):
+    """Whether no point blocks the edge (p, q)."""
+    n, leaves, limit = len(x), len(stop) // 2, pq2 * (1 + 1e-14)
+    stack[0], top = 1, 1
     while top > 0:
         top -= 1
         node = stack[top]
-        if max(_box_d2(xy, box, node, p), _box_d2(xy, box, node, q)) > best_d2:
+        if _gap2(box, node, x[p], y[p]) > limit or _gap2(box, node, x[q], y[q]) > limit:
             continue
         if node < leaves:
-            left = max(_box_d2(xy, box, 2 * node, p), _box_d2(xy, box, 2 * node, q))
-            right = max(_box_d2(xy, box, 2 * node + 1, p), _box_d2(xy, box, 2 * node + 1, q))
-            nearer = 2 * node + (right < left)
-            stack[top], stack[top + 1] = nearer ^ 1, nearer
+            stack[top], stack[top + 1] = 2 * node, 2 * node + 1
             top += 2
             continue
-        for v in range((node - leaves) * n // leaves, (node - leaves + 1) * n // leaves):
-            d2 = max(_d2(xy, p, v), _d2(xy, q, v))
-            if (d2 < best_d2 or best < 0) and _in_lune(xy, v, p, q, pq2):
-                best, best_d2 = v, d2
-    return best
+        for v in range((node - leaves) * n // leaves, stop[node]):
+            px, py, qx, qy = x[v] - x[p], y[v] - y[p], x[v] - x[q], y[v] - y[q]
+            if v != p and v != q and shorter(px * px + py * py, v, pq2, q) and shorter(qx * qx + qy * qy, v, pq2, p):
+                return False
+    return True
 
 
 @kernel
-def _resolve(s, leaves, n, a, b, vectors, words):
-    """Vector of edge (a, b): the sum over a detour of two shorter edges, down to edges of the graph.
+def _edge_order(ends, length2):
+    """Edges in the one order: by squared length, then by the larger and the smaller index.
 
-    Returns its number, or -1 if memory is too small, and the number of vectors.
+    Among edges at one point, which is all that `shorter` is asked about, this is the order of the other ends.
     """
-    s.todo[0, 0], s.todo[0, 1], s.todo[0, 2] = min(a, b), max(a, b), -1
-    top = 1
-    while top > 0:
-        i, j, v = s.todo[top - 1]
-        if v < 0 and _vector(s, i, j) >= 0:
-            top -= 1
-            continue
-        if (vectors + 2) * words > len(s.bits) or vectors + 2 > len(s.edge) or top + 2 > len(s.todo):
-            return -1, vectors
-        if v < 0:
-            v = _witness(s, leaves, n, i, j)
-            s.todo[top - 1, 2] = v
-        left, right = _vector(s, i, v), _vector(s, v, j)
-        if left >= 0 and right >= 0:
-            _new_vector(s, i, j, vectors, words)
-            _add(s, vectors, left, words)
-            _add(s, vectors, right, words)
-            vectors += 1
-            top -= 1
-            continue
-        if left < 0:
-            s.todo[top, 0], s.todo[top, 1], s.todo[top, 2] = min(i, v), max(i, v), -1
-            top += 1
-        if right < 0:
-            s.todo[top, 0], s.todo[top, 1], s.todo[top, 2] = min(v, j), max(v, j), -1
-            top += 1
-    return _vector(s, a, b), vectors
+    order = np.argsort(length2, kind="mergesort")
+    for i in range(1, len(order)):  # candidates come nearly in the order of their indices, so few ties have to move
+        k = i
+        while k > 0 and length2[order[k - 1]] == length2[order[k]] and _index_before(ends, order[k], order[k - 1]):
+            _swap(order, k - 1, k)
+            k -= 1
+    return order
 
 
 @kernel
-def _youngest(s, vector, words):
-    """Highest class in a vector, or -1."""
-    for word in range(words - 1, -1, -1):
-        rest = s.bits[vector * words + word]
-        if rest != 0:
-            bit = 64 * word - 1
-            while rest != 0:
-                rest >>= np.uint64(1)
-                bit += 1
-            return bit
-    return -1
+def _index_before(ends, e, f):
+    later, other = max(ends[e, 0], ends[e, 1]), max(ends[f, 0], ends[f, 1])
+    return later < other or (later == other and min(ends[e, 0], ends[e, 1]) < min(ends[f, 0], ends[f, 1]))
 
 
 @kernel
-def _join_components(s, n, edges, words, bars, scale):
-    """Kruskal's walk over the graph: H0 bars, births of loops, a vector for each edge; returns how many bars, loops."""
-    for i in range(n):
-        s.root[i] = i
-    s.slot[:] = 0
-    count, loops = 0, 0
-    for vector, k in enumerate(_edge_order(s.graph_d2[:edges])):
-        p, q = s.graph[k, 0], s.graph[k, 1]
-        _new_vector(s, p, q, vector, words)
-        a, b = _find_root(s.root, p), _find_root(s.root, q)
+def _graph(x, y, box, stop):
+    """The RNG, edges from short to long: ends (E, 2) and squared lengths (E,)."""
+    ends, length2 = _candidates(x, y, box, stop)
+    root, stack, count = np.arange(len(x)), np.empty(64, np.int32), 0
+    chosen = np.empty(len(length2), np.int64)
+    for e in _edge_order(ends, length2):
+        p, q = ends[e]
+        a, b = _root(root, p), _root(root, q)
         if a != b:
-            s.root[a] = b
-            bars[count, 0], bars[count, 1] = 0.0, math.sqrt(s.graph_d2[k]) * scale
-            count += bars[count, 1] > 0.0
-        else:
-            s.bits[vector * words + loops // 64] = np.uint64(1) << np.uint64(loops % 64)
-            s.birth_d2[loops] = s.graph_d2[k]
-            loops += 1
-    return count, loops
-
-
-@kernel
-def _fill_loops(s, leaves, n, edges, relations, words, bars, scale):
-    """Reduce the relations in order; returns the numbers of H1 bars and of dead classes (-1 if memory is too small)."""
-    count, killed, total, vectors = 0, 0, edges, edges + 1
-    s.pivot[:] = -1
-    for r in _edge_order(s.relation_d2[:relations]):
-        s.bits[total * words : (total + 1) * words] = 0
-        for side in range(4):
-            a, b = s.relation[r, side % 2], s.relation[r, 2 + side // 2]
-            found, vectors = _resolve(s, leaves, n, a, b, vectors, words)
-            if found < 0:
-                return count, -1
-            _add(s, total, found, words)
-        youngest = _youngest(s, total, words)
-        while youngest >= 0 and s.pivot[youngest] >= 0:
-            _add(s, total, s.pivot[youngest], words)
-            youngest = _youngest(s, total, words)
-        if youngest < 0:
+            root[a] = b
+        elif not _lune_is_empty(x, y, box, stop, stack, p, q, length2[e]):
             continue
-        if (vectors + 1) * words > len(s.bits) or vectors == len(s.edge):
-            return count, -1
-        s.pivot[youngest], s.edge[vectors] = vectors, -1
-        s.bits[vectors * words : (vectors + 1) * words] = s.bits[total * words : (total + 1) * words]
-        vectors += 1
-        killed += 1
-        bars[count, 0], bars[count, 1] = math.sqrt(s.birth_d2[youngest]) * scale, math.sqrt(s.relation_d2[r]) * scale
-        count += bars[count, 1] > bars[count, 0]
-    return count, killed
+        chosen[count] = e
+        count += 1
+    return ends[chosen[:count]], length2[chosen[:count]]
+
+
+# -- faces -------------------------------------------------------------------------------------------------------------
+# Edge e has two sides, its half-edges: 2e leaves ends[e, 0], 2e + 1 leaves ends[e, 1]; h ^ 1 is the other side of h.
 
 
 @kernel
-def _one_cloud(s, cloud, bars0, bars1):
-    """Write the bars of one cloud; returns their numbers, and whether every class died (-1 if memory is too small)."""
-    n, exponent = _load(s, cloud)
-    leaves = _build_tree(s, n)
-    edges, relations = _find_edges(s, leaves, n)
-    if edges >= len(s.graph) or relations > len(s.relation):
-        return 0, 0, -1
-    scale = math.ldexp(1.0, exponent)
-    words = (edges - n + 64) // 64  # the graph is connected and has edges - n + 1 loops
-    if (edges + 2) * words > len(s.bits) or edges + 2 > len(s.edge):
-        return 0, 0, -1
-    count0, loops = _join_components(s, n, edges, words, bars0, scale)
-    count1, killed = _fill_loops(s, leaves, n, edges, relations, words, bars1, scale)
-    return count0, count1, -1 if killed < 0 else int(killed == loops)
+def angle_rank(dx, dy):
+    """A number in (-2, 2] that grows with the angle of a direction: edges at a point lie 60 degrees apart or more."""
+    rank = dx / (abs(dx) + abs(dy))
+    return 1.0 - rank if dy >= 0 else rank - 1.0
 
 
 @kernel
-def _all_clouds(clouds):
-    """Bars and offsets of H0 and H1 of all clouds, P >= 1, and the first cloud whose classes did not all die, or -1."""
-    clouds_n, points = clouds.shape[:2]
-    offsets0, offsets1 = np.zeros(clouds_n + 1, np.int64), np.zeros(clouds_n + 1, np.int64)
-    growth = 1
-    s = _scratch(points, growth)
-    bars0, bars1 = np.empty((clouds_n * points + 1, 2)), np.empty((clouds_n * points // 4 + 1, 2))
-    for i in range(clouds_n):
-        done = -1
-        while done < 0:
-            if len(bars1) < offsets1[i] + len(s.graph):
-                bars1 = np.concatenate((bars1, np.empty((len(bars1) + len(s.graph), 2))))
-            count0, count1, done = _one_cloud(s, clouds[i], bars0[offsets0[i] :], bars1[offsets1[i] :])
-            if done < 0:
-                growth *= 2
-                s = _scratch(points, growth)
-        if done == 0:
-            return bars0, offsets0, bars1, offsets1, i
-        offsets0[i + 1], offsets1[i + 1] = offsets0[i] + count0, offsets1[i] + count1
-    return bars0[: offsets0[-1]].copy(), offsets0, bars1[: offsets1[-1]].copy(), offsets1, -1
+def _walk_order(x, y, ends):
+    """For each half-edge the one that follows it around the face on its left, and one half-edge of the outer face.
 
-
-def planar_rips_batch(clouds: ArrayLike) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Vietoris-Rips bars of N clouds in the plane, flat, in one compiled call that releases the GIL.
-
-    Parameters
-    ----------
-    clouds : array_like, shape (N, P, 2)
-        Finite coordinates, float32 or float64 (computed in float64). Duplicate and collinear points are allowed.
-
-    Returns
-    -------
-    tuple of (bars, offsets), for H0 and for H1
-        ``bars`` (n, 2), float64: birth and death in the unit of the points, by cloud, then by death; without the H0
-        class that never dies and without bars of length zero. Cloud ``i`` owns ``bars[offsets[i]:offsets[i + 1]]``;
-        ``offsets`` (N + 1,), int64.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (N, P, 2), or a coordinate is not finite or exceeds 1e150; the message names cloud and row.
-
-    Notes
-    -----
-    Beside input and output, memory depends on one cloud only: 3 MB for P = 660, about 100 MB for P = 5000.
+    A face is walked by turning, at every point, into the clockwise neighbour of the edge one came by. The outer face is
+    the wedge that opens to the left at the leftmost point. Returns -1 for the latter if a point has too many edges.
     """
-    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
-    if clouds.ndim != 3 or clouds.shape[2] != 2:
-        raise ValueError(f"clouds must have shape (N, P, 2), got {clouds.shape}")
-    usable = (np.abs(clouds) < 1e150).all(axis=2)  # (N, P)
-    if not usable.all():
-        cloud, row = np.argwhere(~usable)[0]
-        raise ValueError(
-            f"cloud {cloud}, row {row} is {clouds[cloud, row]}: coordinates must be finite and below 1e150"
-        )
-    if clouds.shape[1] == 0:
-        empty = np.empty((0, 2)), np.zeros(len(clouds) + 1, np.int64)
-        return empty, empty
-    bars0, offsets0, bars1, offsets1, broken = _all_clouds(clouds)
-    if broken >= 0:
-        raise ArithmeticError(
-            f"cloud {broken} left a loop unfilled: this is a defect of the planar engine, use 'giotto'"
-        )
-    return (bars0, offsets0), (bars1, offsets1)
+    n, edges = len(x), len(ends)
+    ring, rank, degree = np.empty((n, DEGREE), np.int32), np.empty((n, DEGREE)), np.zeros(n, np.int32)
+    following = np.empty(2 * edges, np.int32)
+    for h in range(2 * edges):
+        p, q = ends[h >> 1, h & 1], ends[h >> 1, ~h & 1]
+        angle, k = angle_rank(x[q] - x[p], y[q] - y[p]), degree[p]
+        if k == DEGREE:
+            return following, -1
+        while k > 0 and rank[p, k - 1] > angle:
+            rank[p, k], ring[p, k] = rank[p, k - 1], ring[p, k - 1]
+            k -= 1
+        rank[p, k], ring[p, k] = angle, h
+        degree[p] += 1
+    for p in range(n):
+        for k in range(degree[p]):
+            following[ring[p, k] ^ 1] = ring[p, k - 1 if k > 0 else degree[p] - 1]
+    leftmost = np.argmin(x)
+    return following, ring[leftmost, degree[leftmost] - 1]
 
 
-def planar_rips(points: ArrayLike) -> list[np.ndarray]:
-    """Vietoris-Rips persistence of one cloud in the plane, exact in H0 and H1.
+@kernel
+def mark_face(following, face, start, label):
+    """Give all half-edges around a face its label; returns their number."""
+    steps, h = 0, start
+    while steps == 0 or h != start:
+        face[h] = label
+        steps, h = steps + 1, following[h]
+    return steps
+
+
+@kernel
+def face_walk(ends, following, start, steps):
+    """The points around a face, in order; a dangling edge is walked on both sides."""
+    walk, h = np.empty(steps, np.int32), start
+    for k in range(steps):
+        walk[k], h = ends[h >> 1, h & 1], following[h]
+    return walk
+
+
+@kernel
+def _faces(x, y, ends, following, outer):
+    """Face of each half-edge, and squared filling and first half-edge of each face; the outer face, 0, is never filled.
+
+    Returns fewer or more faces than Euler's formula asks for, edges - points + 2, if rounding broke the drawing.
+    """
+    expected = len(ends) - len(x) + 2
+    face, first, death = np.full(len(following), -1, np.int32), np.empty(expected, np.int32), np.empty(expected)
+    mark_face(following, face, outer, 0)
+    first[0], death[0], count = outer, np.inf, 1
+    for h in range(len(following)):
+        if face[h] >= 0:
+            continue
+        if count == expected:
+            return face, first, death, count + 1
+        walk = face_walk(ends, following, h, mark_face(following, face, h, count))
+        first[count], death[count] = h, filling(x[walk], y[walk])
+        count += 1
+    return face, first, death, count
+
+
+@kernel
+def pair(order, length2, face, death, h0, h1, source):
+    """Bars of both diagrams; returns the number of those of H1, of which none is so short that rounding hides it.
+
+    Parameters are the edges from short to long, their squared lengths, the face of each half-edge and the squared
+    filling of each face. `h0` gets the deaths, `h1` births and deaths, both ascending; `source` the face of each bar of
+    H1. Its bars come with births descending and are turned round; where births are equal, deaths decide, as rows must
+    not depend on how ties fell.
+    """
+    root, count0, count1 = np.arange(len(death)), len(h0), 0
+    for e in order[::-1]:
+        a, b = _root(root, face[2 * e]), _root(root, face[2 * e + 1])
+        if a == b:
+            count0 -= 1
+            h0[count0] = math.sqrt(length2[e])
+            continue
+        if death[a] < death[b]:
+            a, b = b, a
+        root[b] = a
+        h1[count1, 0], h1[count1, 1], source[count1] = math.sqrt(length2[e]), math.sqrt(death[b]), b
+        count1 += h1[count1, 1] > h1[count1, 0]
+    for i in range(count1 // 2):
+        _swap_bars(h1, source, i, count1 - 1 - i)
+    for i in range(1, count1):
+        k = i
+        while k > 0 and h1[k - 1, 0] == h1[k, 0] and h1[k - 1, 1] > h1[k, 1]:
+            _swap_bars(h1, source, k - 1, k)
+            k -= 1
+    return count1
+
+
+@kernel
+def _swap_bars(bars, source, i, j):
+    _swap(bars[:, 0], i, j)
+    _swap(bars[:, 1], i, j)
+    _swap(source, i, j)
+
+
+# -- clouds ------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _killer(x, y, walk, death2):
+    """The two points of a walk whose squared distance is that of its filling; of several pairs the first."""
+    best, first, second = np.inf, 0, 0
+    for i in range(len(walk)):
+        for j in range(i):
+            dx, dy = x[walk[i]] - x[walk[j]], y[walk[i]] - y[walk[j]]
+            off = abs(dx * dx + dy * dy - death2)
+            if off < best:
+                best, first, second = off, walk[j], walk[i]
+    return first, second
+
+
+@kernel
+def _write_loops(x, y, row, ends, following, face, first, death, source, loops, stops, killers):
+    """Rows of the loops, one after the other, where each stops, and the rows that the killing edges join."""
+    size = 0
+    for bar in range(len(source)):
+        label = source[bar]
+        walk = face_walk(ends, following, first[label], mark_face(following, face, first[label], label))
+        for p in walk:
+            loops[size] = row[p]
+            size += 1
+        p, q = _killer(x, y, walk, death[label])
+        stops[bar], killers[bar, 0], killers[bar, 1] = size, row[p], row[q]
+
+
+@kernel
+def _try_cloud(cloud, scale, with_loops):
+    """Deaths (n,) and bars (m, 2) of a scaled cloud, the loops of the bars if wanted, and whether the drawing held."""
+    x, y, row = _distinct(cloud, scale)
+    loops, stops, killers = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2), np.int32)
+    none = np.empty(0), np.empty((0, 2)), loops, stops, killers
+    if len(x) < 2:
+        return none, True
+    box, stop = _build_tree(x, y, row)
+    ends, length2 = _graph(x, y, box, stop)
+    following, outer = _walk_order(x, y, ends)
+    if outer < 0:
+        return none, False
+    face, first, death, faces = _faces(x, y, ends, following, outer)
+    if faces != len(death):
+        return none, False
+    h0, h1, source = np.empty(len(x) - 1), np.empty((faces, 2)), np.empty(faces, np.int32)
+    count = pair(np.arange(len(ends)), length2, face, death, h0, h1, source)
+    if with_loops:
+        loops, stops, killers = (
+            np.empty(2 * len(ends), np.int32),
+            np.empty(count, np.int64),
+            np.empty((count, 2), np.int32),
+        )
+        _write_loops(x, y, row, ends, following, face, first, death, source[:count], loops, stops, killers)
+    return (h0, h1[:count], loops, stops, killers), True
+
+
+@kernel
+def cloud_bars(cloud, with_loops):
+    """Deaths (n,) of H0 and bars (m, 2) of H1 of one cloud, ascending; loops, stops, killers; whether all was made."""
+    exponent = max(math.frexp(_extent(cloud))[1], -1000)
+    scale = math.ldexp(1.0, -exponent)  # a power of two is exact, and squares keep their range
+    (h0, h1, loops, stops, killers), held = _try_cloud(cloud, scale, with_loops)
+    if not held or (len(h0) > 0 and h0[0] < math.ldexp(1.0, CLOSEST)):
+        (h0, h1, loops, stops, killers), held = _try_cloud(_rounded(cloud * scale), 1.0, with_loops)
+    return h0 / scale, h1 / scale, loops, stops, killers, held
+
+
+@kernel
+def planar_bars(clouds):
+    """Deaths and offsets of H0, bars and offsets of H1 of all clouds, P >= 1, and the first that broke, or -1.
+
+    Beside input and output, memory depends on one cloud only: under a megabyte for prices, and up to 4 bytes times the
+    square of the number of points where all of them lie on one circle.
+    """
+    count, points = clouds.shape[:2]
+    deaths, bars = np.empty(count * points), np.empty((count * points, 2))  # a planar graph without triangles has
+    offsets0, offsets1 = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)  # fewer faces than points
+    for i in range(count):
+        h0, h1, _, _, _, held = cloud_bars(clouds[i], False)
+        if not held:
+            return deaths, offsets0, bars, offsets1, i
+        offsets0[i + 1], offsets1[i + 1] = offsets0[i] + len(h0), offsets1[i] + len(h1)
+        for k in range(len(h0)):
+            deaths[offsets0[i] + k] = h0[k]
+        for k in range(len(h1)):
+            bars[offsets1[i] + k, 0], bars[offsets1[i] + k, 1] = h1[k, 0], h1[k, 1]
+    return deaths[: offsets0[-1]], offsets0, bars[: offsets1[-1]], offsets1, -1
+
+
+class Loop(NamedTuple):
+    """What a bar of H1 stands for.
+
+    Attributes
+    ----------
+    birth, death : float
+        In the unit of the points.
+    points : np.ndarray, shape (k,), int32
+        Rows of the cloud around the loop, in order; of equal points the first. A point at which a path leads into the
+        loop's inside and back comes more than once.
+    killer : tuple of int
+        The two rows that the edge joins whose length is the death; both are points of the loop.
+    """
+
+    birth: float
+    death: float
+    points: np.ndarray
+    killer: tuple[int, int]
+
+
+def planar_loops(points: ArrayLike) -> list[Loop]:
+    """The loop behind each bar of H1: the walk around its face of the relative neighbourhood graph.
+
+    Every class has many representatives. This one is what is left of it last: just before the death all other faces
+    that the loop surrounded at its birth are filled.
 
     Parameters
     ----------
@@ -692,22 +586,17 @@ def planar_rips(points: ArrayLike) -> list[np.ndarray]:
 
     Returns
     -------
-    list of np.ndarray
-        H0 (n, 2) and H1 (m, 2), float64: see `planar_rips_batch`.
+    list of Loop
+        In the order of the bars of `cmat_lib.tda.rips_diagrams`.
 
     Raises
     ------
     ValueError
         If the shape is not (P, 2), or a coordinate is not finite or exceeds 1e150; the message names the row.
-
-    Examples
-    --------
-    >>> planar_rips([[0, 0], [3, 0], [3, 4], [0, 4]])
-    [array([[0., 3.],
-           [0., 3.],
-           [0., 4.]]), array([[4., 5.]])]
     """
-    points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"points must have shape (P, 2), got {points.shape}")
-    return [bars for bars, _ in planar_rips_batch(points[None])]
+    cloud = checked_clouds(np.asarray(points, dtype=np.float64)[None], plane=True)[0]
+    if not len(cloud):
+        return []
+    _, bars, rows, stops, killers, _ = cloud_bars(cloud, True)
+    spans = zip(bars.tolist(), [0, *stops.tolist()], stops.tolist(), killers.tolist(), strict=False)
+    return [Loop(birth, death, rows[start:stop], tuple(killer)) for (birth, death), start, stop, killer in spans]

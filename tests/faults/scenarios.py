@@ -19,13 +19,13 @@ from exchange_server import Binance
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config, project_root
+from cmat_lib.data.cache import verify
 from cmat_lib.data.exchange import Downloader
 from cmat_lib.ledger import append_trial
 from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.run_lock import working_in
 from cmat_lib.stage_training import prepare_features
-from cmat_lib.tda.cache import verify
 from cmat_lib.training import trainer
 from cmat_lib.training.checkpoint import read_tensors
 from cmat_lib.training.resume import SavePoint
@@ -65,7 +65,7 @@ class Prepare(NamedTuple):
     def result(self, folder: Path) -> dict[str, str]:
         hidden = {path.name for path in (folder / "run").rglob(".*")}
         assert hidden <= {".lock", ".lock.inner", ".lock.train"}, "what kills left in the run folder is removed"
-        files = [*(folder / "run/data").glob("[!.]*"), *(folder / "cache").glob("*.npy")]
+        files = [*(folder / "run/data").glob("[!.]*"), *(folder / "cache").glob("*/*")]
         return {path.name: digest(path) for path in files}
 
 

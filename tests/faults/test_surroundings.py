@@ -17,12 +17,12 @@ from harness import CONTEXT, start
 
 from cmat_lib.config import project_root
 from cmat_lib.data import exchange
+from cmat_lib.data.cache import cached_features, verify
 from cmat_lib.data.exchange import Downloader
 from cmat_lib.errors import CmatError
 from cmat_lib.files import write_text
 from cmat_lib.prediction_files import CsvOutput
 from cmat_lib.run import Run
-from cmat_lib.tda.cache import cached_features, verify
 from cmat_lib.training.checkpoint import write_tensors
 
 
@@ -185,20 +185,21 @@ def test_a_download_believes_the_clock_of_the_exchange(server, tmp_path, monkeyp
 # -- a worker dies -----------------------------------------------------------------------------------------------------
 
 
-def _means(windows, flag):
+def _means(series, ends, flag):
     """Kills its worker once, at the third chunk."""
-    if windows[0, -1] >= 1024 + 9 and not flag.exists():
+    windows = np.lib.stride_tricks.sliding_window_view(series, 10)[ends - 9]
+    if windows[0, -1] >= 4096 + 9 and not flag.exists():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return np.stack([windows.mean(axis=1), windows[:, -1]], axis=1).astype(np.float32)
 
 
 def build(folder, flag):
-    times = pd.date_range("2024-01-01", periods=2500, freq="1h", tz="UTC")
+    times = pd.date_range("2024-01-01", periods=9000, freq="1h", tz="UTC")
     compute = partial(_means, flag=flag)
-    ends = np.arange(9, 2500)
+    ends = np.arange(9, 9000)
     return cached_features(
-        "tda", "AAA", np.arange(2500.0), times, ends, 10, compute, 2, {"a": 1}, folder, jobs=2, progress=False
+        "tda", "AAA", np.arange(9000.0), times, ends, ends, 10, compute, 2, {"a": 1}, folder, jobs=2, progress=False
     )
 
 

@@ -55,7 +55,7 @@ def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
     Raises
     ------
     CmatError
-        See `cmat_lib.tda.workers.worker_pool`.
+        See `cmat_lib.data.cache.worker_pool`.
     """
     place = scheduler or "the local cluster"
     with _connect(scheduler, jobs) as client, parallel_config(backend=DaskBackend(client=client)):

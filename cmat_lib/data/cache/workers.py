@@ -32,7 +32,7 @@ def worker_pool(config: TdaConfig) -> Iterator[None]:
         yield
         return
     try:
-        from cmat_lib.tda.dask_backend import dask_workers
+        from cmat_lib.data.cache.dask_backend import dask_workers
     except ImportError as error:
         message = f"tda.backend 'dask' needs the package {error.name}, which is not installed; "
         raise CmatError(message + 'pip install -c constraints.txt -e ".[dask]"') from None

@@ -1,0 +1,183 @@
+"""Features of the windows of a symbol: from the cache where they are there, computed into it where not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+from tqdm.auto import tqdm
+
+from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
+from cmat_lib.errors import CmatError
+
+logger = logging.getLogger(__name__)
+
+Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Raise the number of a kind whenever its features change for the same candles and parameters.
+FEATURE_VERSION = {"tda": 2, "complexity": 1}
+
+
+def cached_features(
+    kind: str,
+    symbol: str,
+    series: np.ndarray,
+    times: pd.DatetimeIndex,
+    ends: np.ndarray,
+    rows: np.ndarray,
+    window: int,
+    compute: Compute,
+    width: int,
+    params: dict,
+    cache_dir: str | Path,
+    jobs: int = -1,
+    trust: bool = False,
+    progress: bool | None = None,
+) -> np.ndarray:
+    """Features of windows of one symbol. All windows are in the cache afterwards, whichever are asked for.
+
+    Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a warning), and
+    the last one when it grows. A build that is killed at any moment goes on from its finished chunks. The workers are
+    joblib's own processes, or what `cmat_lib.data.cache.worker_pool` sets around the call.
+
+    Parameters
+    ----------
+    kind : str
+        ``tda`` or ``complexity``; begins the name of the folder.
+    symbol : str
+        For example ``BTCUSDT``.
+    series : np.ndarray, shape (T,), float64
+        What windows are cut from, such as the logarithm of the close.
+    times : pd.DatetimeIndex, length T
+        Open time of every candle, UTC.
+    ends : np.ndarray, shape (N,)
+        Rows that end a window, ascending.
+    rows : np.ndarray, shape (n,)
+        Those of `ends` that are wanted; may be empty.
+    window : int
+        Candles per window (W).
+    compute : callable
+        ``compute(series (t,), ends (n,)) -> (n, width)``, picklable; a row must depend on its own window only.
+    width : int
+        Features per window.
+    params : dict
+        Everything that `compute` and `series` depend on and the stride of `ends`; part of the key.
+    cache_dir : str or Path
+        Folder of the cache.
+    jobs : int
+        Worker processes; -1 is one per core.
+    trust : bool
+        Read an (N, width) file of older code, which nothing vouches for, instead of refusing it.
+    progress : bool, optional
+        Bar with rate and time left; by default only where a terminal watches.
+
+    Returns
+    -------
+    np.ndarray, shape (n, width), float32
+        Memory beyond it does not grow with N.
+
+    Raises
+    ------
+    CmatError
+        If there is no window, the folder cannot be written, a file without a record is found and not trusted, a worker
+        process dies, or `compute` returns another shape or numbers that are not finite.
+    ValueError
+        If `rows` are not all among `ends`.
+    """
+    ends = np.asarray(ends, dtype=np.int64)
+    if not len(ends) or ends[0] < window - 1:
+        raise CmatError(f"{symbol}: no gap-free window of {window} candles for {kind} features; give more candles")
+    if not np.isin(rows, ends).all():
+        raise ValueError(f"{symbol}: rows are asked for that end no window")
+    stamps = pd.DatetimeIndex(times).as_unit("ns").asi8  # (T,)
+    about = {"kind": kind, "symbol": symbol, "window": window, "width": width, "params": params}
+    about |= {"version": FEATURE_VERSION[kind], "start": int(stamps[ends[0]])}
+    description = json.dumps(about, sort_keys=True, default=str).encode()
+    plain = Path(cache_dir) / f"{kind}_features_{re.sub(r'[^A-Za-z0-9-]', '_', symbol)}"
+    folder = ChunkFolder(plain.with_name(f"{plain.name}_{digest(description)}"))
+    places = np.searchsorted(ends, rows)  # (n,)
+    array = plain.with_name(f"{plain.name}.npy")
+    if array.exists() and not folder.path.exists():
+        return _read_unrecorded(array, (len(ends), width), trust)[places]
+
+    folder.describe(description)
+    features, missing = np.empty((len(places), width), dtype=np.float32), []
+    for chunk in split_series(np.asarray(series, dtype=np.float64), stamps, ends, window):
+        content = folder.find(chunk)
+        if content is None:
+            missing.append(chunk)
+        else:
+            _place(features, places, chunk, np.frombuffer(content, dtype="<f4").reshape(-1, width))
+    for chunk, table in _computed(missing, compute, width, jobs, f"{kind} {symbol}", len(ends), progress):
+        folder.keep(chunk, table.tobytes())
+        _place(features, places, chunk, table)
+    return features
+
+
+def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.ndarray) -> None:
+    """Copy those rows of a chunk that are wanted to where they belong."""
+    wanted = np.flatnonzero(places // CHUNK_WINDOWS == chunk.index)
+    features[wanted] = table[places[wanted] % CHUNK_WINDOWS]
+
+
+def _computed(
+    chunks: list[Chunk], compute: Compute, width: int, jobs: int, label: str, total: int, progress: bool | None
+) -> Iterator[tuple[Chunk, np.ndarray]]:
+    """Each chunk with its rows, as soon as a worker has them."""
+    if not chunks:
+        return
+    began, todo = time.monotonic(), sum(len(chunk.ends) for chunk in chunks)
+    workers = Parallel(n_jobs=min(effective_n_jobs(jobs), len(chunks)), return_as="generator_unordered")
+    tasks = (delayed(_task)(number, chunk, compute) for number, chunk in enumerate(chunks))
+    disable = None if progress is None else not progress  # tqdm's own meaning of None
+    with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
+        try:
+            for number, table in workers(tasks):
+                _check(table, chunks[number], width, label)
+                yield chunks[number], table
+                bar.update(len(table))
+        except BrokenProcessPool as error:
+            raise CmatError(
+                f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
+                "same command goes on, with fewer tda.jobs if it happens again"
+            ) from error
+    seconds = time.monotonic() - began
+    report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
+    logger.info(report, label, total, todo, seconds, todo / seconds)
+
+
+def _task(number: int, chunk: Chunk, compute: Compute) -> tuple[int, np.ndarray]:
+    """One task for a worker: the rows of a chunk, float32."""
+    return number, np.ascontiguousarray(compute(chunk.series, chunk.ends), dtype="<f4")
+
+
+def _check(table: np.ndarray, chunk: Chunk, width: int, label: str) -> None:
+    if table.shape != (len(chunk.ends), width):
+        raise CmatError(f"{label}: features of shape {table.shape}, wanted {(len(chunk.ends), width)}")
+    if not np.isfinite(table).all():
+        raise CmatError(f"{label}: chunk {chunk.index} has features that are not finite; check its candles")
+
+
+def _read_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.ndarray:
+    """An array of older code that nobody vouches for."""
+    if not trust:
+        raise CmatError(
+            f"{path}: this cache file has no record of the candles and parameters it was made from; move it away to "
+            "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CmatError(f"{path}: not a readable .npy file ({error}); move it away to rebuild it") from None
+    if array.shape != shape or array.dtype != np.float32:
+        raise CmatError(f"{path}: holds {array.dtype} {array.shape}, wanted float32 {shape}; move it away")
+    logger.warning("%s: read on trust, without a record", path.name)
+    return array

@@ -1,0 +1,180 @@
+"""One file per chunk of windows, whose name vouches for what it was made from and for what is in it.
+
+``<index>_<rows>_<first>_<last>_<candles>_<content>.f32`` holds float32 rows. ``candles`` is the hash of the times,
+values and ends behind them, ``content`` that of the name before it and of the rows. A file is whole or absent, and two
+processes that make the same chunk write the same bytes under the same name: no record and no lock is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.errors import CmatError
+from cmat_lib.files import atomic_path, make_folder, remove_left_behind
+
+logger = logging.getLogger(__name__)
+
+CHUNK_WINDOWS = 2048  # 0.1 to 0.4 s of work: what a kill, a damaged file or a new candle can cost
+ABOUT = "about.json"
+_DAY = r"(\d{4}-\d\d-\d\dT\d{4})"
+_NAME = re.compile(rf"((\d{{5,9}})_([1-9]\d{{0,3}})_{_DAY}_{_DAY}_[0-9a-f]{{32}})_[0-9a-f]{{32}}\.f32")
+
+
+def digest(*parts: bytes) -> str:
+    """Hash of some bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+class Chunk(NamedTuple):
+    """Place of a chunk, and the candles that its n windows cover; ``ends`` counts from the first of these."""
+
+    index: int
+    times: np.ndarray  # (t,) int64, open times in nanoseconds
+    series: np.ndarray  # (t,) float64
+    ends: np.ndarray  # (n,) int64
+
+    def head(self, rows: int) -> str:
+        """Name of a file with the first `rows` windows, up to the hash of the candles."""
+        used = slice(0, self.ends[rows - 1] + 1)
+        candles = digest(self.times[used].tobytes(), self.series[used].tobytes(), self.ends[:rows].tobytes())
+        first, last = pd.to_datetime(self.times[self.ends[[0, rows - 1]]]).strftime("%Y-%m-%dT%H%M")
+        return f"{self.index:05d}_{rows}_{first}_{last}_{candles}"
+
+
+def split_series(series: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
+    """Chunks of ``CHUNK_WINDOWS`` windows, the last one what is left; they share the memory of the series.
+
+    Parameters
+    ----------
+    series, stamps : np.ndarray, shape (T,)
+        Series and its times in nanoseconds.
+    ends : np.ndarray, shape (N,)
+        Rows that end a window, ascending.
+    window : int
+        Candles per window.
+
+    Returns
+    -------
+    list of Chunk
+    """
+    chunks = []
+    for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):
+        rows = ends[first : first + CHUNK_WINDOWS]
+        start, stop = rows[0] - window + 1, rows[-1] + 1
+        chunks.append(Chunk(index, stamps[start:stop], series[start:stop], rows - start))
+    return chunks
+
+
+class ChunkFile(NamedTuple):
+    """A file that has the name of a chunk."""
+
+    index: int
+    rows: int
+    first: str  # open of the last candle of the first window, and of the last
+    last: str
+    head: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}: chunk {self.index} ({self.first} to {self.last})"
+
+    def read(self) -> bytes | None:
+        """Rows of the file, or None if it cannot be read or they are not what its name says."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return None
+        return content if self.path.name == _name(self.head, content) else None
+
+    def is_damaged(self) -> bool:
+        """Whether it is there and does not hold what its name says; another process may have removed it meanwhile."""
+        return self.read() is None and self.path.exists()
+
+
+def chunk_files(folder: Path) -> list[ChunkFile]:
+    """Files of a folder that have the name of a chunk, by index and rows; others are somebody else's."""
+    names = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.f32"))
+    return sorted(ChunkFile(int(n[2]), int(n[3]), n[4], n[5], n[1], path) for path, n in names if n)
+
+
+class ChunkFolder:
+    """The chunks of one kind, symbol, first window, set of parameters and code version."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._files: dict[int, list[ChunkFile]] = {}
+        for file in chunk_files(path):
+            self._files.setdefault(file.index, []).append(file)
+
+    def describe(self, about: bytes) -> None:
+        """Make the folder, say what it holds, and remove what killed processes left half written."""
+        make_folder(self.path)
+        remove_left_behind(self.path.glob(".*"))
+        if read_about(self.path) is None:
+            remove(self.path / ABOUT)
+            with atomic_path(self.path / ABOUT) as temporary:
+                temporary.write_bytes(about)
+
+    def find(self, chunk: Chunk) -> bytes | None:
+        """Rows of a chunk, or None; files under its number that can serve no such request are named and removed."""
+        wanted, found = chunk.head(len(chunk.ends)), None
+        # The chunk itself comes first: what else has its number is then merely out of date, and nothing is rebuilt.
+        for file in sorted(self._files.get(chunk.index, []), key=lambda file: file.head != wanted):
+            content = _read(file)
+            if file.head == wanted and found is None:
+                found = content
+            elif content is not None and file.rows <= len(chunk.ends):
+                if found is None and file.head != chunk.head(file.rows):  # else it is what this chunk has grown from
+                    logger.warning("%s is rebuilt: its candles changed", file)
+                remove(file.path)
+        return found
+
+    def keep(self, chunk: Chunk, content: bytes) -> None:
+        """Write the rows of a chunk. A longer file stays if it begins with them: this request was a shorter one."""
+        for file in self._files.get(chunk.index, []):
+            longer = _read(file) if file.rows > len(chunk.ends) else None
+            if longer is not None and not longer.startswith(content):
+                logger.warning("%s is rebuilt: its candles changed", file)
+                remove(file.path)
+        with atomic_path(self.path / _name(chunk.head(len(chunk.ends)), content)) as temporary:
+            temporary.write_bytes(content)
+
+
+def read_about(folder: Path) -> bytes | None:
+    """What a folder says about itself, or None if that is not what its name was made from."""
+    try:
+        content = (folder / ABOUT).read_bytes()
+    except OSError:
+        return None
+    return content if folder.name.endswith(f"_{digest(content)}") else None
+
+
+def remove(path: Path) -> None:
+    """Delete a file; a folder, put there by mistake, only if nothing is in it."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CmatError(f"{path}: cannot be removed ({error.strerror or error}); move it away") from None
+
+
+def _read(file: ChunkFile) -> bytes | None:
+    """Rows of a file, or None; a damaged one is named and removed."""
+    content = file.read()
+    if content is None and file.path.exists():
+        logger.warning("%s is rebuilt: it is damaged (checksum)", file)
+        remove(file.path)
+    return content
+
+
+def _name(head: str, content: bytes) -> str:
+    return f"{head}_{digest(head.encode(), content)}.f32"

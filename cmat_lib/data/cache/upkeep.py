@@ -1,0 +1,108 @@
+"""What a cache folder holds, whether it is whole, and how it is emptied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cmat_lib.data.cache.build import FEATURE_VERSION
+from cmat_lib.data.cache.chunks import ABOUT, chunk_files, read_about, remove
+
+
+def cache_info(cache_dir: str | Path) -> pd.DataFrame:
+    """What a cache folder holds.
+
+    Parameters
+    ----------
+    cache_dir : str or Path
+        Folder of the cache; may be missing.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per folder of features: folder, kind, symbol, windows, width, first, last (times of windows), megabytes.
+    """
+    columns = ["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"]
+    return pd.DataFrame([_describe(folder) for folder in _folders(cache_dir)], columns=columns)
+
+
+def verify(cache_dir: str | Path) -> list[str]:
+    """Check every chunk of a cache folder against its checksum; nothing is changed.
+
+    Parameters
+    ----------
+    cache_dir : str or Path
+        Folder of the cache.
+
+    Returns
+    -------
+    list of str
+        One line per damaged chunk or description and per array of older code; empty if all is well.
+    """
+    lines = [f"{path.name}: no record beside it" for path in _named(cache_dir, ".npy")]
+    for folder in _folders(cache_dir):
+        files = chunk_files(folder)
+        if files and read_about(folder) is None:
+            lines.append(f"{folder.name}: {ABOUT} is damaged or missing")
+        lines += [f"{file} is damaged" for file in files if file.is_damaged()]
+    return lines
+
+
+def clean(cache_dir: str | Path) -> int:
+    """Delete the cached features of a folder, those of older code included; other files stay.
+
+    Parameters
+    ----------
+    cache_dir : str or Path
+        Folder of the cache.
+
+    Returns
+    -------
+    int
+        Bytes freed.
+
+    Raises
+    ------
+    CmatError
+        If something cannot be removed.
+    """
+    before = _size(Path(cache_dir))
+    for path in [*_folders(cache_dir), *_folders(cache_dir, ".parts")]:
+        if not path.is_symlink():
+            for part in (part for pattern in ("*.f32", ABOUT, ".*", "*.draft") for part in path.glob(pattern)):
+                remove(part)
+        if path.is_symlink() or not any(path.iterdir()):  # what somebody else put there stays
+            remove(path)
+    for path in (path for suffix in (".npy", ".json", ".lock", ".draft") for path in _named(cache_dir, suffix)):
+        remove(path)
+    return before - _size(Path(cache_dir))
+
+
+def _named(cache_dir: str | Path, suffix: str) -> list[Path]:
+    """What has a name that this code gives, or older code gave."""
+    found = (path for kind in FEATURE_VERSION for path in Path(cache_dir).glob(f"{kind}_features_*"))
+    return sorted(path for path in found if path.suffix == suffix)
+
+
+def _folders(cache_dir: str | Path, suffix: str = "") -> list[Path]:
+    return [path for path in _named(cache_dir, suffix) if path.is_dir()]
+
+
+def _describe(folder: Path) -> dict:
+    files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")
+    longest = {file.index: file.rows for file in files}  # of two files of a chunk the longer one comes later
+    return {
+        "folder": folder.name,
+        **{key: about.get(key, "?") for key in ("kind", "symbol")},
+        "windows": sum(longest.values()),
+        "width": about.get("width", 0),
+        "first": files[0].first if files else None,
+        "last": files[-1].last if files else None,
+        "megabytes": _size(folder) / 1e6,
+    }
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
