@@ -13,6 +13,7 @@ from test_candles import PLAIN, epoch, make_candles
 from cmat_lib.config import load_config, project_root
 from cmat_lib.data.candle_makers import MAKERS, formats_table, maker_of
 from cmat_lib.data.candles import audit, load_market, read_market
+from cmat_lib.data.topology import window_topology
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -419,6 +420,11 @@ def test_15_no_volume(tmp_path, kind):
         match=r"no column volume; .*data\.channels \(volume_zscore, .*mfi read it\)|a value is missing|is negative",
     ):
         load_market(folder(tmp_path))
+
+
+def test_15_no_volume_and_a_topology_that_reads_it():
+    with pytest.raises(CmatError, match=r"tda\.series has log_volume, and the candles have no volume"):
+        window_topology(make_candles()[OHLC], load_config(changes={"tda": {"series": ["log_volume"]}}).tda)
 
 
 def test_16_times_of_the_close(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.data.complexity import log_ranges
+from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.features import diagram_features, path_features, tda_features
 from cmat_lib.tda.persistence import Bars
@@ -17,8 +18,14 @@ from cmat_lib.tda.sliding import SlidingRips
 SERIES: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {
     "log_close": lambda candles: np.log(candles["close"].to_numpy(np.float64)),
     "log_range": lambda candles: log_ranges(candles, [1])[:, 0].astype(np.float64),
-    "log_volume": lambda candles: np.log1p(candles["volume"].to_numpy(np.float64)),
+    "log_volume": lambda candles: np.log1p(_volume(candles)),
 }
+
+
+def _volume(candles: pd.DataFrame) -> np.ndarray:
+    if "volume" not in candles:
+        raise CmatError("tda.series has log_volume, and the candles have no volume; take it out, or name data.columns")
+    return candles["volume"].to_numpy(np.float64)
 
 
 class Embedding(NamedTuple):
