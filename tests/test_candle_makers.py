@@ -488,6 +488,11 @@ def test_files_that_people_have(tmp_path, kind):
     same(load_market(folder(tmp_path))["A"], make_candles())
 
 
+def test_nulls_in_the_first_row_are_no_tickers(tmp_path):
+    rows = "".join(f'"Feb {day}, 2025",{row}\n' for day, row in ((26, "null,null,null,null,null"), (27, "1,2,1,2,5"), (28, "1,2,1,2,5")))  # fmt: skip
+    assert len(days("Date,Open,High,Low,Close,Volume\n" + rows, tmp_path)) == 2
+
+
 WRONG = {
     "two files in one": (lambda c: c[:9].to_csv() + c[9:].to_csv(), r"row 10: timestamp is not a time"),
     "average": (lambda c: c.to_csv() + "Average,1,2,3,4,5\n", r"row 41: Average is not a time"),
