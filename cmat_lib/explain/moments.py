@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
+from cmat_lib.data.topology import SERIES
 from cmat_lib.explain.attention import rollout
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.persistence import rips_diagrams
+from cmat_lib.tda.planar import Loop, planar_loops
 from cmat_lib.tda.point_cloud import takens_embedding
 
 PRICES = ("open", "high", "low", "close")
@@ -25,6 +27,9 @@ class Moment(NamedTuple):
     close: float
     window: pd.DataFrame  # open, high, low, close in percent of the last close; index: candles from the sample's, 0
     diagrams: dict[int, np.ndarray]  # homology dimension -> (n, 2) births and deaths, in window standard deviations
+    past: pd.Series  # close of the topology window, in percent of the last; index as in `window`
+    loop: Loop | None  # of the topology window, from `longest_loop`
+    loop_candles: np.ndarray  # candles that draw it, as in the index of `past`
 
 
 def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
@@ -55,30 +60,37 @@ def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
 
 
 def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
-    """Window and persistence diagram of single samples.
+    """Window, persistence diagram and longest loop of single samples.
 
     Parameters
     ----------
     samples : DataFrame of K rows
         From `describe_samples`.
     candles : DataFrame
-        All candles, with the columns ``symbol``, ``timestamp`` and the prices.
+        All candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
     config : Config
+        Topology is that of the first scale of the first series.
 
     Returns
     -------
     list of Moment, length K
     """
-    market = {symbol: own.set_index("timestamp")[list(PRICES)] for symbol, own in candles.groupby("symbol")}
+    market = {symbol: own.set_index("timestamp") for symbol, own in candles.groupby("symbol")}
     return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
 
 
 def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
     history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
-    window = history.iloc[-config.data.sequence_length :]
+    window = history[list(PRICES)].iloc[-config.data.sequence_length :]
     percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
-    diagrams = window_diagrams(np.log(history["close"].iloc[-config.tda.scales[0][0] :].to_numpy()), config.tda)
-    return Moment(row["timestamp"], moment_label(row), row["outcome"], row["close"], percent, diagrams)
+    topology = config.tda.first
+    history = history.iloc[-topology.window_size :]
+    past = (100 * (history["close"] / row["close"] - 1)).set_axis(np.arange(1 - len(history), 1))
+    values = SERIES[topology.series[0]](history)
+    diagrams, loop = window_diagrams(values, topology), longest_loop(values, topology)
+    rows = np.empty(0, np.int64) if loop is None else np.union1d(loop.points, loop.points + topology.time_delay)
+    known = row["timestamp"], moment_label(row), row["outcome"], row["close"]
+    return Moment(*known, percent, diagrams, past, loop, past.index.to_numpy()[rows])
 
 
 def moment_label(row: pd.Series) -> str:
@@ -89,23 +101,48 @@ def moment_label(row: pd.Series) -> str:
     )
 
 
-def window_diagrams(log_price: np.ndarray, config: TdaConfig) -> dict[int, np.ndarray]:
+def _window_cloud(values: np.ndarray, config: TdaConfig) -> np.ndarray:
+    """Embedding (P, d) of a window (W,), in standard deviations of the window."""
+    scaled = (values - values.mean()) / (values.std() or 1.0)
+    return takens_embedding(scaled, config.embedding_dim, config.time_delay)
+
+
+def window_diagrams(values: np.ndarray, config: TdaConfig) -> dict[int, np.ndarray]:
     """Persistence diagrams of one window as page 02 draws them.
 
     Parameters
     ----------
-    log_price : ndarray, shape (W,)
+    values : ndarray, shape (W,)
+        Log close, or another series.
     config : TdaConfig
+        One scale: `TdaConfig.first`.
 
     Returns
     -------
     dict
         Homology dimension -> births and deaths (n, 2), in standard deviations of the window.
     """
-    price = (log_price - log_price.mean()) / (log_price.std() or 1.0)
-    cloud = takens_embedding(price, config.embedding_dim, config.scales[0][1])  # (P, d)
-    diagrams = dict(enumerate(rips_diagrams(cloud, config.engine)))
+    diagrams = dict(enumerate(rips_diagrams(_window_cloud(values, config), config.engine)))
     return {dimension: diagrams[dimension] for dimension in config.homology_dimensions}
+
+
+def longest_loop(values: np.ndarray, config: TdaConfig) -> Loop | None:
+    """The most persistent loop of one window, of several the first.
+
+    Parameters
+    ----------
+    values, config
+        As for `window_diagrams`.
+
+    Returns
+    -------
+    Loop or None
+        None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
+    """
+    if config.engine != "planar" or config.embedding_dim != 2:
+        return None
+    loops = planar_loops(_window_cloud(values, config))
+    return max(loops, key=lambda loop: loop.death - loop.birth, default=None)
 
 
 def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:
