@@ -169,7 +169,7 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
     hidden = {"visible": False}
-    recent = {"x1": 0, "y0": 0, "y1": 1, "fillcolor": GRID, "line_width": 0, "layer": "below"}  # what is on the left
+    recent = {"x1": 0, "y0": 0, "y1": 1, "fillcolor": GRID, "opacity": 0.5, "line_width": 0}  # what is on the left
     layout = {
         "title": {"text": title, "y": 0.985, "yanchor": "top"},
         "height": HEIGHT,
