@@ -156,7 +156,7 @@ def test_loop_on_chart_marks_the_candles_of_the_loop(swing):
 
 def test_loop_on_chart_says_its_numbers(swing):
     values, cloud = swing
-    loop = longest_loop(values, TdaConfig(window_size=120, time_delay=9))
+    loop = longest_loop(cloud, TdaConfig())
     figure = loop_on_chart(TIMES[:120], values, cloud, loop, 9, "log range")
     taken = {*loop.points, *(loop.points + 9)}
     title = figure.layout.title.text
@@ -170,20 +170,18 @@ def test_loop_on_chart_says_its_numbers(swing):
 
 
 def test_longest_loop_is_the_most_persistent_bar(swing):
-    values, cloud = swing
-    config = TdaConfig(window_size=120, time_delay=9)
+    _, cloud = swing
     bars = np.array([loop[:2] for loop in planar_loops(cloud)])
-    loop = longest_loop(values * 0.01 + 4, config)
+    loop = longest_loop(cloud, TdaConfig())
     assert loop[:2] == pytest.approx(bars[np.argmax(bars[:, 1] - bars[:, 0])])
 
 
 def test_no_loop_to_draw(swing):
-    values, _ = swing
-    config = TdaConfig(window_size=120, time_delay=9)
-    assert longest_loop(np.ones(120), config) is None, "a flat window"
-    assert longest_loop(np.arange(120.0), config) is None, "a straight line"
-    assert longest_loop(values, config.model_copy(update={"engine": "giotto"})) is None
-    assert longest_loop(values, config.model_copy(update={"embedding_dim": 3})) is None
+    _, cloud = swing
+    assert longest_loop(np.ones((111, 2)), TdaConfig()) is None, "a flat window"
+    assert longest_loop(np.arange(222.0).reshape(111, 2), TdaConfig()) is None, "a straight line"
+    assert longest_loop(cloud, TdaConfig(engine="giotto")) is None
+    assert longest_loop(np.ones((111, 3)), TdaConfig(embedding_dim=3)) is None
 
 
 def test_figures_name_their_series():

@@ -81,13 +81,16 @@ def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Confi
 
 def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
     history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
-    window = history[list(PRICES)].iloc[-config.data.sequence_length :]
+    window = history.iloc[-config.data.sequence_length :][list(PRICES)]
     percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
     topology = config.tda.first
     history = history.iloc[-topology.window_size :]
     past = (100 * (history["close"] / row["close"] - 1)).set_axis(np.arange(1 - len(history), 1))
     values = SERIES[topology.series[0]](history)
-    diagrams, loop = window_diagrams(values, topology), longest_loop(values, topology)
+    scaled = (values - values.mean()) / (values.std() or 1.0)
+    cloud = takens_embedding(scaled, topology.embedding_dim, topology.time_delay)  # (P, d)
+    found, loop = rips_diagrams(cloud, topology.engine), longest_loop(cloud, topology)
+    diagrams = {dimension: found[dimension] for dimension in topology.homology_dimensions}
     rows = np.empty(0, np.int64) if loop is None else np.union1d(loop.points, loop.points + topology.time_delay)
     known = row["timestamp"], moment_label(row), row["outcome"], row["close"]
     return Moment(*known, percent, diagrams, past, loop, past.index.to_numpy()[rows])
@@ -101,38 +104,13 @@ def moment_label(row: pd.Series) -> str:
     )
 
 
-def _window_cloud(values: np.ndarray, config: TdaConfig) -> np.ndarray:
-    """Embedding (P, d) of a window (W,), in standard deviations of the window."""
-    scaled = (values - values.mean()) / (values.std() or 1.0)
-    return takens_embedding(scaled, config.embedding_dim, config.time_delay)
-
-
-def window_diagrams(values: np.ndarray, config: TdaConfig) -> dict[int, np.ndarray]:
-    """Persistence diagrams of one window as page 02 draws them.
+def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
+    """The most persistent loop of a cloud, of several the first.
 
     Parameters
     ----------
-    values : ndarray, shape (W,)
-        Log close, or another series.
+    cloud : ndarray, shape (P, d)
     config : TdaConfig
-        One scale: `TdaConfig.first`.
-
-    Returns
-    -------
-    dict
-        Homology dimension -> births and deaths (n, 2), in standard deviations of the window.
-    """
-    diagrams = dict(enumerate(rips_diagrams(_window_cloud(values, config), config.engine)))
-    return {dimension: diagrams[dimension] for dimension in config.homology_dimensions}
-
-
-def longest_loop(values: np.ndarray, config: TdaConfig) -> Loop | None:
-    """The most persistent loop of one window, of several the first.
-
-    Parameters
-    ----------
-    values, config
-        As for `window_diagrams`.
 
     Returns
     -------
@@ -141,8 +119,7 @@ def longest_loop(values: np.ndarray, config: TdaConfig) -> Loop | None:
     """
     if config.engine != "planar" or config.embedding_dim != 2:
         return None
-    loops = planar_loops(_window_cloud(values, config))
-    return max(loops, key=lambda loop: loop.death - loop.birth, default=None)
+    return max(planar_loops(cloud), key=lambda loop: loop.death - loop.birth, default=None)
 
 
 def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:
