@@ -87,7 +87,7 @@ def tda_columns(config: TdaConfig) -> list[int]:
     """Columns of the topology features that the trees see: every tenth Betti bin, and all that is no bin."""
     size = config.features_per_dimension
     kept = [column for column in range(size) if column >= config.betti_bins or column % BETTI_STEP == 0]
-    return [dimension * size + column for dimension in range(len(config.homology_dimensions)) for column in kept]
+    return [start + column for start in range(0, config.feature_dim, size) for column in kept]
 
 
 def clock_columns(clock: torch.Tensor) -> np.ndarray:
