@@ -55,10 +55,6 @@ def network_rows(config: Config) -> dict[str, dict]:
     ``full`` is the model as configured; then every other fusion of the registry, and every subset of its modalities (a
     clock, if it has one, stays).
 
-    Parameters
-    ----------
-    config : Config
-
     Returns
     -------
     dict
@@ -98,12 +94,6 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
         Its split says what the folds are.
     run : Run
         With finished stages 01 and 02.
-    folds : sequence of int
-
-    Yields
-    ------
-    fold : int
-    panel : Panel
     """
     every = run.read_frame("data/samples.parquet")
     market = unstack(run.read_frame("data/candles.parquet"))
@@ -121,14 +111,12 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
 
     Parameters
     ----------
-    config : Config
     run : Run
         With finished stages 01 and 02; results go to its folder ``ablation``.
     rows : sequence of str
         From `choose_rows`.
     seeds : int
         Trainings of every network on every fold; their answers are averaged.
-    folds : sequence of int
     say : callable
         Takes lines of progress.
 
@@ -248,9 +236,6 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
     frame : DataFrame
         Test rows of all folds: ``symbol``, ``timestamp``, ``trigger``, ``fold``, one probability and one
         ``train_auc_`` column per row of the ablation.
-    config : Config
-    folder : Path
-    say : callable
 
     Returns
     -------

@@ -64,16 +64,7 @@ summary { cursor: pointer } pre { background: var(--card); padding: 1rem; overfl
 
 
 def entry_page(run: Run) -> str:
-    """HTML of the entry page.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    str
-    """
+    """HTML of the entry page."""
     name = html.escape(run.folder.name)
     parts = [_header(run), _scores(run), "<h2>Pages</h2>", *(_page(run, stage) for stage in STAGE_NAMES)]
     parts += [_parameters(run), _environment(run)]

@@ -33,7 +33,6 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
 
     Parameters
     ----------
-    config : Config
     stages : tuple of str
         Stages to run, in order; one that is finished with the same parameters is skipped.
     say : callable

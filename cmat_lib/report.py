@@ -42,10 +42,6 @@ def offline(page: str) -> str:
 def write_report(run: Run) -> Path:
     """Write ``report/index.html``, see `cmat_lib.entry_page`.
 
-    Parameters
-    ----------
-    run : Run
-
     Returns
     -------
     Path

@@ -294,7 +294,6 @@ class Run:
 
         Parameters
         ----------
-        name : str
         columns : mapping, optional
             Column that must be there -> its kind, a key of `KINDS`.
 

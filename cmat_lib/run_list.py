@@ -21,10 +21,6 @@ COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCO
 def list_runs(folder: Path) -> pd.DataFrame:
     """One row per run folder directly in `folder`, by name.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     DataFrame

@@ -45,17 +45,11 @@ def train_model(
 
     Parameters
     ----------
-    config : Config
-    run : Run
     on_epoch : callable
         Takes each row of the history; with several processes that this call starts itself, all rows at the end.
     fabric : Fabric, optional
         Launched. Without it several processes are started as ``cmat train``, whose lines are printed: a notebook cannot
         be executed again in every process.
-
-    Returns
-    -------
-    Training
     """
     if fabric is None and processes(config.training) > 1:
         return _train_in_processes(config, run, on_epoch)
@@ -141,7 +135,6 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
 
     Parameters
     ----------
-    config : Config
     say : callable
         Takes lines of progress.
 
@@ -195,7 +188,6 @@ def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
 
     Parameters
     ----------
-    config : Config
     say : callable
         Takes lines of progress.
 

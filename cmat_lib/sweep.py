@@ -47,10 +47,8 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
 
     Parameters
     ----------
-    sweep : Sweep
     base : dict
         Raw parameters that every trial starts from; ``run_dir`` is the folder of the sweep.
-    trials : int
     jobs : int
         Trials at the same time, each in a process with its share of the cores.
     say : callable

@@ -24,7 +24,6 @@ class DownloadFile:
 
     Attributes
     ----------
-    path : Path
     source : dict of str to str
         ``exchange``, ``symbol``, ``timeframe``.
     asked : list of (from, to)

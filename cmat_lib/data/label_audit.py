@@ -58,7 +58,6 @@ def uniqueness_weights(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     ----------
     samples : DataFrame of N rows
         As for `uniqueness`, and ``part``.
-    horizon : int
 
     Returns
     -------
@@ -81,10 +80,6 @@ def independent_symbols(samples: pd.DataFrame) -> float:
     ----------
     samples : DataFrame
         ``symbol``, ``timestamp``, ``trigger``.
-
-    Returns
-    -------
-    float
     """
     correlation = (
         samples.pivot(index="timestamp", columns="symbol", values="trigger").corr().fillna(0.0).to_numpy(copy=True)

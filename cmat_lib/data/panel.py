@@ -98,7 +98,6 @@ def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
     Parameters
     ----------
     candles : DataFrame of T rows
-    config : Config
 
     Returns
     -------
@@ -113,10 +112,8 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
 
     Parameters
     ----------
-    market : dict of str to DataFrame
     labels : dict of str to DataFrame
         From `cmat_lib.data.labels.compute_labels`, rows as the candles.
-    config : Config
 
     Returns
     -------
@@ -151,7 +148,6 @@ def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.D
     samples : DataFrame of N rows
     spans : list of Span
         From `cmat_lib.data.splits.split_spans`.
-    config : Config
 
     Returns
     -------
@@ -196,11 +192,9 @@ def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, con
 
     Parameters
     ----------
-    symbol : str
     candles : DataFrame of T rows
     rows : ndarray of int64, shape (N,)
         From `sample_rows`.
-    config : Config
 
     Returns
     -------
@@ -240,7 +234,6 @@ def fit_scalers(
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
     samples : DataFrame of N rows
-    config : Config
 
     Returns
     -------
@@ -279,7 +272,6 @@ class Panel:
         From `build_samples`.
     scalers : dict
         From `fit_scalers`.
-    config : Config
     device : torch.device or str
         Where batches shall be.
 
@@ -339,10 +331,6 @@ class Panel:
         Parameters
         ----------
         index : Tensor of int64, shape (B,)
-
-        Returns
-        -------
-        Batch
         """
         home = index.to(self._home)
         windows = self._channels.unfold(0, self.length, 1)  # (ΣT − T + 1, C, T), a view

@@ -78,7 +78,6 @@ def split_spans(market: Market, data: DataConfig) -> list[Span]:
     ----------
     market : dict of str to DataFrame
         Candles per symbol.
-    data : DataConfig
 
     Returns
     -------
@@ -168,10 +167,8 @@ def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig) -> p
 
     Parameters
     ----------
-    market : dict of str to DataFrame
     samples : DataFrame of N rows
         ``close_time``, ``label_end``, ``input_start``.
-    data : DataConfig
 
     Returns
     -------

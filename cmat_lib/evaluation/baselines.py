@@ -53,7 +53,6 @@ def window_summaries(ohlcv: torch.Tensor, tda: torch.Tensor, complexity: torch.T
     ohlcv : torch.Tensor, shape (B, T, C)
     tda : torch.Tensor, shape (B, F)
     complexity : torch.Tensor, shape (B, K)
-    config : Config
 
     Returns
     -------
@@ -104,7 +103,6 @@ class Trees:
 
     Attributes
     ----------
-    model : HistGradientBoostingClassifier
     iterations : int
         Trees in use.
     """
@@ -133,10 +131,6 @@ def fit_trees(
     max_iterations : int
         Largest number of trees.
 
-    Returns
-    -------
-    Trees
-
     Raises
     ------
     CmatError
@@ -162,8 +156,6 @@ def summarise(batches: Iterable[Batch], config: Config, clock: bool = False) -> 
 
     Parameters
     ----------
-    batches : iterable of Batch
-    config : Config
     clock : bool
         Whether hour and weekday come behind the summaries, as `clock_columns`.
 
@@ -189,7 +181,6 @@ def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[st
     ----------
     parts : mapping
         Part -> its batches, unshuffled; ``train`` and ``stop`` must be among them.
-    config : Config
 
     Returns
     -------

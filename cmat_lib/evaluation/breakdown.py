@@ -26,7 +26,6 @@ def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> 
     trigger : (N,) array
         0 or 1.
     probability : (N,) array
-    threshold : float
 
     Returns
     -------
@@ -77,7 +76,6 @@ def auc_by_group(
         Group of each row of `frame`.
     columns : sequence of str
         Score columns.
-    resampling : Resampling
 
     Returns
     -------
@@ -144,7 +142,6 @@ def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, 
         Predictions of one part.
     column : str
         Probabilities.
-    resampling : Resampling
     bins : int
         Largest number of groups.
 

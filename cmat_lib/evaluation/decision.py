@@ -36,7 +36,6 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
         With the parts calibrate and test.
     score : str
         Score column.
-    shares : sequence of float
 
     Returns
     -------
@@ -79,8 +78,6 @@ def decision_table(
         From `add_outcomes`, with the parts calibrate and test.
     scores : sequence of str
         Score columns.
-    shares : sequence of float
-    resampling : Resampling
 
     Returns
     -------
@@ -155,8 +152,6 @@ def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int 
         Rows from `add_outcomes`.
     trades : (K,) int array
         Rows that were traded.
-    seed : int
-    draws : int
 
     Returns
     -------
@@ -179,14 +174,12 @@ def random_moments(
 
     Parameters
     ----------
-    rng : Generator
     line : tuple of (N,) int arrays
         From `cmat_lib.evaluation.trades.trade_line`.
     cell : (N,) int array
         Symbol and hour of day of each row, as a number.
     trades : (K,) int array
         Rows that were traded.
-    draws : int
 
     Yields
     ------

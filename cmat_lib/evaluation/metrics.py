@@ -92,7 +92,6 @@ class FrameScores:
         Predictions, N rows.
     thresholds : mapping
         Score column -> threshold; a row is an alarm when its score is at least this, NaN is no threshold.
-    top_shares : sequence of float
 
     Raises
     ------
@@ -184,10 +183,6 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
         0 or 1.
     timestamps : (N,) Series of Timestamp
         With time zone.
-
-    Returns
-    -------
-    float
 
     Raises
     ------

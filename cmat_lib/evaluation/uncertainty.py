@@ -65,7 +65,6 @@ def block_bootstrap(
         Moment of each row; rows may be in any order, several may share a moment.
     statistic : callable
         Maps weights (N,) float64 (how often each row was drawn) to a number or an array.
-    resampling : Resampling
 
     Returns
     -------
@@ -205,12 +204,6 @@ def draw_scores(
         Predictions of one part.
     thresholds : mapping
         Score column -> threshold, see `cmat_lib.evaluation.metrics.scores`.
-    resampling : Resampling
-    top_shares : sequence of float
-
-    Returns
-    -------
-    ScoreDraws
 
     Raises
     ------

@@ -78,7 +78,6 @@ class WeightedScores:
         See `cmat_lib.evaluation.metrics.score_arrays`.
     threshold : float
         See `cmat_lib.evaluation.metrics.scores`.
-    top_shares : sequence of float
     """
 
     def __init__(

@@ -120,7 +120,6 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
     ----------
     model : MultiTaskCrossModalAttention
         Every module is left in the mode it was found in; no gradient is left on a parameter.
-    batch : Batch
 
     Returns
     -------
@@ -190,7 +189,6 @@ def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tens
     ----------
     model : MultiTaskCrossModalAttention
         Every module is left in the mode it was found in.
-    batch : Batch
 
     Returns
     -------
@@ -216,7 +214,6 @@ def collect_maps(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     batches : iterable of Batch
         At least one.
     count : int

@@ -72,7 +72,6 @@ def contrast_table(
     kinds : mapping
         From `kinds_of_moments`.
     timestamps : Series of datetimes, length N
-    resampling : Resampling
 
     Returns
     -------

@@ -38,17 +38,12 @@ def read(model: MultiTaskCrossModalAttention, features: Features, size: int, ste
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
         From `cmat_lib.explain.shapley.embed_samples`.
     size : int
         Samples per forward pass.
     step : callable
         How layers are run, see `cmat_lib.explain.layers`.
-
-    Returns
-    -------
-    Reading
     """
     said, maps = [], []
     count = len(next(iter(features.values())))
@@ -119,7 +114,6 @@ def agreement_table(
         latter is compared, whatever its sign.
     modalities : sequence of str, length K
     timestamps : Series of datetimes, length n
-    resampling : Resampling
 
     Returns
     -------
@@ -165,7 +159,6 @@ def control_readings(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
     orders : sequence of ndarray, shape (n,)
         From `cmat_lib.explain.permutation.block_order`, at least one per modality.
@@ -209,7 +202,6 @@ def control_table(
     timestamps : Series of datetimes, length n
     loss : callable
         From `cmat_lib.explain.measures.trigger_loss`.
-    resampling : Resampling
 
     Returns
     -------

@@ -65,8 +65,6 @@ def decompose_log_price(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-    panel : Panel
     index : Tensor of int64, shape (B,)
         Samples.
     channel : str

@@ -27,7 +27,6 @@ def describe_samples(
         Rows of `samples`, all of them in `predictions`.
     samples : DataFrame
         From `cmat_lib.data.panel.build_samples`.
-    predictions : DataFrame
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, and the hidden states where the market has them.
     threshold : float
@@ -97,7 +96,6 @@ def grouped_shares(
     tokens : sequence of str, length M
     groups : Series of str, length N
     timestamps : Series of datetimes, length N
-    resampling : Resampling
 
     Returns
     -------

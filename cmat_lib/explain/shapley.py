@@ -139,7 +139,6 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, ab
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (B, width)
         From `embed`.
     absent : iterable of dict of str to Tensor, shape (B, width)
@@ -173,11 +172,6 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: 
         Every module is left in the mode it was found in.
     batch : Batch
         B samples.
-    absent : StandIns
-
-    Returns
-    -------
-    Shapley
     """
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)

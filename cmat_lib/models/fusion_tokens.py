@@ -108,10 +108,6 @@ class TokenFusion(FusionBase):
 def token_parts(config: Config) -> Parts:
     """Names of the tokens of every modality, by ``fusion.tokens``.
 
-    Parameters
-    ----------
-    config : Config
-
     Returns
     -------
     dict of str to tuple of str

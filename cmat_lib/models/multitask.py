@@ -22,12 +22,7 @@ HEAD_WIDTH = 32
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is back in its own mode, as frozen encoders may differ.
-
-    Parameters
-    ----------
-    model : nn.Module
-    """
+    """Evaluation mode inside; afterwards every module is back in its own mode, as frozen encoders may differ."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -233,10 +228,6 @@ class ParameterRow(NamedTuple):
 
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
     """Parameters of every part, beside what the document states for its own sizes (the defaults).
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
 
     Returns
     -------

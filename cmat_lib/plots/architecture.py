@@ -43,7 +43,6 @@ def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     batch : Batch
         Gives the shapes of the inputs.
 

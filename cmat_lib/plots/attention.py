@@ -38,15 +38,10 @@ def map_grid(
     tokens : sequence of str, length M
     rows, columns : sequence of str, lengths R and K
         Names of the grid's rows and columns.
-    title : str
     difference : bool
         Colours around 0 instead of from 0.
     label : str, optional
         Of the colour bar; by default that of weights or of their differences.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     count = len(tokens)
     side = max(1.05, 0.36 * count) if len(columns) > 4 else max(1.9, 0.5 * count)
@@ -75,10 +70,6 @@ def model_maps(means: pd.DataFrame) -> Figure:
     ----------
     means : DataFrame
         Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     tokens, names = list(means["from"].unique()), list(means["control"].unique())
     grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
@@ -121,11 +112,6 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
         From `attention_entropy`.
     tokens : sequence of str, length M
         Tokens that look.
-    title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
     thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
     layers, heads, count = thinned.shape[1:]
@@ -167,10 +153,6 @@ def single_cases(
     tokens : sequence of str, length M
     columns : sequence of str, length L
         Names of the maps of a sample.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     count = len(tokens)
     figure = Figure(figsize=(4.4 + 2.2 * len(columns), 0.6 + 2.7 * len(titles)))

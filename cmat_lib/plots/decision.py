@@ -25,10 +25,6 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
         Cost of a round trip, in percent.
     confidence : float
         Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(table.index.unique("score"))
     figure = Figure(figsize=(10, 5.6))

@@ -83,10 +83,6 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         Index (scope, metric), one column per part; from `gap_table`.
     metrics : sequence of str
         Metrics to show.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     parts = [column for column in gap if column not in ("gap", "relative_gap")]
     figure = Figure(figsize=(3.2 * len(metrics), 3.2))
@@ -110,10 +106,6 @@ def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
         Predictions of one part.
     columns : sequence of str
         Score columns.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(10, 4.4))
     roc, pr = figure.subplots(1, 2)
@@ -149,10 +141,6 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
         Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
     confidence : float
         Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(5 * len(tables), 4.6))
     for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
@@ -180,10 +168,6 @@ def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
         `cmat_lib.evaluation.breakdown.auc_by_group`.
     confidence : float
         Coverage of the band, which only the model has: three bands would hide each other.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     group, names = table.index.names[0], list(table.index.unique("score"))
     figure = Figure(figsize=(10, 4.4))
@@ -227,10 +211,6 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
         Where no skill would be.
     top_shares : sequence of float
         The shares that the score table uses.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()
@@ -258,10 +238,6 @@ def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
         Predictions of one part with ``predicted_max_pct`` and ``max_pct``, in percent.
     bins : int
         Groups along the prediction.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     predicted, realised = test["predicted_max_pct"], test["max_pct"]
     group = (predicted.rank(method="first") - 1) * bins // len(test)

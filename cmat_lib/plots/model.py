@@ -174,7 +174,6 @@ def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
 
     Parameters
     ----------
-    model : Module
     depth : int
         Levels of module names that are told apart.
 
@@ -217,10 +216,6 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
         One row per step, one column per loss term, among them ``total``.
     goal : float
         Share of the first total loss to get below; drawn as a line.
-
-    Returns
-    -------
-    Figure
     """
     figure = Figure(figsize=(9, 3.6))
     ax = figure.add_subplot()

@@ -77,11 +77,6 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
 def schedule_curve(steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
     """Learning rate of both parameter groups over all optimiser steps.
 
-    Parameters
-    ----------
-    steps_per_epoch : int
-    training : TrainingConfig
-
     Returns
     -------
     plotly Figure
@@ -174,7 +169,6 @@ def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:
     ----------
     history : DataFrame
         One row per epoch, see `cmat_lib.training.trainer.train`.
-    best_epoch : int
 
     Returns
     -------
@@ -250,10 +244,6 @@ def probability_distribution(
         0 or 1.
     threshold : float, optional
         Drawn in the last panel.
-
-    Returns
-    -------
-    Figure
     """
     kind = np.where(np.asarray(trigger) == 1, "trigger", "no trigger")
     figure = Figure(figsize=(11, 3.6))

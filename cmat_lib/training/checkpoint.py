@@ -45,7 +45,6 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    path : str or Path
     content : dict
         All of `KEYS` except ``format_version``; tensors, plain numbers, texts, lists and dicts only.
 

@@ -37,10 +37,6 @@ def memory_need(config: Config) -> Need:
     The model runs on torch's ``meta`` device, which computes shapes and nothing else, once with a small and once with a
     larger batch; every tensor that autograd keeps is counted.
 
-    Parameters
-    ----------
-    config : Config
-
     Returns
     -------
     Need
@@ -77,8 +73,6 @@ def check_memory(config: Config, device: torch.device, batch: int, processes: in
 
     Parameters
     ----------
-    config : Config
-    device : torch.device
     batch : int
         Samples of one forward pass over all processes.
     processes : int

@@ -25,7 +25,6 @@ class Objective(nn.Module):
     ----------
     model : nn.Module
         See `cmat_lib.models.MultiTaskCrossModalAttention`.
-    loss : MultiTaskLoss
     """
 
     def __init__(self, model: nn.Module, loss: MultiTaskLoss) -> None:
@@ -41,10 +40,6 @@ class Objective(nn.Module):
             See `cmat_lib.data.panel.Batch`.
         weight : Tensor, shape (B,)
             See `cmat_lib.models.MultiTaskLoss`.
-
-        Returns
-        -------
-        Answer
         """
         answers = [x.float() for x in self.model.answers(*inputs) if x is not None]
         said = torch.cat(answers, dim=1)  # (B, 2 or 6)

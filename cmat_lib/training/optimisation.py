@@ -23,7 +23,6 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
     ----------
     model, loss : Module
         Learned task weights belong to the loss.
-    training : TrainingConfig
 
     Returns
     -------
@@ -45,11 +44,6 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
 
 def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
     """Loss of all tasks, with the positive weight and the scales of the targets from the training part.
-
-    Parameters
-    ----------
-    config : Config
-    panel : Panel
 
     Returns
     -------
