@@ -117,8 +117,6 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
         From `choose_rows`.
     seeds : int
         Trainings of every network on every fold; their answers are averaged.
-    say : callable
-        Takes lines of progress.
 
     Returns
     -------

@@ -35,8 +35,6 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
     ----------
     stages : tuple of str
         Stages to run, in order; one that is finished with the same parameters is skipped.
-    say : callable
-        Takes one progress line per notebook.
 
     Returns
     -------

@@ -133,11 +133,6 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
     With several processes this is called in each of them. The first one prepares, while the others wait; all train;
     only the first one writes.
 
-    Parameters
-    ----------
-    say : callable
-        Takes lines of progress.
-
     Raises
     ------
     KeyboardInterrupt
@@ -185,11 +180,6 @@ def _prepare(config: Config, say: Callable[[str], None]) -> bool:
 
 def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
     """Stages 01 and 02 without pages; finished ones are skipped.
-
-    Parameters
-    ----------
-    say : callable
-        Takes lines of progress.
 
     Returns
     -------

@@ -51,8 +51,6 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
         Raw parameters that every trial starts from; ``run_dir`` is the folder of the sweep.
     jobs : int
         Trials at the same time, each in a process with its share of the cores.
-    say : callable
-        Takes lines of progress.
 
     Returns
     -------

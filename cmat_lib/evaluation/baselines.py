@@ -128,8 +128,6 @@ def fit_trees(
     ----------
     train, stop : tuple of arrays (n, S), (n,)
         Features and triggers (0/1).
-    max_iterations : int
-        Largest number of trees.
 
     Raises
     ------

@@ -74,8 +74,6 @@ def auc_by_group(
         Predictions of one part.
     groups : Series
         Group of each row of `frame`.
-    columns : sequence of str
-        Score columns.
 
     Returns
     -------
@@ -108,21 +106,14 @@ def auc_by_group(
 
 
 def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequence[float]) -> pd.DataFrame:
-    """Precision among the highest scores, for several shares of all rows.
+    """Precision among the highest scores, for several shares of all rows: index `shares`, columns `columns`.
 
     Parameters
     ----------
     frame : DataFrame
         Predictions of one part, N rows.
-    columns : sequence of str
-        Score columns.
     shares : sequence of float
         In (0, 1).
-
-    Returns
-    -------
-    DataFrame
-        Index `shares`, columns `columns`.
     """
     table = {}
     for column in columns:
@@ -140,10 +131,6 @@ def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, 
     ----------
     frame : DataFrame
         Predictions of one part.
-    column : str
-        Probabilities.
-    bins : int
-        Largest number of groups.
 
     Returns
     -------
@@ -207,8 +194,6 @@ def with_intervals(table: pd.DataFrame, digits: int = 3) -> pd.Series:
     ----------
     table : DataFrame
         Columns ``value``, ``low``, ``high``.
-    digits : int
-        After the decimal point.
 
     Returns
     -------

@@ -34,8 +34,6 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     ----------
     predictions : DataFrame
         With the parts calibrate and test.
-    score : str
-        Score column.
 
     Returns
     -------
@@ -76,8 +74,6 @@ def decision_table(
     ----------
     predictions : DataFrame
         From `add_outcomes`, with the parts calibrate and test.
-    scores : sequence of str
-        Score columns.
 
     Returns
     -------

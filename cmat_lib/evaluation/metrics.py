@@ -52,8 +52,6 @@ def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.nd
     ----------
     frame : pd.DataFrame
         Predictions, N rows.
-    score : str
-        Score column.
 
     Returns
     -------

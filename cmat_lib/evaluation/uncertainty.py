@@ -114,8 +114,6 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     ----------
     samples : (S,) array
         NaN where the statistic was undefined in a resample.
-    confidence : float
-        Coverage, in (0, 1).
 
     Returns
     -------

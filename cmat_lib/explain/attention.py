@@ -86,8 +86,6 @@ def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[T
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     batch : Batch
         B samples on the model's device.
 
@@ -114,12 +112,8 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
     """Attention weight times the gradient of the trigger's logit by it, with its sign.
 
     A positive entry raised the logit, to first order. The weights that torch's attention returns are a detached view,
-    so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0).
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in; no gradient is left on a parameter.
+    so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0). No
+    gradient is left on a parameter.
 
     Returns
     -------
@@ -153,8 +147,6 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     batch : Batch
         B samples on the model's device.
 
@@ -184,11 +176,6 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
 @torch.no_grad()
 def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Gates of a gated fusion, the mean over its units, in evaluation mode and without gradients.
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
 
     Returns
     -------

@@ -54,8 +54,6 @@ def shapley_tables(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     index : Tensor of int64, shape (n,)
         Labelled samples.
     loss : callable

@@ -83,8 +83,6 @@ def permuted_logits(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     index : Tensor of int64, shape (n,)
     pieces : sequence of Piece, length Q
     orders : ndarray of int64, shape (draws, n)

@@ -168,8 +168,6 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: 
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     batch : Batch
         B samples.
     """

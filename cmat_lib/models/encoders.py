@@ -58,16 +58,7 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mix the tokens.
-
-        Parameters
-        ----------
-        tokens : Tensor, shape (B, M, width / M)
-
-        Returns
-        -------
-        Tensor, shape (B, width)
-        """
+        """Mix the tokens: (B, M, width / M) to (B, width)."""
         h = self.token_norm(tokens)  # (B, M, width / M)
         attended, _ = self.self_attn(h, h, h, need_weights=False)  # (B, M, width / M)
         x = (tokens + attended).flatten(1)  # (B, width)
@@ -153,16 +144,7 @@ class OHLCVNBEATSEncoder(nn.Module):
         return self.input_norm(ohlcv.transpose(1, 2)).flatten(1)  # (B, C * T)
 
     def stack_tokens(self, ohlcv: Tensor) -> Tensor:
-        """Output of every stack, before they attend to each other.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-
-        Returns
-        -------
-        Tensor, shape (B, stacks, hidden_size / stacks)
-        """
+        """Output of every stack, before they attend to each other: (B, T, C) to (B, stacks, hidden_size / stacks)."""
         residual = self.flatten_window(ohlcv)  # (B, C * T)
         tokens = []
         for stack in self.stacks:
@@ -171,16 +153,7 @@ class OHLCVNBEATSEncoder(nn.Module):
         return torch.stack(tokens, dim=1)  # (B, stacks, hidden_size / stacks)
 
     def forward(self, ohlcv: Tensor) -> Tensor:
-        """Encode OHLCV windows.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-
-        Returns
-        -------
-        Tensor, shape (B, hidden_size)
-        """
+        """Encode OHLCV windows: (B, T, C) to (B, hidden_size)."""
         tokens = self.stack_tokens(ohlcv)  # (B, stacks, hidden_size / stacks)
         return tokens.flatten(1) if self.attention is None else self.attention(tokens)  # (B, hidden_size)
 

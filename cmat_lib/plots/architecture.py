@@ -41,16 +41,13 @@ _MIDDLE = 30.0
 def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
     """Picture of the model from left to right: inputs, encoders, tokens, fusion, heads.
 
+    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the model
+    does not see is grey.
+
     Parameters
     ----------
     batch : Batch
         Gives the shapes of the inputs.
-
-    Returns
-    -------
-    Figure
-        Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the
-        model does not see is grey.
     """
     figure = Figure(figsize=(12.5, 5.2))
     ax = figure.add_subplot()

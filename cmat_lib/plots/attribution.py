@@ -30,8 +30,6 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
         Columns ``modality``, ``measure`` (a key of `MEASURES`), ``value``, ``low``, ``high``.
     interactions : DataFrame
         Columns ``first``, ``second``, ``value``, ``low``, ``high``.
-    confidence : float
-        Coverage of the intervals.
     """
     names = list(shapley["modality"].unique())
     figure = Figure(figsize=(11, 1.6 + 0.85 * len(names)))

@@ -81,8 +81,6 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     ----------
     gap : DataFrame
         Index (scope, metric), one column per part; from `gap_table`.
-    metrics : sequence of str
-        Metrics to show.
     """
     parts = [column for column in gap if column not in ("gap", "relative_gap")]
     figure = Figure(figsize=(3.2 * len(metrics), 3.2))
@@ -104,8 +102,6 @@ def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
     ----------
     test : DataFrame
         Predictions of one part.
-    columns : sequence of str
-        Score columns.
     """
     figure = Figure(figsize=(10, 4.4))
     roc, pr = figure.subplots(1, 2)
@@ -139,8 +135,6 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
     ----------
     tables : mapping
         Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
-    confidence : float
-        Coverage of the intervals.
     """
     figure = Figure(figsize=(5 * len(tables), 4.6))
     for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):

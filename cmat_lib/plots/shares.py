@@ -19,8 +19,6 @@ def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figur
     tables : mapping
         What groups the samples -> frame with index (group, token), columns ``value``, ``low``, ``high``, ``n``; from
         `grouped_shares`.
-    confidence : float
-        Coverage of the intervals.
     """
     counts = [len(table.index.unique("group")) for table in tables.values()]
     figure = Figure(figsize=(9, 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)))
