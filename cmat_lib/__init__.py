@@ -13,6 +13,10 @@ Letters for shapes, everywhere in this library:
 ``P``   points of one embedded window
 ``N``   windows
 ======  ==========================================================
+
+Some arguments are the same everywhere: `bar` is the length of a candle, `horizon` H in candles, `market` the candles of
+each symbol, `confidence` the coverage of intervals, in (0, 1), `size` the samples per forward pass, `say` takes lines
+of progress. A parameter that a docstring does not list is what its name and annotation say.
 """
 
 __version__ = "0.1.0"

@@ -109,6 +109,8 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, folds: Sequence[int], say: Say) -> Path:
     """Make every cell that is missing, then the tables.
 
+    Returns the folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
+
     Parameters
     ----------
     run : Run
@@ -117,11 +119,6 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
         From `choose_rows`.
     seeds : int
         Trainings of every network on every fold; their answers are averaged.
-
-    Returns
-    -------
-    Path
-        The folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
 
     Raises
     ------
@@ -229,17 +226,14 @@ def reference_row(rows: Sequence[str]) -> str:
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
     """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
 
+    Returns `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
+    on the synthetic market, ``oracle_share.parquet``.
+
     Parameters
     ----------
     frame : DataFrame
         Test rows of all folds: ``symbol``, ``timestamp``, ``trigger``, ``fold``, one probability and one
         ``train_auc_`` column per row of the ablation.
-
-    Returns
-    -------
-    Path
-        `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
-        on the synthetic market, ``oracle_share.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
     from cmat_lib.plots.style import use_style

@@ -181,10 +181,7 @@ def _prepare(config: Config, say: Callable[[str], None]) -> bool:
 def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
     """Stages 01 and 02 without pages; finished ones are skipped.
 
-    Returns
-    -------
-    Run
-        From whose folder candles, features and samples can be read.
+    Returns the run, from whose folder candles, features and samples can be read.
     """
     check_before_work(config)
     for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):

@@ -30,8 +30,6 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     ----------
     samples : DataFrame of N rows
         ``symbol``, ``local_row``, ``trigger`` (NaN: no label).
-    horizon : int
-        Candles of a label (H).
 
     Returns
     -------
@@ -95,8 +93,6 @@ def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
     ----------
     samples : DataFrame
         ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
-    horizon : int
-        Candles of a label (H).
 
     Returns
     -------
@@ -131,8 +127,6 @@ def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.D
 
     Parameters
     ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
     samples : DataFrame
         From `cmat_lib.data.panel.build_samples`.
     config : Config

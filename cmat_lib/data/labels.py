@@ -31,8 +31,6 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         Checked candles of one symbol; with `labels.source` "file" also columns `trigger` and `max_pct`.
     labels : LabelsConfig
         Source, mode, horizon H in candles, thresholds.
-    bar : Timedelta
-        Length of a candle.
 
     Returns
     -------
@@ -71,10 +69,6 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     ----------
     candles : DataFrame, shape (T, ...)
         Checked candles of one symbol.
-    horizon : int
-        H in candles.
-    bar : Timedelta
-        Length of a candle.
 
     Returns
     -------
@@ -129,8 +123,6 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -
     ----------
     candles : DataFrame, shape (T, ...)
         Checked candles of one symbol.
-    bar : Timedelta
-        Length of a candle.
     window : int
         Number of log returns.
 

@@ -326,12 +326,7 @@ class Panel:
         return self._clock[index]
 
     def gather(self, index: torch.Tensor) -> Batch:
-        """Samples by number.
-
-        Parameters
-        ----------
-        index : Tensor of int64, shape (B,)
-        """
+        """Samples by number, (B,) int64."""
         home = index.to(self._home)
         windows = self._channels.unfold(0, self.length, 1)  # (ΣT − T + 1, C, T), a view
         ohlcv = windows.index_select(0, self._start[home])  # (B, C, T)

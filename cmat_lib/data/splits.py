@@ -35,8 +35,6 @@ def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
 
     Parameters
     ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
     data : DataConfig
         ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
 
@@ -73,11 +71,6 @@ def split_spans(market: Market, data: DataConfig) -> list[Span]:
     (``expanding``) or moves too (``rolling``). ``combinatorial``: time is cut into ``folds`` groups, of which every
     choice of ``test_groups`` is one fold; the rest of time is cut into train, stop and calibrate in proportion to
     ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3).
-
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
 
     Returns
     -------

@@ -33,8 +33,6 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
         Checked candles of one symbol, indexed by open time.
     labels : LabelsConfig
         Horizon H, mode and thresholds.
-    bar : Timedelta
-        Length of a candle.
 
     Returns
     -------

@@ -58,8 +58,6 @@ def shapley_tables(
         Labelled samples.
     loss : callable
         From `cmat_lib.explain.measures.trigger_loss`.
-    size : int
-        Samples per forward pass.
 
     Returns
     -------

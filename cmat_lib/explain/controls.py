@@ -40,8 +40,6 @@ def read(model: MultiTaskCrossModalAttention, features: Features, size: int, ste
     ----------
     features : dict of str to Tensor, shape (n, width)
         From `cmat_lib.explain.shapley.embed_samples`.
-    size : int
-        Samples per forward pass.
     step : callable
         How layers are run, see `cmat_lib.explain.layers`.
     """
@@ -162,8 +160,6 @@ def control_readings(
     features : dict of str to Tensor, shape (n, width)
     orders : sequence of ndarray, shape (n,)
         From `cmat_lib.explain.permutation.block_order`, at least one per modality.
-    size : int
-        Samples per forward pass.
 
     Returns
     -------

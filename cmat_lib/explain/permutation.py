@@ -87,8 +87,6 @@ def permuted_logits(
     pieces : sequence of Piece, length Q
     orders : ndarray of int64, shape (draws, n)
         From `block_order`.
-    size : int
-        Samples per forward pass.
 
     Returns
     -------

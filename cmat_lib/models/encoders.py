@@ -89,11 +89,6 @@ class OHLCVNBEATSEncoder(nn.Module):
     block_width : int
         Width of the fully connected layers.
 
-    Attributes
-    ----------
-    output_dim : int
-        Equal to `hidden_size`.
-
     Raises
     ------
     ValueError
@@ -185,10 +180,6 @@ class ClockEncoder(nn.Module):
 
     Parameters
     ----------
-    output_dim : int
-        Length of the output.
-    hidden_dim : int
-        Width between the two layers.
     dropout : float
         Dropout after the first ReLU.
     """
@@ -215,17 +206,7 @@ class ClockEncoder(nn.Module):
 
 
 class ComplexityEncoder(nn.Module):
-    """Two linear layers on the complexity indicators: K → `hidden_dim` → `output_dim`, ReLU after each.
-
-    Parameters
-    ----------
-    input_dim : int
-        Number K of indicators.
-    output_dim : int
-        Length of the output.
-    hidden_dim : int
-        Width between the two layers.
-    """
+    """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
 
     def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
         super().__init__()

@@ -55,11 +55,6 @@ class MultiTaskCrossModalAttention(nn.Module):
 
     Attributes
     ----------
-    ohlcv_encoder, tda_encoder, complexity_encoder, clock_encoder : nn.Module or None
-    fusion : nn.Module
-        An entry of the fusion registry.
-    auxiliary_head : nn.Sequential or None
-    trigger_head, max_pct_head : nn.Module
     max_pct_scale : Tensor, shape ()
         Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
         deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
@@ -148,15 +143,7 @@ class MultiTaskCrossModalAttention(nn.Module):
     def forward(
         self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, clock: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-        tda : Tensor, shape (B, F)
-        complexity : Tensor, shape (B, K)
-        clock : Tensor, shape (B, 2), optional
-            Fraction of the day and of the week; needed by a model that sees the clock.
+        """Logit of the trigger and size of the largest rise; arguments as for `encode`.
 
         Returns
         -------
@@ -175,10 +162,7 @@ class MultiTaskCrossModalAttention(nn.Module):
 
         Every module is left in the mode it was found in, also when the forward pass raises.
 
-        Parameters
-        ----------
-        ohlcv, tda, complexity, clock
-            As for `forward`.
+        Arguments as for `encode`.
 
         Returns
         -------

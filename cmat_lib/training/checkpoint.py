@@ -62,12 +62,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint.
-
-    Returns
-    -------
-    dict
-        `KEYS`; tensors are on `device`.
+    """Read and check a checkpoint: `KEYS`; tensors are on `device`.
 
     Raises
     ------

@@ -19,13 +19,7 @@ class Answer(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Model and loss as one module, so that one compiled graph, and one reducer of gradients, covers both.
-
-    Parameters
-    ----------
-    model : nn.Module
-        See `cmat_lib.models.MultiTaskCrossModalAttention`.
-    """
+    """Model and loss as one module, so that one compiled graph, and one reducer of gradients, covers both."""
 
     def __init__(self, model: nn.Module, loss: MultiTaskLoss) -> None:
         super().__init__()
