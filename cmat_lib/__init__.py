@@ -15,8 +15,9 @@ Letters for shapes, everywhere in this library:
 ======  ==========================================================
 
 Some arguments are the same everywhere: `bar` is the length of a candle, `horizon` H in candles, `market` the candles of
-each symbol, `confidence` the coverage of intervals, in (0, 1), `size` the samples per forward pass, `say` takes lines
-of progress. A parameter that a docstring does not list is what its name and annotation say.
+each symbol, `frame` the predictions of one part, N rows, `confidence` the coverage of intervals, in (0, 1), `size` the
+samples per forward pass; `say` takes lines of progress. A parameter that a docstring does not list is what its name and
+annotation say.
 """
 
 __version__ = "0.1.0"

@@ -90,8 +90,6 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 
     Parameters
     ----------
-    config : Config
-        Its split says what the folds are.
     run : Run
         With finished stages 01 and 02.
     """
@@ -115,8 +113,6 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     ----------
     run : Run
         With finished stages 01 and 02; results go to its folder ``ablation``.
-    rows : sequence of str
-        From `choose_rows`.
     seeds : int
         Trainings of every network on every fold; their answers are averaged.
 

@@ -44,6 +44,7 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
     """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
     Trials of an earlier command in the same folder count. The number of a trial is the seed of its training.
+    Returns the `trial_table`.
 
     Parameters
     ----------
@@ -51,11 +52,6 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
         Raw parameters that every trial starts from; ``run_dir`` is the folder of the sweep.
     jobs : int
         Trials at the same time, each in a process with its share of the cores.
-
-    Returns
-    -------
-    DataFrame
-        From `trial_table`.
 
     Raises
     ------

@@ -57,8 +57,6 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
     ----------
     log_close_windows : array_like, shape (N, W)
         Natural logs of the last W closes, oldest first; may be a strided view. The W - 1 log returns are analysed.
-    config : ComplexityConfig
-        Indicators and their parameters.
 
     Returns
     -------

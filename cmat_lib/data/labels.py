@@ -29,8 +29,6 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     ----------
     candles : DataFrame, shape (T, ...)
         Checked candles of one symbol; with `labels.source` "file" also columns `trigger` and `max_pct`.
-    labels : LabelsConfig
-        Source, mode, horizon H in candles, thresholds.
 
     Returns
     -------
@@ -123,8 +121,6 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -
     ----------
     candles : DataFrame, shape (T, ...)
         Checked candles of one symbol.
-    window : int
-        Number of log returns.
 
     Returns
     -------

@@ -70,8 +70,6 @@ def auc_by_group(
 
     Parameters
     ----------
-    frame : DataFrame
-        Predictions of one part.
     groups : Series
         Group of each row of `frame`.
 
@@ -110,8 +108,6 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
 
     Parameters
     ----------
-    frame : DataFrame
-        Predictions of one part, N rows.
     shares : sequence of float
         In (0, 1).
     """
@@ -126,11 +122,6 @@ def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, 
     """Mean probability beside the observed share of triggers, in groups of about equal size.
 
     Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Predictions of one part.
 
     Returns
     -------

@@ -48,11 +48,6 @@ def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.nd
     ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
     score and calibration error always use the column itself.
 
-    Parameters
-    ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
-
     Returns
     -------
     trigger, ranking, probability : (N,) float64 arrays
@@ -86,8 +81,6 @@ class FrameScores:
 
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
     thresholds : mapping
         Score column -> threshold; a row is an alarm when its score is at least this, NaN is no threshold.
 
@@ -136,8 +129,6 @@ def scores(
 
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
     threshold : float
         A row is an alarm when its score is at least this; NaN leaves the scores at the threshold undefined.
     top_shares : sequence of float

@@ -198,8 +198,6 @@ def draw_scores(
 
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions of one part.
     thresholds : mapping
         Score column -> threshold, see `cmat_lib.evaluation.metrics.scores`.
 

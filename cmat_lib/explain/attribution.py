@@ -56,8 +56,6 @@ def shapley_tables(
     ----------
     index : Tensor of int64, shape (n,)
         Labelled samples.
-    loss : callable
-        From `cmat_lib.explain.measures.trigger_loss`.
 
     Returns
     -------

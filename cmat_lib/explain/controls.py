@@ -196,8 +196,6 @@ def control_table(
         ``model`` first.
     trigger : ndarray, shape (n,)
     timestamps : Series of datetimes, length n
-    loss : callable
-        From `cmat_lib.explain.measures.trigger_loss`.
 
     Returns
     -------

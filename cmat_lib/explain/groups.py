@@ -29,8 +29,6 @@ def describe_samples(
         From `cmat_lib.data.panel.build_samples`.
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, and the hidden states where the market has them.
-    threshold : float
-        Of the alarm.
 
     Returns
     -------

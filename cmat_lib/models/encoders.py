@@ -26,10 +26,6 @@ class AttentionBlock(nn.Module):
     ----------
     width : int
         Length of the concatenation of all tokens.
-    num_tokens : int
-        Tokens M.
-    num_heads : int
-        Attention heads h.
     dropout : float
         Dropout on the attention weights and in the feed-forward part.
 
@@ -82,12 +78,8 @@ class OHLCVNBEATSEncoder(nn.Module):
         Dropout after each ReLU of the blocks and inside the attention block.
     stack_types : sequence of {"trend", "seasonality", "generic"}
         Basis of each stack.
-    num_channels : int
-        Channels C.
     use_attention : bool
         Whether the attention block follows the stacks; without it the output is their concatenation.
-    block_width : int
-        Width of the fully connected layers.
 
     Raises
     ------

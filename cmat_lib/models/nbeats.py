@@ -59,8 +59,6 @@ class NBEATSBlock(nn.Module):
     ----------
     channels, length : int
         Channels C and look-back T of the window that the flattened input holds.
-    width : int
-        Width of the fully connected layers.
     num_layers : int
         Fully connected layers, the one that reads the input included.
     feature_dim : int

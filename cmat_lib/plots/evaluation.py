@@ -96,13 +96,7 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """ROC curves and precision-recall curves, symbols pooled.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part.
-    """
+    """ROC curves and precision-recall curves, symbols pooled."""
     figure = Figure(figsize=(10, 4.4))
     roc, pr = figure.subplots(1, 2)
     for name in columns:
@@ -203,8 +197,6 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
         From `precision_by_share`.
     base_rate : float
         Where no skill would be.
-    top_shares : sequence of float
-        The shares that the score table uses.
     """
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()

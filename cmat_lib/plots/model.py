@@ -50,8 +50,6 @@ def sample_inputs(
     ----------
     batch : Batch
         B samples.
-    sample : int
-        Which of them.
     channels, features, indicators : sequence of str
         C, F and K names.
     """

@@ -27,11 +27,6 @@ TERMS = {"trigger": "trigger: focal loss", "max_pct": "max_pct: squared error, i
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:
     """What every part holds.
 
-    Parameters
-    ----------
-    samples : DataFrame
-        See `cmat_lib.data.panel.build_samples`.
-
     Returns
     -------
     DataFrame
@@ -54,11 +49,6 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
     """Share of triggers per symbol in every part, in percent.
 
     One group of bars per symbol, and one for all symbols pooled.
-
-    Parameters
-    ----------
-    samples : DataFrame
-        See `cmat_lib.data.panel.build_samples`.
     """
     chosen = samples.loc[samples["part"].isin(PARTS), ["symbol", "part", "trigger"]]
     both = pd.concat([chosen, chosen.assign(symbol="all")])
@@ -104,8 +94,6 @@ def training_curves(history: pd.DataFrame, best_epoch: int | None) -> go.Figure:
 
     Parameters
     ----------
-    history : DataFrame
-        One row per epoch, see `cmat_lib.training.trainer.train`.
     best_epoch : int or None
         Epoch whose weights are kept; None while nobody knows.
     """
@@ -157,11 +145,6 @@ def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Both terms of the loss, before weighting, on the train and the stop part.
 
     One panel per task.
-
-    Parameters
-    ----------
-    history : DataFrame
-        One row per epoch, see `cmat_lib.training.trainer.train`.
     """
     figure = Figure(figsize=(11, 3.4))
     for ax, (term, title) in zip(figure.subplots(1, len(TERMS)), TERMS.items(), strict=True):
