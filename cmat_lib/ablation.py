@@ -53,12 +53,7 @@ def network_rows(config: Config) -> dict[str, dict]:
     """Changes to the parameters that make each network of the ablation.
 
     ``full`` is the model as configured; then every other fusion of the registry, and every subset of its modalities (a
-    clock, if it has one, stays).
-
-    Returns
-    -------
-    dict
-        Row -> section -> key -> value.
+    clock, if it has one, stays). Row -> section -> key -> value.
     """
     seen = [name for name in config.model.modalities if name in SOURCE_MODALITIES]
     clock = [name for name in config.model.modalities if name not in SOURCE_MODALITIES]

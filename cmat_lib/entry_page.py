@@ -118,10 +118,7 @@ def _thumbnail(run: Run, name: Path) -> str:
 def changed_parameters(config: Config) -> dict[str, tuple[Any, Any]]:
     """Parameters that differ from their defaults.
 
-    Returns
-    -------
-    dict
-        ``section.key`` -> (value, default).
+    ``section.key`` -> (value, default).
     """
     own, plain = config.model_dump(mode="json"), Config().model_dump(mode="json")
     changed = {}

@@ -209,11 +209,8 @@ def _trial_config(base: dict[str, Any], values: dict[str, Any], number: int) -> 
 def trial_table(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, the best first.
 
-    Returns
-    -------
-    DataFrame
-        ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every key
-        that was searched.
+    Columns: ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every
+    key that was searched.
     """
     rows = [
         {

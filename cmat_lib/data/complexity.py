@@ -32,22 +32,12 @@ CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log pri
 
 @dataclass(frozen=True)
 class Indicator:
-    """One complexity indicator.
+    """One complexity indicator."""
 
-    Attributes
-    ----------
-    function : callable
-        Log returns (N, R), ComplexityConfig -> (N,) floats, NaN where undefined.
-    low, high : float
-        Range that values are clipped to.
-    regular : float
-        Value of windows with constant returns, and of those where the indicator is undefined.
-    """
-
-    function: Callable[[np.ndarray, ComplexityConfig], np.ndarray]
-    low: float
+    function: Callable[[np.ndarray, ComplexityConfig], np.ndarray]  # log returns (N, R) -> (N,), NaN where undefined
+    low: float  # range that values are clipped to
     high: float
-    regular: float
+    regular: float  # value of windows with constant returns, and of those where the indicator is undefined
 
 
 def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
@@ -93,8 +83,6 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
 
     Parameters
     ----------
-    candles : DataFrame of T rows
-        Checked candles of one symbol.
     lengths : sequence of int
         Candles that each range looks back on, its own row included.
 

@@ -127,8 +127,6 @@ def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.D
 
     Parameters
     ----------
-    samples : DataFrame
-        From `cmat_lib.data.panel.build_samples`.
     config : Config
         Thresholds and barriers of all modes come from its labels section.
 

@@ -63,11 +63,6 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     plus largest fall), the largest rise and the largest fall, in percent of the close; a little is added first, so that
     a flat market has a logarithm too.
 
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol.
-
     Returns
     -------
     DataFrame of float32, shape (T, 4), index as `candles`
@@ -116,11 +111,6 @@ def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedel
 
 def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
     """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
-
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol.
 
     Returns
     -------

@@ -95,10 +95,6 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
     """Rows of one symbol at which every input is complete inside one gap-free run.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-
     Returns
     -------
     ndarray of int64, shape (N,)
@@ -143,12 +139,6 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
 def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
     """The same samples in the parts of another fold.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-    spans : list of Span
-        From `cmat_lib.data.splits.split_spans`.
-
     Returns
     -------
     DataFrame of N rows
@@ -192,7 +182,6 @@ def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, con
 
     Parameters
     ----------
-    candles : DataFrame of T rows
     rows : ndarray of int64, shape (N,)
         From `sample_rows`.
 
@@ -233,7 +222,6 @@ def fit_scalers(
     channels : ndarray, shape (ΣT, C)
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
-    samples : DataFrame of N rows
 
     Returns
     -------
@@ -268,8 +256,6 @@ class Panel:
         Stacked channels of all symbols, unscaled, may be a memory map. Kept in their precision; batches are float32.
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
-    samples : DataFrame of N rows
-        From `build_samples`.
     scalers : dict
         From `fit_scalers`.
     device : torch.device or str

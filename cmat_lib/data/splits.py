@@ -126,8 +126,6 @@ def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Se
         When the sample is known and when its label is; no label is NaT.
     input_start : Series of Timestamp, length N
         Open of the oldest candle that any input of the sample reads.
-    spans : list of Span
-        From `split_spans`.
 
     Returns
     -------

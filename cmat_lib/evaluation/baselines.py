@@ -99,16 +99,10 @@ def clock_columns(clock: torch.Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trees:
-    """Fitted trees, cut after the iteration that was best on the stop part.
-
-    Attributes
-    ----------
-    iterations : int
-        Trees in use.
-    """
+    """Fitted trees, cut after the iteration that was best on the stop part."""
 
     model: HistGradientBoostingClassifier
-    iterations: int
+    iterations: int  # trees in use
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Probability of a trigger, (N,) float64, for features (N, S)."""

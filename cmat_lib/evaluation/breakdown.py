@@ -23,8 +23,6 @@ def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> 
 
     Parameters
     ----------
-    trigger : (N,) array
-        0 or 1.
     probability : (N,) array
 
     Returns
@@ -121,12 +119,8 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
 def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = BINS) -> pd.DataFrame:
     """Mean probability beside the observed share of triggers, in groups of about equal size.
 
-    Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups.
-
-    Returns
-    -------
-    DataFrame
-        One row per group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
+    Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups. One row per
+    group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
     """
     trigger, _, probability = score_arrays(frame, column)
     group = np.unique(equal_mass_bins(probability, bins), return_inverse=True)[1]

@@ -168,8 +168,6 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     ----------
     probability : (N,) array
         Calibrated.
-    trigger : (N,) array
-        0 or 1.
     timestamps : (N,) Series of Timestamp
         With time zone.
 

@@ -29,8 +29,6 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
     Parameters
     ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol, indexed by open time.
     labels : LabelsConfig
         Horizon H, mode and thresholds.
 

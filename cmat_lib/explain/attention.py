@@ -84,11 +84,6 @@ def _check_attention(model: MultiTaskCrossModalAttention) -> None:
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the tokens of the fusion, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    batch : Batch
-        B samples on the model's device.
-
     Returns
     -------
     maps : Tensor, shape (layers, B, h, M, M)
@@ -144,11 +139,6 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
 @torch.no_grad()
 def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the N-BEATS stacks, in evaluation mode and without gradients.
-
-    Parameters
-    ----------
-    batch : Batch
-        B samples on the model's device.
 
     Returns
     -------

@@ -63,10 +63,8 @@ def contrast_table(
     Parameters
     ----------
     shares : ndarray, shape (N, M)
-    tokens : sequence of str, length M
     kinds : mapping
         From `kinds_of_moments`.
-    timestamps : Series of datetimes, length N
 
     Returns
     -------

@@ -66,7 +66,6 @@ def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[st
     ----------
     shares : ndarray, shape (n, M)
         From `cmat_lib.explain.groups.token_shares`.
-    tokens : sequence of str, length M
     parts : mapping of str to sequence of str
         Tokens of each modality, K of them; others ([CLS], bottlenecks) do not count.
 
@@ -111,7 +110,6 @@ def agreement_table(
         Name -> what the measure gives each modality, (K,), over all samples and, (n, K), for each; the size of the
         latter is compared, whatever its sign.
     modalities : sequence of str, length K
-    timestamps : Series of datetimes, length n
 
     Returns
     -------
@@ -194,8 +192,6 @@ def control_table(
     ----------
     readings : mapping of str to Reading
         ``model`` first.
-    trigger : ndarray, shape (n,)
-    timestamps : Series of datetimes, length n
 
     Returns
     -------

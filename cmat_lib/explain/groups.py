@@ -25,8 +25,6 @@ def describe_samples(
     ----------
     rows : (N,) int array
         Rows of `samples`, all of them in `predictions`.
-    samples : DataFrame
-        From `cmat_lib.data.panel.build_samples`.
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, and the hidden states where the market has them.
 
@@ -65,7 +63,6 @@ def token_shares(maps: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
     Parameters
     ----------
     maps : ndarray, shape (N, layers, h, M, M)
-    tokens : sequence of str, length M
 
     Returns
     -------
@@ -91,9 +88,7 @@ def grouped_shares(
     Parameters
     ----------
     shares : ndarray, shape (N, M)
-    tokens : sequence of str, length M
     groups : Series of str, length N
-    timestamps : Series of datetimes, length N
 
     Returns
     -------

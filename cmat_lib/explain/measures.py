@@ -48,7 +48,6 @@ def mean_table(values: np.ndarray, timestamps: pd.Series, resampling: Resampling
     ----------
     values : ndarray, shape (n, Q)
         A sample with a NaN does not count in its column.
-    timestamps : Series of datetimes, length n
 
     Returns
     -------

@@ -126,7 +126,6 @@ def permutation_table(
     reference : ndarray, shape (n,)
         Without.
     pieces : sequence of Piece, length Q
-    timestamps : Series of datetimes, length n
 
     Returns
     -------

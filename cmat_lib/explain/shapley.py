@@ -148,13 +148,7 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, ab
 
 
 def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
-    """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit.
-
-    Parameters
-    ----------
-    batch : Batch
-        B samples.
-    """
+    """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit."""
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)
     stand_ins = absent.show(absent.rows(len(batch.trigger)))

@@ -131,11 +131,8 @@ class AttendingFusion(TokenFusion):
 def token_parts(config: Config) -> Parts:
     """Names of the tokens of every modality, by ``fusion.tokens``.
 
-    Returns
-    -------
-    dict of str to tuple of str
-        ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention``
-        the stacks have exchanged something before they become tokens.
+    ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention`` the
+    stacks have exchanged something before they become tokens.
     """
     if config.fusion.tokens == "modality":
         return WHOLE

@@ -213,10 +213,7 @@ class ParameterRow(NamedTuple):
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
     """Parameters of every part, beside what the document states for its own sizes (the defaults).
 
-    Returns
-    -------
-    list of ParameterRow
-        Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
+    Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     rows = [

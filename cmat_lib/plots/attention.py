@@ -35,7 +35,6 @@ def map_grid(
     ----------
     maps : ndarray, shape (R, K, M, M)
         Weights whose rows sum to 1, or differences of such maps.
-    tokens : sequence of str, length M
     rows, columns : sequence of str, lengths R and K
         Names of the grid's rows and columns.
     difference : bool
@@ -150,7 +149,6 @@ def single_cases(
     prices : sequence of DataFrame, length K
         From `case_prices`: close and high in percent from the sample's close, over candles from the sample's.
     maps : ndarray, shape (K, L, M, M)
-    tokens : sequence of str, length M
     columns : sequence of str, length L
         Names of the maps of a sample.
     """

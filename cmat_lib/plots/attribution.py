@@ -194,7 +194,6 @@ def gate_boxes(gates: np.ndarray, tokens: Sequence[str]) -> Figure:
     ----------
     gates : ndarray, shape (N, M)
         Mean over units, in [0, 1].
-    tokens : sequence of str, length M
     """
     figure = Figure(figsize=(8, 1.4 + 0.4 * len(tokens)))
     axes = figure.subplots()

@@ -48,8 +48,6 @@ def sample_inputs(
 
     Parameters
     ----------
-    batch : Batch
-        B samples.
     channels, features, indicators : sequence of str
         C, F and K names.
     """

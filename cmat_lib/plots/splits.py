@@ -73,8 +73,6 @@ def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     ----------
     samples : DataFrame of N rows
         `symbol`, `close_time`, `label_end` (UTC) and `part`.
-    spans : sequence of Span
-        From `cmat_lib.data.splits.split_spans`.
     """
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]

@@ -27,10 +27,7 @@ TERMS = {"trigger": "trigger: focal loss", "max_pct": "max_pct: squared error, i
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:
     """What every part holds.
 
-    Returns
-    -------
-    DataFrame
-        Index parts in time order; ``samples``, ``triggers``, ``base rate``, ``from``, ``to``.
+    Index: parts in time order; columns: ``samples``, ``triggers``, ``base rate``, ``from``, ``to``.
     """
     groups = samples[samples["part"].isin(PARTS)].groupby("part")
     table = pd.DataFrame(
@@ -208,8 +205,6 @@ def probability_distribution(
     ----------
     scores : mapping of str to ndarray, shape (n,)
         Name -> scores between 0 and 1; one panel each.
-    trigger : ndarray, shape (n,)
-        0 or 1.
     threshold : float, optional
         Drawn in the last panel.
     """
