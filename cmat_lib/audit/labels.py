@@ -105,8 +105,6 @@ def compare_frames(
     ----------
     stored, again : dict of str to DataFrame
         By symbol, indexed by candle open, rows in the same order.
-    what : str
-        Ends the detail.
     """
     left, right = (pd.concat(frames, names=["symbol", "timestamp"]).reset_index() for frames in (stored, again))
     findings = []

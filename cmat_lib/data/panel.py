@@ -256,10 +256,6 @@ class Panel:
         Stacked channels of all symbols, unscaled, may be a memory map. Kept in their precision; batches are float32.
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
-    scalers : dict
-        From `fit_scalers`.
-    device : torch.device or str
-        Where batches shall be.
 
     Attributes
     ----------

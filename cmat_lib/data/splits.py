@@ -33,15 +33,12 @@ class Span(NamedTuple):
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
     """Starts of the stop, calibrate and test parts of the holdout, the same for all symbols.
 
+    Three moments in UTC.
+
     Parameters
     ----------
     data : DataConfig
         ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
-
-    Returns
-    -------
-    list of Timestamp
-        Three moments in UTC.
 
     Raises
     ------

@@ -21,10 +21,6 @@ MONTHLY_FROM = pd.Timedelta(days=200)  # tests at least this long are shown by m
 def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
     """What became of every row when each probability of at least `threshold` is an alarm.
 
-    Parameters
-    ----------
-    probability : (N,) array
-
     Returns
     -------
     (N,) array of str
@@ -65,11 +61,6 @@ def auc_by_group(
     frame: pd.DataFrame, groups: pd.Series, columns: Sequence[str], resampling: Resampling
 ) -> pd.DataFrame:
     """ROC-AUC inside each group of rows, all symbols together, with intervals from resamples of the whole frame.
-
-    Parameters
-    ----------
-    groups : Series
-        Group of each row of `frame`.
 
     Returns
     -------

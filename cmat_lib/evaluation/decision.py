@@ -28,17 +28,13 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     The border moves along: at every moment it is the quantile of all symbols' scores in the `TRAILING` time before,
     which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
     at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
-    reached again. The share of rows with a signal is near the named one, not equal to it.
+    reached again. The share of rows with a signal is near the named one, not equal to it. The result is ascending
+    numbers among the test rows.
 
     Parameters
     ----------
     predictions : DataFrame
         With the parts calibrate and test.
-
-    Returns
-    -------
-    list of int arrays
-        Ascending numbers among the test rows.
     """
     rows = predictions[predictions["part"].isin(["calibrate", "test"])]
     _, ranking, _ = score_arrays(rows, score)

@@ -127,6 +127,8 @@ def scores(
 ) -> dict[str, float]:
     """All scores of one column over the rows of `frame`.
 
+    Returns the entries of `metric_names`.
+
     Parameters
     ----------
     threshold : float
@@ -137,11 +139,6 @@ def scores(
         Score column; see `score_arrays` for what ranks it.
     scope : {"pooled", "within"}
         See `FrameScores`.
-
-    Returns
-    -------
-    dict
-        The entries of `metric_names`.
 
     Raises
     ------

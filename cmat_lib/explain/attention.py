@@ -189,19 +189,14 @@ def collect_maps(
 ) -> AttentionMaps:
     """Maps of all samples of all batches; nothing else is kept, so memory grows by the maps alone.
 
+    Samples in the order of the batches.
+
     Parameters
     ----------
-    batches : iterable of Batch
-        At least one.
     count : int
         Samples N of all batches together.
     read : callable
         `attention_maps`, `gradient_attention` or `stack_attention_maps`.
-
-    Returns
-    -------
-    AttentionMaps
-        Samples in the order of the batches.
 
     Raises
     ------

@@ -170,10 +170,7 @@ def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str])
 class ClockEncoder(nn.Module):
     """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each.
 
-    Parameters
-    ----------
-    dropout : float
-        Dropout after the first ReLU.
+    Dropout follows the first ReLU.
     """
 
     def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:

@@ -48,8 +48,6 @@ class FusionBase(nn.Module):
     ----------
     parts : dict of str to tuple of str
         Names of the tokens of every modality that the model sees.
-    token_names : tuple of str
-        Names of the M tokens that attend to each other, in order; empty where nothing attends.
     settings : tuple of str
         Keys of the section ``fusion`` that are arguments of the class.
 

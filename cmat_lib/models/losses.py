@@ -64,8 +64,6 @@ class MultiTaskLoss(nn.Module):
     auxiliary_scales : sequence of (float, float)
         Training mean and standard deviation of each auxiliary target, in its own unit; empty without such targets.
         Their loss is the Huber loss in standard deviations, summed over the targets.
-    auxiliary_weight : float
-        Weight of that sum.
 
     Attributes
     ----------

@@ -61,8 +61,6 @@ class NBEATSBlock(nn.Module):
         Channels C and look-back T of the window that the flattened input holds.
     num_layers : int
         Fully connected layers, the one that reads the input included.
-    feature_dim : int
-        Length of the feature vector.
     stack_type : {"trend", "seasonality", "generic"}
         Basis of the backcast; ``generic`` has none, its coefficients are the backcast itself.
     has_backcast : bool

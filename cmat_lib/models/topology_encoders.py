@@ -43,10 +43,6 @@ class TDAGroupEncoder(nn.Module):
         Columns of each group, see `cmat_lib.tda.features.feature_groups`.
     group_dim : int
         Length of each group's part of the output.
-    dropout : float
-        Dropout after the first ReLU of each.
-    hidden_dim : int
-        Width between the two layers of each.
 
     Attributes
     ----------

@@ -43,11 +43,6 @@ def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
 
     Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the model
     does not see is grey.
-
-    Parameters
-    ----------
-    batch : Batch
-        Gives the shapes of the inputs.
     """
     figure = Figure(figsize=(12.5, 5.2))
     ax = figure.add_subplot()

@@ -109,8 +109,6 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
     ----------
     entropy : ndarray, shape (N, layers, h, M)
         From `attention_entropy`.
-    tokens : sequence of str, length M
-        Tokens that look.
     """
     thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
     layers, heads, count = thinned.shape[1:]

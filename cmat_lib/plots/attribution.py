@@ -84,8 +84,6 @@ def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: 
     ----------
     shares : DataFrame
         Columns ``modality``, ``value``, ``low``, ``high``: share of attention.
-    shapley : DataFrame
-        As for `shapley_forest`.
     """
     names = list(shares["modality"])
     worth = shapley[shapley["measure"] == "shapley"].set_index("modality").loc[names]

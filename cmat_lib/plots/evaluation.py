@@ -195,8 +195,6 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
     ----------
     table : DataFrame
         From `precision_by_share`.
-    base_rate : float
-        Where no skill would be.
     """
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()

@@ -51,8 +51,6 @@ def difference_forest(
     ----------
     differences : DataFrame
         Index (baseline, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.differences`.
-    model : str
-        What the differences are of.
     """
     names = list(differences.index.unique("baseline"))
     figure = Figure(figsize=(max(8, 3.1 * len(metrics)), 1.5 + 0.5 * len(names)))

@@ -201,12 +201,7 @@ def load_model(
 ) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
     """Model in eval mode from a checkpoint, with the parameters it was trained under.
 
-    Returns
-    -------
-    model : MultiTaskCrossModalAttention
-    config : Config
-    content : dict
-        The checkpoint, see `load_checkpoint`.
+    The dict is the checkpoint's content, see `load_checkpoint`.
 
     Raises
     ------
