@@ -108,7 +108,7 @@ class GatedFusion(TokenFusion):
 
     def gates(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
         """Gate of every unit, between 0 and 1: (B, M, D)."""
-        gates = self.gate(beside(nbeats, tda, complexity, clock)).sigmoid()  # (B, M D)
+        gates = self.gate(beside(nbeats, tda, complexity, clock)).sigmoid()  # (B, M * D)
         return gates.unflatten(1, (len(self.gate_names), -1))  # (B, M, D)
 
     def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
