@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -79,24 +80,27 @@ def engines_of(arguments: argparse.Namespace) -> dict[str, Engine]:
     }
 
 
-def measure(engines: dict[str, Engine], sizes: Sizes, seed: int) -> dict[str, pd.DataFrame]:
-    """All tables, by name."""
-    sources, folder = path_sources(seed), os.environ.get("CMAT_TEST_DATA")
+def measure(engines: dict[str, Engine], sizes: Sizes, seed: int, state: Path) -> dict[str, pd.DataFrame]:
+    """All tables, by name; those that `state` has are read from there, the others are kept there."""
+    sources, folder, limit = path_sources(seed), os.environ.get("CMAT_TEST_DATA"), sizes.limit
     clouds = market_clouds(sources, sizes.windows)
-    tables = {
-        "windows": compare(engines, clouds, sizes.limit),
-        "sliding": sliding(engines, sources, sizes.slides, sizes.samples, sizes.limit),
-        "features": features(engines, sources, sizes.slides, sizes.samples),
-        "cache": through_the_cache(next(iter(sources.values())), sizes.vectors),
-        "loops": loops(engines, clouds),
-        "shapes": adversaries(engines, sources, seed, sizes.shape, sizes.limit),
-        "growth": growth(engines, sources, seed, sizes.growth, sizes.limit),
-        "memory": memory(sources, seed, sizes.growth[-1]),
+    stages = {
+        "windows": lambda: compare(engines, clouds, limit),
+        "sliding": lambda: sliding(engines, sources, sizes.slides, sizes.samples, limit),
+        "features": lambda: features(engines, sources, sizes.slides, sizes.samples),
+        "cache": lambda: through_the_cache(next(iter(sources.values())), sizes.vectors),
+        "loops": lambda: loops(engines, clouds),
+        "shapes": lambda: adversaries(engines, sources, seed, sizes.shape, limit),
+        "growth": lambda: growth(engines, sources, seed, sizes.growth, limit),
+        "memory": lambda: memory(sources, seed, sizes.growth[-1]),
     }
     if sizes.commands and folder:
-        commands = [year(Path(folder)), six_symbols(Path(folder), "2025-09-01")]
-        tables["commands"] = pd.concat(commands).rename_axis("command")
-    return tables
+        stages["commands"] = lambda: pd.concat([year(Path(folder)), six_symbols(Path(folder), "2025-09-01")])
+    state.mkdir(parents=True, exist_ok=True)
+    for name, stage in stages.items():
+        if not (state / name).exists():
+            stage().to_pickle(state / name)
+    return {name: pd.read_pickle(state / name) for name in stages}
 
 
 def described(arguments: argparse.Namespace) -> list[str]:
@@ -121,6 +125,7 @@ def arguments_of(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--geoph", help="interpreter that has geoph and numpy")
     parser.add_argument("--short", action="store_true", help="fewer windows, in a third of the time")
     parser.add_argument("--quick", action="store_true", help="to see that it runs; the numbers mean little")
+    parser.add_argument("--state", type=Path, help="folder that keeps each table: a run that was cut off goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args(words)
@@ -133,7 +138,8 @@ def main(words: list[str] | None = None) -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     engines, began = engines_of(arguments), time.perf_counter()
     try:
-        tables = measure(engines, sizes, arguments.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            tables = measure(engines, sizes, arguments.seed, arguments.state or Path(folder))
     finally:
         for engine in engines.values():
             engine.close()

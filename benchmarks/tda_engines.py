@@ -7,6 +7,7 @@ engine's package only in the child.
 
 from __future__ import annotations
 
+import collections
 import importlib
 import os
 import subprocess
@@ -182,11 +183,18 @@ def diagrams(compute: Compute, cloud: np.ndarray) -> tuple[float, Diagrams]:
 
 
 def slide(_: Compute, series: np.ndarray, window: int, delay: int, stride: int, kept: np.ndarray):
-    """Seconds per window of a series, the first one's fresh start included, and the diagrams of some windows."""
-    from cmat_lib.tda import sliding_diagrams
+    """Seconds per window of a series, the first one's fresh start included, and the diagrams of some windows.
 
-    seconds, found = timed(list, sliding_diagrams(series, window, delay, stride))
-    return seconds / len(found), [found[w] for w in kept]
+    Seconds are those of `path_diagrams`, whose flat bars the features are made from, and of `sliding_diagrams`, which
+    makes a list of arrays of each window.
+    """
+    from cmat_lib.tda import sliding_diagrams
+    from cmat_lib.tda.sliding import path_diagrams
+
+    ends = np.arange(window - 1, len(series), stride)
+    flat, _ = timed(collections.deque, path_diagrams(series, ends, window, delay), 0)
+    lists, found = timed(list, sliding_diagrams(series, window, delay, stride))
+    return flat / len(ends), lists / len(ends), [found[w] for w in kept]
 
 
 def vectors(_: Compute, series: np.ndarray, ends: np.ndarray):

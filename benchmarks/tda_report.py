@@ -89,13 +89,14 @@ def report(tables: Tables, before: str) -> str:
         f"Differences are to *{OURS}*. *H1 bars lost* are bars longer than 1e-4 σ that an engine does not have.",
         table_of(tables["windows"], {"ms": "{:.2f}", "H0 difference": "{:.0e}", "H1 difference": "{:.0e}"}),
         "## Windows that slide",
-        f"Milliseconds a window; {BEFORE}, {GEOPH} and {OURS} on some of the same windows. *Same bytes*: whether the "
+        f"Milliseconds a window; {BEFORE}, {GEOPH} and {OURS} on some of the same windows. *Stride k* gives flat bars, "
+        "as the features take them, *lists* arrays of each window (`sliding_diagrams`). *Same bytes*: whether the "
         f"diagrams of all strides are those of *{OURS}* to the last bit.",
-        table_of(tables["sliding"], {f"stride {k}": "{:.3f}" for k in (1, 4, 16)}),
+        table_of(tables["sliding"], {f"stride {k}": "{:.3f}" for k in ("1", "4", "16", "1, lists")}),
         "## Feature vectors",
         f"{CONFIG.feature_dim} features of each window; alone, with their diagrams at stride 1, and from scratch.",
         table_of(tables["features"], {"features alone, µs": "{:.1f}"}, "{:,.0f}"),
-        "Through the feature cache, from nothing, on disk at the end; wall clock:",
+        "Through the feature cache, from nothing, on disk at the end; wall clock, unless said otherwise:",
         table_of(tables["cache"], {}, "{:,.0f}"),
         "## Loops of bars",
         "Medians over the windows above, in microseconds. The compiled part finds the points around each loop; the "

@@ -139,9 +139,10 @@ def sliding(engines: Engines, sources: dict[str, Path1d], count: int, samples: i
                 own = series[: stride * (count - 1) + CONFIG.window_size]
                 runs.append(engines[OURS].ask("slide", own, *SCALE.values(), stride, begins // stride))
         row = {engine: np.median(times) for engine, (times, _) in found.items()}
-        row |= {f"stride {s}": 1000 * np.median([seconds for seconds, _ in runs]) for s, runs in slides.items()}
+        row |= {f"stride {s}": 1000 * np.median([flat for flat, _, _ in runs]) for s, runs in slides.items()}
+        row["stride 1, lists"] = 1000 * np.median([lists for _, lists, _ in slides[1]])
         row |= {f"{n} / stride 1": row[n] / row["stride 1"] for n in (BEFORE, GEOPH) if n in rivals}
-        equal = [_same_bytes(found[OURS][1], diagrams) for runs in slides.values() for _, diagrams in runs]
+        equal = [_same_bytes(found[OURS][1], diagrams) for runs in slides.values() for _, _, diagrams in runs]
         rows[name] = row | {"same bytes": "yes" if all(equal) else "NO"}
         say(f"sliding, {name}: {rows[name]}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
@@ -236,14 +237,18 @@ def through_the_cache(path: Path1d, count: int) -> pd.DataFrame:
     compute = functools.partial(path_features, **SCALE, config=CONFIG)
     arguments = ("tda", "X", series, times, ends, ends, CONFIG.window_size, compute, CONFIG.feature_dim, {})
     seconds: dict[int, list] = {1: [], 2: []}
+    spent = []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(4):
             for jobs, found in seconds.items():
                 Parallel(n_jobs=jobs)(delayed(compute)(series, ends[:2]) for _ in range(2 * jobs))
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), time.process_time()
                 cached_features(*arguments, Path(folder) / f"{turn}_{jobs}", jobs=jobs, progress=False)
                 found.append(time.perf_counter() - began)
+                if jobs == 1:
+                    spent.append(time.process_time() - cpu)
     rows = {jobs: {"windows": count, "vectors a second": count / np.median(s[1:])} for jobs, s in seconds.items()}
+    rows[1]["vectors a second of CPU"] = count / np.median(spent[1:])
     say(f"through the cache: {rows}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("processes")
 
@@ -305,4 +310,5 @@ def six_symbols(candles: Path, since: str) -> pd.DataFrame:
         row = command([*words, "--output", f"{folder}/scores.parquet"])
         scored = pd.read_parquet(folder / "scores.parquet")
     say(f"predict: {row}, {len(scored)} candles")
-    return pd.DataFrame.from_dict({f"predict, six symbols, {len(scored):,} candles": row}, orient="index")
+    table = pd.DataFrame.from_dict({f"predict, six symbols, {len(scored):,} candles": row}, orient="index")
+    return table.rename_axis("command")
