@@ -194,7 +194,7 @@ class TdaConfig(Section):
     betti_max: list[Annotated[float, Field(gt=0)]] = Field([0.6, 1.3], description="upper end of the Betti grid per homology dimension, in window standard deviations")
     landscape_layers: Positive = Field(5, description="persistence landscape layers whose L2 norm is a feature")
     engine: Literal["planar", "giotto", "weak_alpha"] = Field("planar", description="planar: exact and fast; giotto: reference; weak_alpha: another filtration, other H1")
-    stride: Positive = Field(1, description="compute every k-th candle only; samples are then every k-th candle too")
+    stride: Positive = Field(1, description="samples are every k-th candle; topology that slides is cached at every candle all the same")
     jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes on this machine; -1 is one per core")
     backend: Literal["loky", "dask"] = Field("loky", description="who runs them: joblib itself, or a Dask cluster")
     dask_scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.")] | None = Field(None, description="dask: address of a running scheduler, tcp://host:port; null is a cluster of jobs workers here")
@@ -207,6 +207,11 @@ class TdaConfig(Section):
         windows, delays = self.windows or [self.window_size], self.delays or [self.time_delay]
         count = max(len(windows), len(delays))
         return list(zip(*(own * count if len(own) == 1 else own for own in (windows, delays)), strict=True))
+
+    @property
+    def slides(self) -> bool:
+        """Whether a window is made from the last one, and every candle costs next to nothing."""
+        return self.engine == "planar" and self.embedding_dim == 2
 
     @property
     def longest_window(self) -> int:

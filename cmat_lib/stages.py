@@ -158,14 +158,13 @@ def cached_tda(
     symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
 ) -> np.ndarray:
     """Topology features of the windows that end at `rows`, shape (N, F), from the cache or computed into it."""
-    parts = []
+    parts, stride = [], 1 if config.tda.slides else config.tda.stride
     for embedding in embeddings(config.tda):
         window, delay = embedding.window, embedding.delay
         compute = partial(path_features, window=window, delay=delay, config=config.tda)
-        parameters = feature_params(config.tda) | embedding._asdict()
+        parameters = {**feature_params(config.tda), **embedding._asdict(), "stride": stride}
         values, width = SERIES[embedding.series](candles), config.tda.features_per_scale
-        # Every candle, whatever the stride of the samples: a window that slides by one costs least.
-        ends = window_ends(candles, config.data.bar, window)
+        ends = window_ends(candles, config.data.bar, window, stride)
         parts.append(
             _cached("tda", symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress)
         )

@@ -42,6 +42,8 @@ def test_build_info_verify_clean(build, cmat_cache, tmp_path):
     assert [re.sub(r"_features_(\w+)_\w+", r" \1", path.name) for path in arrays] == names
     chunks = sorted(arrays[2].glob("*.f32"))
     damaged, windows = chunks[-1], sum(int(path.name.split("_")[1]) for path in chunks)
+    total = sum(int(path.name.split("_")[1]) for path in folder.glob("*/*.f32"))
+    assert total == 2 * windows + 2 * (windows // 4)  # topology at every candle, complexity at every fourth
     assert out.startswith(f"{folder}: 4 folders, ") and all(path.name in out for path in arrays)
     assert cmat_cache("info", "--cache-dir", folder)[1] == out
     assert re.search(rf"tda +SYNA +{windows} +\d+ +2024-", out)
@@ -49,7 +51,7 @@ def test_build_info_verify_clean(build, cmat_cache, tmp_path):
     before = damaged.stat().st_mtime_ns
     assert build()[0] == 0 and damaged.stat().st_mtime_ns == before
 
-    whole = (0, f"{folder}: 4 folders, {4 * windows} windows, all as they were written\n", "")
+    whole = (0, f"{folder}: 4 folders, {total} windows, all as they were written\n", "")
     assert cmat_cache("verify", "--cache-dir", folder) == whole
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1

@@ -74,7 +74,10 @@ def test_schema_file_is_current():
         ({"fusion": {"output_dim": 128}}, "output_dim 128 must equal hidden_dim 256"),
         ({"model": {"nbeats_num_stacks": 3}}, "nbeats_num_stacks is 3, nbeats_stack_types lists 4"),
         ({"model": {"nbeats_hidden_size": 1000}}, "must be a multiple of 32"),
-        ({"tda": {"window_size": 15}}, "shorter than the embedding needs (at least 16 candles)"),
+        (
+            {"tda": {"window_size": 15}},
+            "window_size 15 is shorter than the embedding with time_delay 12 needs (at least 16 candles)",
+        ),
         ({"tda": {"betti_max": [1.0]}}, "betti_max needs one value per homology dimension"),
         ({"data": {"split_shares": [0.5, 0.1, 0.1, 0.2]}}, "must sum to 1, they sum to 0.9"),
         ({"data": {"since": "2025-02-01", "until": "2025-01-01"}}, "ascending order"),

@@ -242,7 +242,7 @@ def test_a_path_gives_each_window_as_if_it_were_alone(engine):
     ends = np.array([59, 60, 61, 64, 90, 129])
     alone = tda_features(np.stack([series[end - 59 : end + 1] for end in ends]), config)
     np.testing.assert_array_equal(path_features(series, ends, 60, 4, config), alone)
-    with pytest.raises(ValueError, match="not finite|finite and below"):
+    with pytest.raises(ValueError, match=r"not finite|finite and below"):
         path_features(np.where(np.arange(130) == 70, np.nan, series), ends, 60, 4, config)
 
 

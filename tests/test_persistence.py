@@ -93,7 +93,7 @@ def test_three_coordinates_fall_back_to_giotto_and_say_so_once(caplog):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="cloud 1 has a coordinate that is not finite"):
+    with pytest.raises(ValueError, match="cloud 1, row 0 is"):
         diagrams_batch(np.array([np.zeros((3, 2)), np.full((3, 2), np.nan)]))
     with pytest.raises(ValueError, match=r"shape \(P, d\)"):
         rips_diagrams(np.zeros(3))

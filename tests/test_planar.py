@@ -18,8 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist
 
 from cmat_lib.tda import filling, planar, sliding
-from cmat_lib.tda.persistence import rips_diagrams
-from cmat_lib.tda.planar import planar_loops, planar_rips, planar_rips_batch
+from cmat_lib.tda.persistence import diagrams_batch, rips_diagrams
+from cmat_lib.tda.planar import planar_loops
 from cmat_lib.tda.point_cloud import takens_embedding
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
@@ -81,7 +81,7 @@ def assert_bottleneck(bars: np.ndarray, expected: np.ndarray, tolerance: float) 
 
 def assert_equals_giotto(points: np.ndarray, tolerance: float) -> None:
     """H0 by sorted deaths (short bars may be missing in float32), H1 by bottleneck distance; `tolerance` absolute."""
-    (h0, h1), (expected0, expected1) = planar_rips(points), rips_diagrams(points, engine="giotto")
+    (h0, h1), (expected0, expected1) = rips_diagrams(points), rips_diagrams(points, engine="giotto")
     deaths = np.zeros((2, len(points)))
     deaths[0, : len(h0)], deaths[1, : len(expected0)] = h0[:, 1], expected0[:, 1]
     assert np.abs(np.sort(deaths[0]) - np.sort(deaths[1])).max(initial=0.0) <= tolerance
@@ -138,11 +138,11 @@ def real_clouds(folder, per_symbol: int, seed: int) -> list[np.ndarray]:
 
 
 def test_known_diagrams():
-    rectangle = planar_rips([[0, 0], [3, 0], [3, 4], [0, 4]])
+    rectangle = rips_diagrams([[0, 0], [3, 0], [3, 4], [0, 4]])
     np.testing.assert_array_equal(rectangle[0], [[0, 3], [0, 3], [0, 4]])
     np.testing.assert_array_equal(rectangle[1], [[4, 5]])
     hexagon = np.exp(1j * np.pi * np.arange(6) / 3).view(float).reshape(6, 2)
-    h0, h1 = planar_rips(hexagon)
+    h0, h1 = rips_diagrams(hexagon)
     np.testing.assert_allclose(h0[h0[:, 1] > 0.5], [[0, 1]] * 5, rtol=1e-12)
     np.testing.assert_allclose(h1[h1[:, 1] - h1[:, 0] > 1e-9], [[1, np.sqrt(3)]], rtol=1e-12)
 
@@ -150,7 +150,7 @@ def test_known_diagrams():
 @settings(max_examples=150, deadline=None)
 @given(arrays(np.int64, st.tuples(st.integers(1, 13), st.just(2)), elements=st.integers(0, 4)))
 def test_ties_and_duplicates_equal_the_textbook(points):
-    for bars, expected in zip(planar_rips(points), textbook_rips(points.astype(float)), strict=True):
+    for bars, expected in zip(rips_diagrams(points), textbook_rips(points.astype(float)), strict=True):
         assert_same_bars(bars, expected)
 
 
@@ -160,7 +160,7 @@ def test_perturbed_lattice_equals_the_textbook(number, seed, noise):
     """Ties split by rounding, where a decision taken from geometry could contradict the order of computed lengths."""
     rng = np.random.default_rng(seed)
     points = rng.integers(0, 4, (number, 2)) * 0.1 + noise * rng.normal(size=(number, 2))
-    for bars, expected in zip(planar_rips(points), textbook_rips(points), strict=True):
+    for bars, expected in zip(rips_diagrams(points), textbook_rips(points), strict=True):
         assert_bottleneck(bars, expected, rounding(points))
 
 
@@ -171,7 +171,7 @@ def test_lune_near_the_limit_of_150_degrees(height):
     lune = np.array([[-0.5, 0], [0.5, 0], [0, height], [0, -depth]])
     for angle in np.arange(8):
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        (h0, h1), (expected0, expected1) = planar_rips(lune @ turn), textbook_rips(lune @ turn)
+        (h0, h1), (expected0, expected1) = rips_diagrams(lune @ turn), textbook_rips(lune @ turn)
         assert_bottleneck(h0, expected0, 1e-15)
         assert_bottleneck(h1, expected1, 1e-15)
         assert (np.ptp(h1, axis=1) > 1e-7).sum() == (height + depth > 1)
@@ -196,7 +196,7 @@ def test_order_and_scale_do_not_matter(name, seed, factor):
     points = CLOUDS[name](rng, 96)
     tolerance = max(1e-15 * np.abs(points).max(), rounding(points))
     for bars, shuffled, scaled in zip(
-        planar_rips(points), planar_rips(rng.permutation(points)), planar_rips(points * factor), strict=True
+        rips_diagrams(points), rips_diagrams(rng.permutation(points)), rips_diagrams(points * factor), strict=True
     ):
         np.testing.assert_array_equal(bars, shuffled)
         assert_bottleneck(bars, scaled / factor, 4 * tolerance)
@@ -204,23 +204,23 @@ def test_order_and_scale_do_not_matter(name, seed, factor):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_too_few_points_have_no_bars(number):
-    h0, h1 = planar_rips(np.full((number, 2), 11.5))
+    h0, h1 = rips_diagrams(np.full((number, 2), 11.5))
     assert h0.shape == h1.shape == (0, 2)
     assert h0.dtype == h1.dtype == np.float64
 
 
 def test_few_points():
-    np.testing.assert_array_equal(planar_rips([[0, 0], [3, 4]])[0], [[0, 5]])
-    np.testing.assert_array_equal(planar_rips([[0, 0], [3, 4], [0, 0]])[0], [[0, 5]])
-    h0, h1 = planar_rips([[0, 0], [3, 4], [3, 0]])
+    np.testing.assert_array_equal(rips_diagrams([[0, 0], [3, 4]])[0], [[0, 5]])
+    np.testing.assert_array_equal(rips_diagrams([[0, 0], [3, 4], [0, 0]])[0], [[0, 5]])
+    h0, h1 = rips_diagrams([[0, 0], [3, 4], [3, 0]])
     np.testing.assert_array_equal(h0, [[0, 3], [0, 4]])
     assert len(h1) == 0
 
 
 def test_constant_prices_and_lines():
-    assert [len(bars) for bars in planar_rips(np.full((660, 2), 11.5))] == [0, 0]
+    assert [len(bars) for bars in rips_diagrams(np.full((660, 2), 11.5))] == [0, 0]
     position = np.array([0.0, 5.0, 1.0, 2.5])
-    h0, h1 = planar_rips(np.column_stack([3 * position, 4 * position]))
+    h0, h1 = rips_diagrams(np.column_stack([3 * position, 4 * position]))
     np.testing.assert_array_equal(h0, [[0, 5], [0, 7.5], [0, 12.5]])
     assert len(h1) == 0
 
@@ -230,16 +230,16 @@ def test_unusable_coordinate_names_the_row(bad):
     clouds = np.zeros((3, 8, 2))
     clouds[1, 6, 1] = bad
     with pytest.raises(ValueError, match="cloud 1, row 6"):
-        planar_rips_batch(clouds)
+        diagrams_batch(clouds)
     with pytest.raises(ValueError, match="row 6"):
-        planar_rips(clouds[1])
+        rips_diagrams(clouds[1])
 
 
 def test_wrong_shapes():
-    with pytest.raises(ValueError, match=r"\(P, 2\), got \(5, 3\)"):
-        planar_rips(np.zeros((5, 3)))
-    with pytest.raises(ValueError, match=r"\(N, P, 2\), got \(5, 2\)"):
-        planar_rips_batch(np.zeros((5, 2)))
+    with pytest.raises(ValueError, match=r"\(N, P, 2\), got \(1, 5, 3\)"):
+        planar_loops(np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"\(N, P, d\), got \(5, 2\)"):
+        diagrams_batch(np.zeros((5, 2)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -247,16 +247,16 @@ def test_batch_equals_single_clouds(dtype):
     rng = np.random.default_rng(3)
     names = ["walk", "line", "duplicates", "grid", "circle", "walk"]
     clouds = np.stack([CLOUDS[name](rng, 60) for name in names]).astype(dtype)
-    for dimension, (bars, offsets) in enumerate(planar_rips_batch(clouds)):
+    for dimension, (bars, offsets) in enumerate(diagrams_batch(clouds)):
         assert bars.dtype == np.float64 and len(offsets) == len(clouds) + 1 and offsets[-1] == len(bars)
         for i, cloud in enumerate(clouds):
-            alone = planar_rips(cloud.astype(np.float64))[dimension]
+            alone = rips_diagrams(cloud.astype(np.float64))[dimension]
             np.testing.assert_array_equal(bars[offsets[i] : offsets[i + 1]], alone)
 
 
 def test_empty_batches():
     for shape in [(0, 5, 2), (3, 0, 2), (0, 0, 2)]:
-        for bars, offsets in planar_rips_batch(np.empty(shape)):
+        for bars, offsets in diagrams_batch(np.empty(shape)):
             assert bars.shape == (0, 2)
             np.testing.assert_array_equal(offsets, np.zeros(shape[0] + 1))
 
@@ -270,7 +270,7 @@ def test_kernels_are_compiled_again_when_those_they_call_change():
 
 def test_gil_is_released():
     clouds = np.stack([CLOUDS["walk"](np.random.default_rng(i), 660) for i in range(40)])
-    worker = threading.Thread(target=planar_rips_batch, args=(clouds,))
+    worker = threading.Thread(target=diagrams_batch, args=(clouds,))
     ticks = 0
     worker.start()
     while worker.is_alive():
@@ -280,9 +280,24 @@ def test_gil_is_released():
 
 
 @pytest.mark.long
-def test_500_real_windows_equal_giotto(real_candles):
-    for points in real_clouds(real_candles, per_symbol=125, seed=1):
+def test_2000_real_windows_equal_giotto(real_candles):
+    for points in real_clouds(real_candles, per_symbol=500, seed=1):
         assert_equals_giotto(points, 1e-6 * points[:, 0].std())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CLOUDS)
+def test_2000_small_clouds_equal_the_textbook(name):
+    """The same bars, and exactly, where no points are so close that they are rounded."""
+    rng = np.random.default_rng(11)
+    for _ in range(112):  # 18 kinds
+        points = CLOUDS[name](rng, 144)[rng.permutation(132)[: rng.integers(2, 15)]]
+        close = rounding(points) > 1e-15 * np.ptp(points, axis=0).max()
+        for bars, expected in zip(rips_diagrams(points), textbook_rips(points), strict=True):
+            if close:
+                assert_bottleneck(bars, expected, rounding(points))
+            else:
+                np.testing.assert_array_equal(in_order(bars), in_order(expected))
 
 
 @pytest.mark.long
@@ -299,11 +314,11 @@ def test_500_synthetic_clouds_equal_giotto(name):
 @pytest.mark.parametrize("kind", ["walk", "circle", "uniform"])
 def test_10000_points_within_a_gigabyte(kind):
     code = (
-        "import numpy as np; from cmat_lib.tda.planar import planar_rips; rng = np.random.default_rng(0);"
+        "import numpy as np; from cmat_lib.tda import rips_diagrams; rng = np.random.default_rng(0);"
         f"angle = rng.uniform(0, 2 * np.pi, 10_000); kind = {kind!r};"
         "clouds = {'walk': rng.normal(size=(10_000, 2)).cumsum(axis=0), 'uniform': rng.random((10_000, 2)),"
         "'circle': np.column_stack([np.cos(angle), np.sin(angle)])};"
-        "h0, h1 = planar_rips(clouds[kind]); assert len(h0) == 9_999 and len(h1) > (0 if kind == 'circle' else 1000);"
+        "h0, h1 = rips_diagrams(clouds[kind]); assert len(h0) == 9_999 and len(h1) > (0 if kind == 'circle' else 1000);"
         "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )  # rusage would count what this process, from which it is forked, holds
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -359,7 +374,7 @@ def test_loop_of_a_square():
 @pytest.mark.parametrize("name", CLOUDS)
 def test_loops_are_walks_that_are_filled_when_their_bar_ends(name):
     points = CLOUDS[name](np.random.default_rng(2), 96)
-    loops, (_, bars) = planar_loops(points), planar_rips(points)
+    loops, (_, bars) = planar_loops(points), rips_diagrams(points)
     np.testing.assert_array_equal([loop[:2] for loop in loops] or np.empty((0, 2)), bars)
     for loop in loops:
         walk, scale = points[loop.points], np.ptp(points)

@@ -54,7 +54,7 @@ def candle_topology(candles: pd.DataFrame, rows: np.ndarray, config: TdaConfig) 
 
 
 def window_topology(candles: pd.DataFrame, config: TdaConfig) -> np.ndarray:
-    """The same for the window that ends with the last of some candles, from scratch and from these alone, shape (F,)."""
+    """The same for the window that ends with the last of some candles, from scratch and these alone, shape (F,)."""
     windows = (SERIES[name](candles)[None, -config.longest_window :] for name in config.series)
     return np.concatenate([tda_features(window, config)[0] for window in windows])
 
@@ -65,7 +65,7 @@ class LiveTopology:
     Parameters
     ----------
     config : TdaConfig
-        Other engines than ``planar`` keep nothing and compute each window anew.
+        Where it does not slide, nothing is kept and each window is computed anew.
     """
 
     def __init__(self, config: TdaConfig):
@@ -85,7 +85,7 @@ class LiveTopology:
         -------
         ndarray, shape (F,), float32
         """
-        if self.config.engine != "planar" or self.config.embedding_dim != 2:
+        if not self.config.slides:
             return window_topology(candles, self.config)
         values = {name: SERIES[name](candles) for name in self.config.series}
         return np.concatenate([self._vector(e, values[e.series][-e.window :]) for e in embeddings(self.config)])

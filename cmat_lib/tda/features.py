@@ -96,7 +96,7 @@ def path_features(series: ArrayLike, ends: np.ndarray, window: int, delay: int, 
         If a value of the series is not finite.
     """
     series, ends = np.ascontiguousarray(series, dtype=np.float64), np.asarray(ends, dtype=np.int64)
-    if config.engine != "planar" or config.embedding_dim != 2:
+    if not config.slides:
         windows = sliding_window_view(series, window)[ends - window + 1]
         return tda_features(windows, config.model_copy(update={"windows": [window], "delays": [delay]}))
     from cmat_lib.tda.sliding import path_diagrams

@@ -1,7 +1,8 @@
 """Persistence diagrams of point clouds: one function in front of several engines.
 
 Every engine returns the same thing: the bars of H0 and H1 as ``(birth, death)`` in the unit of the points, by birth and
-then by death, without the H0 class that never dies and without bars of length zero. giotto-tda is imported here only, when its engines run.
+then by death, without the H0 class that never dies and without bars of length zero. giotto-tda is imported here only,
+when its engines run.
 
 ============  =============================================================================================
 planar        exact Vietoris-Rips of points in the plane (this project's own, `cmat_lib.tda.planar`)
@@ -25,6 +26,8 @@ from scipy.spatial.distance import pdist, squareform
 from cmat_lib.errors import CmatError
 
 logger = logging.getLogger(__name__)
+
+LARGEST = 1e150  # squares of larger coordinates are no longer finite
 
 
 class Bars(NamedTuple):
@@ -60,7 +63,7 @@ def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]
     Raises
     ------
     ValueError
-        If the shape is wrong or a coordinate is not finite.
+        If the shape is wrong, or a coordinate is not finite or exceeds 1e150; the message names the row.
     CmatError
         If the engine is unknown.
 
@@ -98,24 +101,36 @@ def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
     CmatError
         If the engine is unknown.
     """
-    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
-    if clouds.ndim != 3:
-        raise ValueError(f"clouds must have shape (N, P, d), got {clouds.shape}")
     if engine not in ENGINES:
         raise CmatError(f"tda.engine: unknown engine '{engine}'; choose one of {', '.join(ENGINES)}")
-    finite = np.isfinite(clouds).all(axis=(1, 2))  # (N,)
-    if not finite.all():
-        raise ValueError(f"cloud {int(np.argmin(finite))} has a coordinate that is not finite; repair the prices first")
-    return ENGINES[engine](clouds)
+    return ENGINES[engine](checked_clouds(clouds))
+
+
+def checked_clouds(clouds: ArrayLike, plane: bool = False) -> np.ndarray:
+    """Clouds (N, P, d) in float64, d = 2 if they must lie in the plane; an error names cloud and row of a bad one."""
+    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
+    if clouds.ndim != 3 or (plane and clouds.shape[2] != 2):
+        raise ValueError(f"clouds must have shape (N, P, {2 if plane else 'd'}), got {clouds.shape}")
+    usable = (np.abs(clouds) < LARGEST).all(axis=2)  # (N, P)
+    if not usable.all():
+        cloud, row = np.argwhere(~usable)[0]
+        message = f"cloud {cloud}, row {row} is {clouds[cloud, row]}: coordinates must be finite and below {LARGEST:g}"
+        raise ValueError(message)
+    return clouds
 
 
 def _planar(clouds: np.ndarray) -> list[Bars]:
     if clouds.shape[2] != 2:
         _say_fallback(clouds.shape[2])
         return _giotto(clouds)
-    from cmat_lib.tda.planar import planar_rips_batch
+    if clouds.shape[1] == 0:
+        return [Bars(np.empty((0, 2)), np.zeros(len(clouds) + 1, np.int64))] * 2
+    from cmat_lib.tda.planar import planar_bars  # numba, which the other engines do not need
 
-    return [Bars(*flat) for flat in planar_rips_batch(clouds)]
+    deaths, offsets0, bars, offsets1, broken = planar_bars(clouds)
+    if broken >= 0:
+        raise ArithmeticError(f"cloud {broken} cannot be drawn: this is a defect of the planar engine, use 'giotto'")
+    return [Bars(np.column_stack([np.zeros_like(deaths), deaths]), offsets0), Bars(bars, offsets1)]
 
 
 @functools.cache

@@ -32,9 +32,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import pdist, squareform
 
 from cmat_lib.tda.filling import filling, kernel
+from cmat_lib.tda.persistence import checked_clouds
 
 # numba's cache looks at the file of a kernel, not at those of the kernels it calls; this line makes a change of one
 # change the other. tests/test_planar.py says what it must be.
@@ -45,7 +45,6 @@ COVER = 16  # room for members of a cover while it is searched; those that turn 
 DEGREE = 8  # edges of the RNG at a point: six, and ties
 SLACK = 1e-12  # share of the squared distance by which a box must clear a bisector: far above rounding
 CLOSEST = -44  # exponent of the shortest edge, against the extent, below which points are rounded
-LARGEST = 1e150  # squares of larger coordinates are no longer finite
 HASH = 0x2545F4914F6CDD1D  # odd multiplier, as in xorshift64*
 
 
@@ -467,14 +466,38 @@ def _swap_bars(bars, source, i, j):
 
 
 @kernel
-def _try_cloud(cloud, scale, with_loops):
-    """Deaths (n,) and bars (m, 2) of a scaled cloud, the loops of the bars, and whether the drawing held.
+def _killer(x, y, walk, death2):
+    """The two points of a walk whose squared distance is that of its filling; of several pairs the first."""
+    best, first, second = np.inf, 0, 0
+    for i in range(len(walk)):
+        for j in range(i):
+            dx, dy = x[walk[i]] - x[walk[j]], y[walk[i]] - y[walk[j]]
+            off = abs(dx * dx + dy * dy - death2)
+            if off < best:
+                best, first, second = off, walk[j], walk[i]
+    return first, second
 
-    Loops are rows of the cloud, one loop after the other, and their ends (m,); without `with_loops` there are none.
-    """
+
+@kernel
+def _write_loops(x, y, row, ends, following, face, first, death, source, loops, stops, killers):
+    """Rows of the loops, one after the other, where each stops, and the rows that the killing edges join."""
+    size = 0
+    for bar in range(len(source)):
+        label = source[bar]
+        walk = face_walk(ends, following, first[label], mark_face(following, face, first[label], label))
+        for p in walk:
+            loops[size] = row[p]
+            size += 1
+        p, q = _killer(x, y, walk, death[label])
+        stops[bar], killers[bar, 0], killers[bar, 1] = size, row[p], row[q]
+
+
+@kernel
+def _try_cloud(cloud, scale, with_loops):
+    """Deaths (n,) and bars (m, 2) of a scaled cloud, the loops of the bars if wanted, and whether the drawing held."""
     x, y, row = _distinct(cloud, scale)
-    ends_of_loops, loops = np.empty(0, np.int64), np.empty(0, np.int32)
-    none = np.empty(0), np.empty((0, 2)), loops, ends_of_loops
+    loops, stops, killers = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 2), np.int32)
+    none = np.empty(0), np.empty((0, 2)), loops, stops, killers
     if len(x) < 2:
         return none, True
     box, stop = _build_tree(x, y, row)
@@ -485,39 +508,41 @@ def _try_cloud(cloud, scale, with_loops):
     face, first, death, faces = _faces(x, y, ends, following, outer)
     if faces != len(death):
         return none, False
-    h0, h1, source = np.empty(len(x) - 1), np.empty((faces - 1, 2)), np.empty(faces - 1, np.int32)
-    count1 = pair(np.arange(len(ends)), length2, face, death, h0, h1, source)
+    h0, h1, source = np.empty(len(x) - 1), np.empty((faces, 2)), np.empty(faces, np.int32)
+    count = pair(np.arange(len(ends)), length2, face, death, h0, h1, source)
     if with_loops:
-        ends_of_loops, loops = np.empty(count1, np.int64), np.empty(2 * len(ends), np.int32)
-        size = 0
-        for bar in range(count1):
-            start = first[source[bar]]
-            for p in face_walk(ends, following, start, mark_face(following, face, start, source[bar])):
-                loops[size] = row[p]
-                size += 1
-            ends_of_loops[bar] = size
-    return (h0, h1[:count1], loops, ends_of_loops), True
+        loops, stops, killers = (
+            np.empty(2 * len(ends), np.int32),
+            np.empty(count, np.int64),
+            np.empty((count, 2), np.int32),
+        )
+        _write_loops(x, y, row, ends, following, face, first, death, source[:count], loops, stops, killers)
+    return (h0, h1[:count], loops, stops, killers), True
 
 
 @kernel
 def cloud_bars(cloud, with_loops):
-    """Deaths (n,) of H0 and bars (m, 2) of H1 of one cloud, ascending; rows of loops, and where each ends."""
+    """Deaths (n,) of H0 and bars (m, 2) of H1 of one cloud, ascending; loops, stops, killers; whether all was made."""
     exponent = max(math.frexp(_extent(cloud))[1], -1000)
     scale = math.ldexp(1.0, -exponent)  # a power of two is exact, and squares keep their range
-    (h0, h1, loops, ends), held = _try_cloud(cloud, scale, with_loops)
+    (h0, h1, loops, stops, killers), held = _try_cloud(cloud, scale, with_loops)
     if not held or (len(h0) > 0 and h0[0] < math.ldexp(1.0, CLOSEST)):
-        (h0, h1, loops, ends), held = _try_cloud(_rounded(cloud * scale), 1.0, with_loops)
-    return h0 / scale, h1 / scale, loops, ends, held
+        (h0, h1, loops, stops, killers), held = _try_cloud(_rounded(cloud * scale), 1.0, with_loops)
+    return h0 / scale, h1 / scale, loops, stops, killers, held
 
 
 @kernel
-def _all_clouds(clouds):
-    """Deaths and offsets of H0, bars and offsets of H1 of all clouds, P >= 1, and the first that broke, or -1."""
+def planar_bars(clouds):
+    """Deaths and offsets of H0, bars and offsets of H1 of all clouds, P >= 1, and the first that broke, or -1.
+
+    Beside input and output, memory depends on one cloud only: under a megabyte for prices, and up to 4 bytes times the
+    square of the number of points where all of them lie on one circle.
+    """
     count, points = clouds.shape[:2]
     deaths, bars = np.empty(count * points), np.empty((count * points, 2))  # a planar graph without triangles has
     offsets0, offsets1 = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)  # fewer faces than points
     for i in range(count):
-        h0, h1, _, _, held = cloud_bars(clouds[i], False)
+        h0, h1, _, _, _, held = cloud_bars(clouds[i], False)
         if not held:
             return deaths, offsets0, bars, offsets1, i
         offsets0[i + 1], offsets1[i + 1] = offsets0[i] + len(h0), offsets1[i] + len(h1)
@@ -528,81 +553,6 @@ def _all_clouds(clouds):
     return deaths[: offsets0[-1]], offsets0, bars[: offsets1[-1]], offsets1, -1
 
 
-def _checked(clouds: ArrayLike) -> np.ndarray:
-    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
-    if clouds.ndim != 3 or clouds.shape[2] != 2:
-        raise ValueError(f"clouds must have shape (N, P, 2), got {clouds.shape}")
-    usable = (np.abs(clouds) < LARGEST).all(axis=2)  # (N, P)
-    if not usable.all():
-        cloud, row = np.argwhere(~usable)[0]
-        message = f"cloud {cloud}, row {row} is {clouds[cloud, row]}: coordinates must be finite and below {LARGEST:g}"
-        raise ValueError(message)
-    return clouds
-
-
-def planar_rips_batch(clouds: ArrayLike) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Vietoris-Rips bars of N clouds in the plane, flat, in one compiled call that releases the GIL.
-
-    Parameters
-    ----------
-    clouds : array_like, shape (N, P, 2)
-        Finite coordinates, float32 or float64 (computed in float64). Duplicate and collinear points are allowed.
-
-    Returns
-    -------
-    tuple of (bars, offsets), for H0 and for H1
-        ``bars`` (n, 2), float64: birth and death in the unit of the points, by cloud, then by birth, then by death;
-        without the H0 class that never dies and without bars of length zero. Cloud ``i`` owns
-        ``bars[offsets[i]:offsets[i + 1]]``; ``offsets`` (N + 1,), int64.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (N, P, 2), or a coordinate is not finite or exceeds 1e150; the message names cloud and row.
-
-    Notes
-    -----
-    Beside input and output, memory depends on one cloud only: under a megabyte for prices, and up to 4 bytes times the
-    square of the number of points where all of them lie on one circle.
-    """
-    clouds = _checked(clouds)
-    if clouds.shape[1] == 0:
-        empty = np.empty((0, 2)), np.zeros(len(clouds) + 1, np.int64)
-        return empty, empty
-    deaths, offsets0, bars, offsets1, broken = _all_clouds(clouds)
-    if broken >= 0:
-        raise ArithmeticError(f"cloud {broken} cannot be drawn: this is a defect of the planar engine, use 'giotto'")
-    return (np.column_stack([np.zeros_like(deaths), deaths]), offsets0), (bars, offsets1)
-
-
-def planar_rips(points: ArrayLike) -> list[np.ndarray]:
-    """Vietoris-Rips persistence of one cloud in the plane, exact in H0 and H1.
-
-    Parameters
-    ----------
-    points : array_like, shape (P, 2)
-        Finite coordinates; P may be 0.
-
-    Returns
-    -------
-    list of np.ndarray
-        H0 (n, 2) and H1 (m, 2), float64: see `planar_rips_batch`.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (P, 2), or a coordinate is not finite or exceeds 1e150; the message names the row.
-
-    Examples
-    --------
-    >>> planar_rips([[0, 0], [3, 0], [3, 4], [0, 4]])
-    [array([[0., 3.],
-           [0., 3.],
-           [0., 4.]]), array([[4., 5.]])]
-    """
-    return [bars for bars, _ in planar_rips_batch(_one(points))]
-
-
 class Loop(NamedTuple):
     """What a bar of H1 stands for.
 
@@ -610,11 +560,11 @@ class Loop(NamedTuple):
     ----------
     birth, death : float
         In the unit of the points.
-    points : np.ndarray, shape (k,), int64
+    points : np.ndarray, shape (k,), int32
         Rows of the cloud around the loop, in order; of equal points the first. A point at which a path leads into the
         loop's inside and back comes more than once.
     killer : tuple of int
-        Rows that the edge joins whose length is the death; both are points of the loop.
+        The two rows that the edge joins whose length is the death; both are points of the loop.
     """
 
     birth: float
@@ -632,37 +582,21 @@ def planar_loops(points: ArrayLike) -> list[Loop]:
     Parameters
     ----------
     points : array_like, shape (P, 2)
-        As for `planar_rips`.
+        Finite coordinates; P may be 0.
 
     Returns
     -------
     list of Loop
-        In the order of the bars of `planar_rips`.
+        In the order of the bars of `cmat_lib.tda.rips_diagrams`.
 
     Raises
     ------
     ValueError
-        As `planar_rips`.
+        If the shape is not (P, 2), or a coordinate is not finite or exceeds 1e150; the message names the row.
     """
-    cloud = _checked(_one(points))[0]
+    cloud = checked_clouds(np.asarray(points, dtype=np.float64)[None], plane=True)[0]
     if not len(cloud):
         return []
-    _, bars, rows, ends, _ = cloud_bars(cloud, True)
-    walks = np.split(rows.astype(np.int64)[: ends[-1] if len(ends) else 0], ends[:-1])
-    return [
-        Loop(*bar, walk, _longest_needed(cloud[walk], walk, bar[1])) for bar, walk in zip(bars, walks, strict=False)
-    ]
-
-
-def _one(points: ArrayLike) -> np.ndarray:
-    points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"points must have shape (P, 2), got {points.shape}")
-    return points[None]
-
-
-def _longest_needed(corners: np.ndarray, walk: np.ndarray, death: float) -> tuple[int, int]:
-    """The pair of points of a walk whose distance is the death; of several the first."""
-    distances = squareform(pdist(corners))
-    first, second = np.unravel_index(np.argmin(np.abs(distances - death)), distances.shape)
-    return int(walk[first]), int(walk[second])
+    _, bars, rows, stops, killers, _ = cloud_bars(cloud, True)
+    spans = zip(bars.tolist(), [0, *stops.tolist()], stops.tolist(), killers.tolist(), strict=False)
+    return [Loop(birth, death, rows[start:stop], tuple(killer)) for (birth, death), start, stop, killer in spans]

@@ -26,17 +26,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cmat_lib.tda.filling import INFINITE, filling, kernel, vector
-from cmat_lib.tda.persistence import Bars, diagrams_batch
-from cmat_lib.tda.planar import CLOSEST, DEGREE, LARGEST, angle_rank, face_walk, mark_face, pair, shorter
+from cmat_lib.tda.persistence import LARGEST, Bars, diagrams_batch
+from cmat_lib.tda.planar import CLOSEST, DEGREE, angle_rank, face_walk, mark_face, pair, shorter
 
-BUILT_ON = "7eefd3ce61df5ebd"  # see `planar.BUILT_ON`
+BUILT_ON = "5ce4bb46f5757f7f"  # see `planar.BUILT_ON`
 
 FAR = 1e200  # where unused places lie: at an infinite squared distance from everything
 TINY = (
     2.0**-480
 )  # squares of shorter lengths lose digits; windows that small are computed from scratch, which scales them
 BLOCK = 256  # windows whose bars are in memory at once, about 4 MB
-RELOAD = 8  # from one eighth of the points on, changes cost more than a fresh start
+RELOAD = 16  # from one sixteenth of the points on, a window from scratch costs less than the changes
 NONE, UNUSED = -1, -2  # witness of an edge of the graph; of an unused edge
 POINTS, EDGES, FREE_EDGES, FREE_FACES, BEGIN, END, HOLDS, TOP_EDGE, TOP_FACE = range(9)  # entries of `count`
 COPIES, PLACE, SIZE, EDGES_HERE, MEMBER, LINK, RING = 0, 1, 2, 3, 4, 4 + DEGREE, 4 + 2 * DEGREE  # columns of `point`
