@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(16, 2048, 24, POINTS, (165, 330, 660, 1320, 2640, 5280, 10_000), 32_768, 20.0, True)
-SHORT = FULL._replace(windows=4, samples=9, growth=(165, 660, 2640, 10_000), vectors=8192)
+SHORT = FULL._replace(windows=3, samples=9, growth=(165, 660, 2640, 10_000), vectors=8192, limit=10.0)
 QUICK = Sizes(1, 64, 3, 100, (165, 330, 660), 256, 20.0, False)
 
 
@@ -125,6 +125,9 @@ def arguments_of(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--geoph", help="interpreter that has geoph and numpy")
     parser.add_argument("--short", action="store_true", help="fewer windows, in a third of the time")
     parser.add_argument("--quick", action="store_true", help="to see that it runs; the numbers mean little")
+    parser.add_argument(
+        "--no-commands", action="store_true", help="without cache build and predict: they need idle cores"
+    )
     parser.add_argument("--state", type=Path, help="folder that keeps each table: a run that was cut off goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -135,6 +138,7 @@ def main(words: list[str] | None = None) -> None:
     """Measure, then write table and plot."""
     arguments, before = arguments_of(words), machine(PACKAGES)
     sizes = QUICK if arguments.quick else SHORT if arguments.short else FULL
+    sizes = sizes._replace(commands=sizes.commands and not arguments.no_commands)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     engines, began = engines_of(arguments), time.perf_counter()
     try:

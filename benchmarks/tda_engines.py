@@ -222,10 +222,11 @@ def scratch_vectors(_: Compute, windows: np.ndarray):
 
 
 def loops(_: Compute, cloud: np.ndarray) -> list[float]:
-    """Seconds of the compiled part without and with loops, and of `planar_rips` and `planar_loops`; two take turns."""
-    from cmat_lib.tda.planar import cloud_bars, planar_loops, planar_rips
+    """Seconds of the compiled part without and with loops, and of `rips_diagrams` and `planar_loops`, in turns."""
+    from cmat_lib.tda import rips_diagrams
+    from cmat_lib.tda.planar import cloud_bars, planar_loops
 
-    pairs = [(cloud_bars, cloud, False), (cloud_bars, cloud, True)], [(planar_rips, cloud), (planar_loops, cloud)]
+    pairs = [(cloud_bars, cloud, False), (cloud_bars, cloud, True)], [(rips_diagrams, cloud), (planar_loops, cloud)]
     medians = []
     for calls in pairs:
         rounds = [[timed(*call)[0] for call in calls] for _ in range(4 * CALLS)]

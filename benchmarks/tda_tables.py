@@ -259,7 +259,7 @@ def loops(engines: Engines, clouds: dict[str, np.ndarray]) -> pd.DataFrame:
     for kind, batch in clouds.items():
         bars, walks, plain, whole = 1e6 * np.median([engines[OURS].ask("loops", cloud) for cloud in batch], axis=0)
         rows[kind] = {"bars, µs": bars, "with loops, µs": walks, "surplus": walks / bars - 1}
-        rows[kind] |= {"planar_rips, µs": plain, "planar_loops, µs": whole, "surplus of the call": whole / plain - 1}
+        rows[kind] |= {"rips_diagrams, µs": plain, "planar_loops, µs": whole, "surplus of the call": whole / plain - 1}
     say(f"loops: {rows}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("cloud")
 
