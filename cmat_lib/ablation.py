@@ -53,16 +53,7 @@ def network_rows(config: Config) -> dict[str, dict]:
     """Changes to the parameters that make each network of the ablation.
 
     ``full`` is the model as configured; then every other fusion of the registry, and every subset of its modalities (a
-    clock, if it has one, stays).
-
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    dict
-        Row -> section -> key -> value.
+    clock, if it has one, stays). Row -> section -> key -> value.
     """
     seen = [name for name in config.model.modalities if name in SOURCE_MODALITIES]
     clock = [name for name in config.model.modalities if name not in SOURCE_MODALITIES]
@@ -94,16 +85,8 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 
     Parameters
     ----------
-    config : Config
-        Its split says what the folds are.
     run : Run
         With finished stages 01 and 02.
-    folds : sequence of int
-
-    Yields
-    ------
-    fold : int
-    panel : Panel
     """
     every = run.read_frame("data/samples.parquet")
     market = unstack(run.read_frame("data/candles.parquet"))
@@ -119,23 +102,14 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, folds: Sequence[int], say: Say) -> Path:
     """Make every cell that is missing, then the tables.
 
+    Returns the folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
+
     Parameters
     ----------
-    config : Config
     run : Run
         With finished stages 01 and 02; results go to its folder ``ablation``.
-    rows : sequence of str
-        From `choose_rows`.
     seeds : int
         Trainings of every network on every fold; their answers are averaged.
-    folds : sequence of int
-    say : callable
-        Takes lines of progress.
-
-    Returns
-    -------
-    Path
-        The folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
 
     Raises
     ------
@@ -243,20 +217,14 @@ def reference_row(rows: Sequence[str]) -> str:
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
     """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
 
+    Returns `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
+    on the synthetic market, ``oracle_share.parquet``.
+
     Parameters
     ----------
     frame : DataFrame
         Test rows of all folds: ``symbol``, ``timestamp``, ``trigger``, ``fold``, one probability and one
         ``train_auc_`` column per row of the ablation.
-    config : Config
-    folder : Path
-    say : callable
-
-    Returns
-    -------
-    Path
-        `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
-        on the synthetic market, ``oracle_share.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
     from cmat_lib.plots.style import use_style

@@ -15,18 +15,16 @@ from typing import Annotated, Any
 import typer
 
 from cmat_lib import __version__
-from cmat_lib.cli_ablate import ablate
-from cmat_lib.cli_audit import audit
+from cmat_lib.cli_ablate import ablate, sweep
 from cmat_lib.cli_cache import cache_app
 from cmat_lib.cli_candles import candles
 from cmat_lib.cli_compare import compare
-from cmat_lib.cli_doctor import doctor
+from cmat_lib.cli_doctor import audit, doctor
 from cmat_lib.cli_download import download
 from cmat_lib.cli_help import MAIN_EPILOG, examples
 from cmat_lib.cli_options import Assignments, RunDir, assign
 from cmat_lib.cli_predict import export, predict
 from cmat_lib.cli_runs import runs
-from cmat_lib.cli_sweep import sweep
 from cmat_lib.config import Config, commented_defaults, load_config, merge, project_root
 from cmat_lib.errors import CmatError, LocalError, first_line
 from cmat_lib.files import write_text

@@ -1,4 +1,4 @@
-"""``cmat ablate``: the model, its parts and the baselines on the same folds."""
+"""``cmat ablate`` and ``cmat sweep``: many trainings, of other parts on the same folds or of other parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cmat_lib.cli_options import Assignments, RunDir
+from cmat_lib.cli_options import Assignments, RunDir, assign
 from cmat_lib.errors import CmatError
 
 
@@ -84,3 +84,34 @@ def _single(seeds) -> str:
     by_seed = seeds.groupby(["row", "seed"], sort=False)["roc_auc"].mean().groupby("row", sort=False)
     found = by_seed.agg(["count", "min", "max"]).query("count > 1").drop(columns="count")
     return "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file, for example params/sweep.yaml.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file says it otherwise.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials at the same time.")] = 1,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter of the base file."),
+    ] = None,
+    run_dir: Annotated[
+        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/NAME for NAME.yaml.")
+    ] = None,
+) -> None:
+    """Train many times with other parameters and keep what the stop part likes best.
+
+    All trials share data and topology. The same command goes on after a kill, and --trials adds more. Every trial is
+    counted in the ledger, and the test part is not looked at: run best.yaml for that.
+    """
+    from cmat_lib.config import merge
+    from cmat_lib.sweep import run_sweep
+    from cmat_lib.sweep_file import read_sweep
+
+    content, base = read_sweep(file)
+    base = merge(assign(assignments, base), {"run_dir": run_dir or f"outputs/{file.stem}"})
+    say = partial(print, flush=True)
+    table = run_sweep(content, base, trials or content.trials, jobs, say)
+    folder = base["run_dir"]
+    print(f"\n{table.head(10).to_string(index=False)}\n")
+    print(f"all trials: {folder}/trials.csv")
+    print(f"the test part is still closed; open it with: cmat run {folder}/best.yaml")

@@ -37,10 +37,6 @@ def examine(config: Config | None) -> Iterator[Finding]:
     config : Config, optional
         Parameters of the run that is planned: its folders, data and model are looked at. The defaults' folders and
         nothing of data and memory without it.
-
-    Yields
-    ------
-    Finding
     """
     chosen = config or Config()
     checks: dict[str, Callable[[], Iterator[Finding]]] = {

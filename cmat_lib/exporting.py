@@ -42,10 +42,6 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     output : str or Path
         File to write, ending in ``.pt2``.
 
-    Returns
-    -------
-    torch.export.ExportedProgram
-
     Raises
     ------
     CmatError

@@ -77,13 +77,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_left_behind(paths: Iterable[Path]) -> None:
-    """Remove temporary files of `atomic_path` whose process is gone.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        Others are left alone.
-    """
+    """Remove temporary files of `atomic_path` whose process is gone; other paths are left alone."""
     for path in paths:
         written_by = _TEMPORARY.fullmatch(path.name)
         if written_by and not psutil.pid_exists(int(written_by[1])):

@@ -43,7 +43,6 @@ def trial_row(
 
     Parameters
     ----------
-    run : Run
     scores : DataFrame
         The model's scores, index (scope, metric), column ``value``.
     decision : DataFrame

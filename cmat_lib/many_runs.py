@@ -35,7 +35,6 @@ def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> p
     ----------
     configs : sequence of Config
         One per run, each with its own run folder.
-    stages : tuple of str
     jobs : int
         Runs at the same time.
 

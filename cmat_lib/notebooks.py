@@ -31,18 +31,12 @@ KERNEL_ENVIRONMENT = {
 def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Callable[[str], None] = print) -> Path:
     """Execute the notebooks of a run and write its report.
 
+    Returns ``report/index.html`` of the run.
+
     Parameters
     ----------
-    config : Config
     stages : tuple of str
         Stages to run, in order; one that is finished with the same parameters is skipped.
-    say : callable
-        Takes one progress line per notebook.
-
-    Returns
-    -------
-    Path
-        ``report/index.html`` of the run.
 
     Raises
     ------

@@ -16,18 +16,14 @@ def ensure_numba_cache(folders: list[Path] | None = None) -> str | None:
     """Point numba to a fresh temporary folder when it has nowhere to write; it would otherwise refuse to compile.
 
     numba writes beside the source, else under the user's cache folder; a read-only installation without a home has
-    neither. The temporary folder is private to this process and its workers (numba loads pickles from it, so a
-    shared, guessable folder would be unsafe) and goes when the process ends.
+    neither. The temporary folder is private to this process and its workers (numba loads pickles from it, so a shared,
+    guessable folder would be unsafe) and goes when the process ends. Returns the folder set, or None if numba needs no
+    help.
 
     Parameters
     ----------
     folders : list of Path, optional
         Where numba would write by itself; the package and the user's home by default.
-
-    Returns
-    -------
-    str or None
-        The folder set, or None if numba needs no help.
     """
     folders = [Path(__file__).parent, Path.home()] if folders is None else folders
     if os.environ.get("NUMBA_CACHE_DIR") or any(os.access(folder, os.W_OK) for folder in folders):

@@ -33,11 +33,6 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
         ``globals()`` of the notebook. Names that papermill injected but no parameter has are errors here, because
         papermill itself only warns about them.
 
-    Returns
-    -------
-    config : Config
-    run : Run
-
     Raises
     ------
     CmatError

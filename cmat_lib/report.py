@@ -19,15 +19,7 @@ _REMOTE_LINK = re.compile(r"<link[^>]*\bhref=[\"']https?://[^>]*>")
 
 
 def write_page(notebook: Path, target: Path) -> None:
-    """Export an executed notebook to one HTML file that loads nothing from the network.
-
-    Parameters
-    ----------
-    notebook : Path
-        Executed notebook.
-    target : Path
-        HTML file to write.
-    """
+    """Export an executed notebook to one HTML file that loads nothing from the network."""
     body, _ = HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(notebook, as_version=4))
     write_text(target, offline(body))
 
@@ -40,17 +32,7 @@ def offline(page: str) -> str:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report/index.html``, see `cmat_lib.entry_page`.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    Path
-        The page.
-    """
+    """Write ``report/index.html``, see `cmat_lib.entry_page`."""
     path = run.path("report/index.html")
     write_text(path, entry_page(run))
     return path

@@ -209,10 +209,7 @@ class Run:
     def finish(self) -> pd.DataFrame:
         """Write the parameters, the environment and, last, the stage's record.
 
-        Returns
-        -------
-        DataFrame
-            The artefacts of this stage and their sizes in kB.
+        Returns the artefacts of this stage and their sizes in kB.
         """
         artefacts = {str(p.relative_to(self.folder)): p.stat().st_size for p in sorted(self._written)}
         self._check_owner(artefacts)
@@ -294,7 +291,6 @@ class Run:
 
         Parameters
         ----------
-        name : str
         columns : mapping, optional
             Column that must be there -> its kind, a key of `KINDS`.
 

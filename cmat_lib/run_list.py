@@ -21,10 +21,6 @@ COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCO
 def list_runs(folder: Path) -> pd.DataFrame:
     """One row per run folder directly in `folder`, by name.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     DataFrame
@@ -72,13 +68,9 @@ def _row(path: Path) -> dict[str, Any]:
 def run_status(run: Run) -> str:
     """State of a run.
 
-    Returns
-    -------
-    str
-        ``running`` (a process holds the folder), ``failed NN`` (page NN did not reach its end), ``stale NN`` (from
-        stage NN on, results were made with other parameters, input files or code), ``no data`` (the candle files are
-        gone, so nothing can be checked), ``finished`` (all six), ``sweep`` (the folder of `cmat sweep`), else
-        ``unfinished``.
+    One of ``running`` (a process holds the folder), ``failed NN`` (page NN did not reach its end), ``stale NN`` (from
+    stage NN on, results were made with other parameters, input files or code), ``no data`` (the candle files are gone,
+    so nothing can be checked), ``finished`` (all six), ``sweep`` (the folder of `cmat sweep`), else ``unfinished``.
     """
     if status := _first_status(run.folder):
         return status

@@ -242,6 +242,13 @@ class TdaConfig(Section):
         return max(window for window, _ in self.scales)
 
     @property
+    def first(self) -> TdaConfig:
+        """The first scale of the first series by itself: what the pages draw. Its features are the first columns."""
+        (window, delay), *_ = self.scales
+        alone = {"window_size": window, "time_delay": delay, "windows": None, "delays": None}
+        return self.model_copy(update={**alone, "series": self.series[:1]})
+
+    @property
     def features_per_dimension(self) -> int:
         """Numbers per homology dimension: Betti curve, entropy, landscape norms, total persistence."""
         return self.betti_bins + 1 + self.landscape_layers + 1

@@ -40,13 +40,10 @@ BASELINES = ("volatility", "trees")  # what the model must beat
 def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     """Stage 05: predictions of every labelled sample, and scores with intervals beside the baselines.
 
-    Returns
-    -------
-    dict of DataFrame
-        ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model in
-        every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises``
-        (second task); ``decision`` (trades net of costs); ``trials`` (what they are worth among all trials); on the
-        synthetic market ``oracle_share``. All also in the run folder, and one row in the ledger beside it.
+    Returns ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model in
+    every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises`` (second
+    task); ``decision`` (trades net of costs); ``trials`` (what they are worth among all trials); on the synthetic
+    market ``oracle_share``. All also in the run folder, and one row in the ledger beside it.
     """
     device = pick_device(config.training)
     model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)

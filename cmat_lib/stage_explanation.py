@@ -164,8 +164,6 @@ def attribute_samples(config: Config, run: Run, rows: Sequence[int]) -> pd.DataF
 
     Parameters
     ----------
-    config : Config
-    run : Run
     rows : sequence of int
         Row numbers of ``data/samples.parquet``, K of them.
 

@@ -45,17 +45,11 @@ def train_model(
 
     Parameters
     ----------
-    config : Config
-    run : Run
     on_epoch : callable
         Takes each row of the history; with several processes that this call starts itself, all rows at the end.
     fabric : Fabric, optional
         Launched. Without it several processes are started as ``cmat train``, whose lines are printed: a notebook cannot
         be executed again in every process.
-
-    Returns
-    -------
-    Training
     """
     if fabric is None and processes(config.training) > 1:
         return _train_in_processes(config, run, on_epoch)
@@ -139,12 +133,6 @@ def run_until_training(config: Config, say: Callable[[str], None]) -> None:
     With several processes this is called in each of them. The first one prepares, while the others wait; all train;
     only the first one writes.
 
-    Parameters
-    ----------
-    config : Config
-    say : callable
-        Takes lines of progress.
-
     Raises
     ------
     KeyboardInterrupt
@@ -193,16 +181,7 @@ def _prepare(config: Config, say: Callable[[str], None]) -> bool:
 def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
     """Stages 01 and 02 without pages; finished ones are skipped.
 
-    Parameters
-    ----------
-    config : Config
-    say : callable
-        Takes lines of progress.
-
-    Returns
-    -------
-    Run
-        From whose folder candles, features and samples can be read.
+    Returns the run, from whose folder candles, features and samples can be read.
     """
     check_before_work(config)
     for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):

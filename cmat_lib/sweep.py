@@ -44,22 +44,14 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
     """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
     Trials of an earlier command in the same folder count. The number of a trial is the seed of its training.
+    Returns the `trial_table`.
 
     Parameters
     ----------
-    sweep : Sweep
     base : dict
         Raw parameters that every trial starts from; ``run_dir`` is the folder of the sweep.
-    trials : int
     jobs : int
         Trials at the same time, each in a process with its share of the cores.
-    say : callable
-        Takes lines of progress.
-
-    Returns
-    -------
-    DataFrame
-        From `trial_table`.
 
     Raises
     ------
@@ -217,11 +209,8 @@ def _trial_config(base: dict[str, Any], values: dict[str, Any], number: int) -> 
 def trial_table(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, the best first.
 
-    Returns
-    -------
-    DataFrame
-        ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every key
-        that was searched.
+    Columns: ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every
+    key that was searched.
     """
     rows = [
         {

@@ -39,17 +39,14 @@ def check_mlflow(config: Config) -> None:
 def log_run(run: Run) -> str | None:
     """Log a run with finished stages to MLflow, unless the same results are there.
 
+    Returns one line on what was done; None if logging is off. A server that does not answer is a warning: the run is
+    whole without it.
+
     Parameters
     ----------
     run : Run
         ``logging.mlflow`` says where: a tracking URI, or true for MLFLOW_TRACKING_URI, else ``mlflow.db`` beside the
         run folders.
-
-    Returns
-    -------
-    str or None
-        One line on what was done; None if logging is off. A server that does not answer is a warning: the run is whole
-        without it.
     """
     if not run.config.logging.mlflow or run.record("04_training") is None:
         return None

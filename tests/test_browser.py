@@ -114,7 +114,7 @@ def test_a_click_chooses_the_nearest_moment(browser, smoke, page):
     plot = explorer(browser, folder / "run" / page)
     click_moments(browser, plot)
     before = browser.execute_script(STATE, plot)
-    heat = plot.find_element(By.CSS_SELECTOR, ".draglayer > .x5y5 .nsewdrag")
+    heat = plot.find_element(By.CSS_SELECTOR, ".draglayer > .x6y6 .nsewdrag")
     ActionChains(browser).move_to_element(heat).click().perform()
     assert browser.execute_script(STATE, plot) == before, "a map is no place in time"
     assert problems(browser) == []

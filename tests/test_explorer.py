@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from cmat_lib.config import load_config
+from cmat_lib.data.topology import SERIES
 from cmat_lib.explain import moments
 from cmat_lib.explain.groups import token_shares
-from cmat_lib.plots.explorer import STRETCHES, attention_explorer
+from cmat_lib.plots.explorer import PAST, STRETCHES, attention_explorer
 from cmat_lib.tda.persistence import rips_diagrams
+from cmat_lib.tda.planar import planar_loops
 
 TOKENS = ("nbeats", "tda", "complexity")
 N = 300
@@ -69,6 +71,32 @@ def test_window_and_diagram_end_at_the_sample(samples, candles, config):
     assert second.close == samples["close"][200] and second.outcome == samples["outcome"][200]
 
 
+def test_loop_of_a_moment_is_the_longest_of_its_topology_window(samples, candles, config):
+    (moment,) = moments.describe_moments(samples.iloc[[10]], candles, config)
+    row = samples.iloc[10]
+    close = candles.loc[(candles["symbol"] == "B") & (candles["timestamp"] <= row["timestamp"]), "close"].iloc[-24:]
+    log_price = np.log(close.to_numpy())
+    scaled = (log_price - log_price.mean()) / log_price.std()
+    loop = max(planar_loops(np.column_stack([scaled[:-2], scaled[2:]])), key=lambda loop: loop.death - loop.birth)
+    assert moment.loop[:2] == loop[:2] and (moment.diagrams[1] == loop[:2]).all(axis=1).any()
+    assert moment.past.index.tolist() == list(range(-23, 1)) and moment.past[0] == 0
+    np.testing.assert_allclose(moment.past, 100 * (close / row["close"] - 1))
+    assert moment.loop_candles.tolist() == sorted({int(p) + k - 23 for p in loop.points for k in (0, 2)})
+
+
+def test_moments_follow_the_first_scale_of_the_first_series(samples, candles, config):
+    several = {"windows": [24, 48], "delays": [2, 4], "series": ["log_range", "log_close"]}
+    both = config.model_copy(update={"tda": config.tda.model_copy(update=several)})
+    candles["high"] *= np.random.default_rng(4).uniform(1, 1.01, len(candles))
+    (moment,) = moments.describe_moments(samples.iloc[[10]], candles, both)
+    own = candles[(candles["symbol"] == "B") & (candles["timestamp"] <= moment.time)].iloc[-24:]
+    log_range = SERIES["log_range"](own)
+    expected = rips_diagrams(np.column_stack([log_range[:-2], log_range[2:]]) / log_range.std(), "planar")
+    for found, bars in zip(moment.diagrams.values(), expected, strict=True):
+        np.testing.assert_allclose(found, bars, atol=1e-6)
+    assert len(moment.past) == 24
+
+
 def test_lines_are_shares_and_rows(maps):
     shares = token_shares(maps, TOKENS)
     lines = moments.attention_lines(maps, shares, TOKENS)
@@ -97,7 +125,8 @@ def test_every_frame_holds_its_moment(figure):
     assert [step.args[0][0] for step in steps] == [frame.name for frame in figure.frames] == ["0", "1", "2"]
     for number, (frame, moment) in enumerate(zip(figure.frames, shown, strict=True)):
         assert [figure.data[k].type for k in frame.traces] == [trace.type for trace in frame.data]
-        cursors, candle, diagrams, maps = frame.data[:2], frame.data[2], frame.data[3:5], frame.data[5:]
+        cursors, candle, diagrams, maps = frame.data[:2], frame.data[2], frame.data[3:5], frame.data[8:]
+        past, marks, bar = frame.data[5:8]
         assert {pd.Timestamp(trace.x[0], tz="UTC") for trace in cursors} == {moment.time}
         np.testing.assert_allclose(candle.close, moment.window["close"], atol=1e-3)
         for trace, bars in zip(diagrams, moment.diagrams.values(), strict=True):
@@ -106,10 +135,45 @@ def test_every_frame_holds_its_moment(figure):
             np.testing.assert_allclose(trace.z, values[number], atol=1e-4)
         low, high = frame.layout.yaxis3.range
         assert low < moment.window["low"].min() and high > moment.window["high"].max()
+        np.testing.assert_allclose(past.y, moment.past, atol=6e-3)
+        assert (past.x0, past.dx) == (-23, 1)
+        assert list(marks.x) == moment.loop_candles.tolist()
+        np.testing.assert_allclose(marks.y, moment.past[moment.loop_candles], atol=6e-3)
+        assert (past.yaxis, marks.yaxis, bar.yaxis) == ("y5", "y5", "y4")
+        assert (len(marks.x) > 0) == (moment.loop is not None)
+        birth, death = moment.loop[:2] if moment.loop else ((), ())
+        np.testing.assert_array_equal([bar.x, bar.y], np.reshape([birth, death], (2, -1)))
+        assert bar.name == ("longest loop" if moment.loop else "no loop")
+        low, high = frame.layout.yaxis5.range
+        assert low < moment.past.min() and high > moment.past.max()
+    assert any(moment.loop for moment in shown)
     last = figure.frames[-1]
     assert all(figure.data[k] == trace for k, trace in zip(last.traces, last.data, strict=True)), (
         "shown first: the last"
     )
+
+
+def test_a_moment_without_a_loop_has_its_traces(samples, candles, maps, config):
+    unknown = config.model_copy(update={"tda": config.tda.model_copy(update={"engine": "giotto"})})
+    shown = moments.describe_moments(samples.iloc[[0]], candles, unknown)
+    assert shown[0].loop is None and len(shown[0].loop_candles) == 0
+    lines = {"to the output": token_shares(maps, TOKENS)}
+    figure = attention_explorer(samples, lines, TOKENS, shown, {"layer 1": (maps[:1, 0, 0], TOKENS)}, "B")
+    past, drawn, bar = figure.frames[0].data[5:8]
+    assert len(past.y) == 24 and not drawn.x and not bar.x and bar.name == "no loop"
+
+
+def test_the_topology_window_stays_small_on_the_page(samples, candles, maps, config):
+    wide = config.model_copy(update={"tda": config.tda.model_copy(update={"window_size": 390})})
+    later = candles[candles["symbol"] == "B"].iloc[[399]].assign(max_pct=1.0, probability=0.5, outcome="hit")
+    shown = moments.describe_moments(later, candles, wide)
+    lines = {"to the output": token_shares(maps, TOKENS)}
+    figure = attention_explorer(samples, lines, TOKENS, shown, {"layer 1": (maps[:1, 0, 0], TOKENS)}, "B")
+    traces = figure.frames[0].data[5:8]
+    assert len(traces[0].y) == 195 <= PAST and (traces[0].x0, traces[0].dx) == (-388, 2)
+    np.testing.assert_allclose(traces[0].y, shown[0].past[1::2], atol=6e-3)
+    assert traces[0].y[-1] == 0, "the moment itself"
+    assert sum(len(trace.to_plotly_json().__repr__()) for trace in traces) < 10_000
 
 
 def test_menu_shows_the_lines_of_one_view(figure):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import papermill
@@ -218,3 +219,39 @@ def test_select_stages():
     for wrong in (("7", None), ("05", "04")):
         with pytest.raises(CmatError):
             select_stages(*wrong)
+
+
+def run_cells(stage, variables, given, only=None):
+    """Execute code cells of a page here and not in a kernel, which saves its start; returns their variables."""
+    page = nbformat.read(project_root() / f"notebooks/{stage}.ipynb", as_version=4)
+    for cell in page.cells:
+        if cell.cell_type == "code" and only in (None, cell.id):
+            exec(compile(cell.source, f"{stage}, {cell.id}", "exec"), variables)
+        if "parameters" in cell.metadata.get("tags", []):
+            variables.update(given)
+    return variables
+
+
+def test_pages_follow_the_first_of_several_scales_and_series(tmp_path, capsys):
+    tda = {"windows": [48, 96], "delays": [3, 6], "series": ["log_range", "log_close"], "jobs": 1}
+    few = {"indicators": ["lempel_ziv"]}  # the others take long to compile
+    given = smoke_config(tmp_path, complexity=few, tda={**tda, "cache_dir": str(tmp_path / "cache")}).model_dump()
+    reach = run_cells("01_data_prep", {}, given)["reach"]
+    assert reach["topology window"] == 96, "the longest"
+    page = run_cells("02_tda_cache", {"display": print}, given)
+    said, run, hits, topology = capsys.readouterr().out, page["run"], page["hits"], page["topology"]
+    for other in ("log range of 96 candles with a delay of 6", "log close of 48", "log close of 96"):
+        assert f"also computed, not drawn: {other}" in said
+    assert page["cloud"].shape == (45, 2) and page["name"] == "log range" and page["windows"].shape[1] == 48
+    assert run.path("figures/window_loop.html").is_file() and page["loop"].points.max() < 45
+    assert hits["kind"].tolist() == ["tda", "tda", "complexity", "complexity"]
+    assert (hits["hit rate"] == 0).all() and (hits["per second"] > 0).all(), "nothing was there before"
+    stored = run.read_array("data/tda.npy")
+    assert stored.shape[1] == 4 * topology.shape[1] and list(topology) == list(page["numbers"].index)
+    np.testing.assert_array_equal(topology, stored[:, : topology.shape[1]])
+    np.testing.assert_array_equal(page["actual"], topology.loc[page["picked"].index])
+    run_cells("02_tda_cache", page, {}, only="loop")
+    page["first"] = page["first"].model_copy(update={"engine": "giotto"})
+    assert "nothing to draw" not in capsys.readouterr().out
+    run_cells("02_tda_cache", page, {}, only="loop")
+    assert "nothing to draw" in capsys.readouterr().out

@@ -4,7 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.explain.moments import longest_loop
 from cmat_lib.plots import topology as plots
+from cmat_lib.plots.loops import LAST_EDGE, loop_on_chart
+from cmat_lib.schema import TdaConfig
+from cmat_lib.tda.planar import planar_loops
 
 TIMES = pd.date_range("2024-01-01", periods=1500, freq="1h", tz="UTC")
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -117,3 +121,70 @@ def test_long_series_stay_small():
     times = pd.date_range("2020-01-01", periods=100_000, freq="15min", tz="UTC")
     figure = plots.indicators_over_time(times, np.ones(100_000), np.ones((100_000, 1)), ["dfa_exponent"], "c")
     assert len(figure.data[1].y) == plots.POINTS and len(figure.to_json()) < 200_000
+
+
+@pytest.fixture
+def swing():
+    """A price that falls, rises and wanders: its window, cloud and longest loop, the delay is 9 candles."""
+    rng = np.random.default_rng(3)
+    values = np.sin(np.arange(120) / 6) * np.linspace(0.3, 1.5, 120) + 0.05 * rng.normal(size=120)
+    scaled = (values - values.mean()) / values.std()
+    return scaled, np.column_stack([scaled[:-9], scaled[9:]])
+
+
+def test_loop_on_chart_marks_the_candles_of_the_loop(swing):
+    values, cloud = swing
+    loop = max(planar_loops(cloud), key=lambda loop: loop.death - loop.birth)
+    figure = loop_on_chart(TIMES[:120], values, cloud, loop, 9)
+    price, dots, rings, *ends, points, line, edge = figure.data
+    np.testing.assert_array_equal(price.y, values)
+    for trace, later in ((dots, 0), (rings, 9)):
+        np.testing.assert_array_equal(trace.y, values[loop.points + later])
+        assert pd.DatetimeIndex(trace.x).tz_localize("UTC").equals(TIMES[loop.points + later])
+        np.testing.assert_array_equal(trace.marker.color, loop.points)
+        assert trace.marker.cmin == loop.points.min() and trace.marker.cmax > loop.points.max()
+    assert "t + 9" in rings.name
+    np.testing.assert_array_equal(np.column_stack([points.x, points.y]), cloud)
+    np.testing.assert_array_equal(np.column_stack([line.x, line.y]), cloud[[*loop.points, loop.points[0]]])
+    np.testing.assert_array_equal(line.marker.color, [*loop.points, loop.points[0]])
+    np.testing.assert_array_equal(np.column_stack([edge.x, edge.y]), cloud[list(loop.killer)])
+    assert np.hypot(np.diff(edge.x), np.diff(edge.y)) == pytest.approx(loop.death)
+    for trace, end in zip(ends, loop.killer, strict=True):
+        np.testing.assert_array_equal(trace.y, values[[end, end + 9]])
+        assert trace.line.color == edge.line.color == LAST_EDGE["color"] != line.line.color
+
+
+def test_loop_on_chart_says_its_numbers(swing):
+    values, cloud = swing
+    loop = longest_loop(cloud, TdaConfig())
+    figure = loop_on_chart(TIMES[:120], values, cloud, loop, 9, "log range")
+    taken = {*loop.points, *(loop.points + 9)}
+    title = figure.layout.title.text
+    assert f"born {loop.birth:.2f} σ, dies {loop.death:.2f} σ, persistence {loop.death - loop.birth:.2f} σ" in title
+    assert f"{len(taken)} of 120 candles" in title
+    assert f"from {TIMES[min(taken)]:%Y-%m-%d %H:%M} to {TIMES[max(taken)]:%Y-%m-%d %H:%M} UTC" in title
+    assert f"length {loop.death:.2f} σ = death" in [note.text for note in figure.layout.annotations]
+    assert (
+        figure.layout.yaxis2.title.text == "log range at t + 9 candles (σ)" and "UTC" in figure.layout.xaxis.title.text
+    )
+
+
+def test_longest_loop_is_the_most_persistent_bar(swing):
+    _, cloud = swing
+    bars = np.array([loop[:2] for loop in planar_loops(cloud)])
+    loop = longest_loop(cloud, TdaConfig())
+    assert loop[:2] == pytest.approx(bars[np.argmax(bars[:, 1] - bars[:, 0])])
+
+
+def test_no_loop_to_draw(swing):
+    _, cloud = swing
+    assert longest_loop(np.ones((111, 2)), TdaConfig()) is None, "a flat window"
+    assert longest_loop(np.arange(222.0).reshape(111, 2), TdaConfig()) is None, "a straight line"
+    assert longest_loop(cloud, TdaConfig(engine="giotto")) is None
+    assert longest_loop(np.ones((111, 3)), TdaConfig(embedding_dim=3)) is None
+
+
+def test_figures_name_their_series():
+    figure = plots.price_and_cloud(TIMES[:4], np.arange(4.0), SQUARE[:2], 2, "log range")
+    assert figure.layout.xaxis2.title.text == "log range at t (σ)" and figure.layout.yaxis.title.text == "log range (σ)"
+    assert plots.filtration(SQUARE, (1.0,), "log range").axes[0].get_xlabel() == "log range at t (σ)"

@@ -105,14 +105,6 @@ def compare_frames(
     ----------
     stored, again : dict of str to DataFrame
         By symbol, indexed by candle open, rows in the same order.
-    columns : tuple of str
-    cause : str
-    what : str
-        Ends the detail.
-
-    Returns
-    -------
-    list of Finding
     """
     left, right = (pd.concat(frames, names=["symbol", "timestamp"]).reset_index() for frames in (stored, again))
     findings = []

@@ -38,24 +38,13 @@ FLAT_AFTER = 64
 
 @dataclass(frozen=True)
 class Channel:
-    """One input channel.
+    """One input channel."""
 
-    Attributes
-    ----------
-    function : callable
-        Candles of one gap-free run (DataFrame of T rows) -> (T,) floats; values before the look-back are ignored.
-    look_back : int
-        Candles, the newest included, that a value depends on.
-    group : str
-        ``price``, ``volume`` or ``technical``; free for a user's own.
-    columns : tuple of str
-        Candle columns that the function reads.
-    """
-
+    # a gap-free run of T candles -> (T,) floats; values before the look-back are ignored
     function: Callable[[pd.DataFrame], np.ndarray]
-    look_back: int
-    group: str
-    columns: tuple[str, ...]
+    look_back: int  # candles, the newest included, that a value depends on
+    group: str  # ``price``, ``volume`` or ``technical``; free for a user's own
+    columns: tuple[str, ...]  # candle columns that the function reads
 
 
 def compute_channels(
@@ -68,8 +57,6 @@ def compute_channels(
 
     Parameters
     ----------
-    candles : DataFrame of T rows
-        Checked candles of one symbol, indexed by candle open.
     names : sequence of str, length C
         Keys of `CHANNELS`, or with another window (see `channel_of`).
     bar : Timedelta

@@ -2,7 +2,8 @@
 
 The six indicators are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
 most of antropy's time goes, have compiled kernels that count the same things; tests hold them to antropy. An indicator
-has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module.
+has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module. All map
+log returns (N, R) and the section ``complexity`` of the parameters to (N,).
 
 antropy is imported where it is used: that takes seconds, which those who only read cached features should not wait.
 """
@@ -31,22 +32,12 @@ CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log pri
 
 @dataclass(frozen=True)
 class Indicator:
-    """One complexity indicator.
+    """One complexity indicator."""
 
-    Attributes
-    ----------
-    function : callable
-        Log returns (N, R), ComplexityConfig -> (N,) floats, NaN where undefined.
-    low, high : float
-        Range that values are clipped to.
-    regular : float
-        Value of windows with constant returns, and of those where the indicator is undefined.
-    """
-
-    function: Callable[[np.ndarray, ComplexityConfig], np.ndarray]
-    low: float
+    function: Callable[[np.ndarray, ComplexityConfig], np.ndarray]  # log returns (N, R) -> (N,), NaN where undefined
+    low: float  # range that values are clipped to
     high: float
-    regular: float
+    regular: float  # value of windows with constant returns, and of those where the indicator is undefined
 
 
 def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
@@ -56,8 +47,6 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
     ----------
     log_close_windows : array_like, shape (N, W)
         Natural logs of the last W closes, oldest first; may be a strided view. The W - 1 log returns are analysed.
-    config : ComplexityConfig
-        Indicators and their parameters.
 
     Returns
     -------
@@ -94,8 +83,6 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
 
     Parameters
     ----------
-    candles : DataFrame of T rows
-        Checked candles of one symbol.
     lengths : sequence of int
         Candles that each range looks back on, its own row included.
 
@@ -148,17 +135,8 @@ def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray
 def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of ordinal patterns over its maximum, log2(order!); in [0, 1], 0 for a monotone series.
 
-    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        ``permutation_order``, ``permutation_delay``.
-
-    Returns
-    -------
-    ndarray, shape (N,)
+    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time. Read are
+    ``permutation_order``, ``permutation_delay``.
     """
     from antropy import perm_entropy
 
@@ -171,19 +149,10 @@ def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.nda
 def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """-log of the chance that templates which match for m returns also match for one more; 0 is perfectly regular.
 
-    Richman and Moorman 2000, Am. J. Physiol. 278, H2039: with A and B the pairs that match (every return closer than
-    r sigma) for m + 1 and m returns, -log(A / B). It is undefined without matches; then, as for the rarest result that
-    R returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        ``sample_order`` m and ``sample_tolerance`` r.
-
-    Returns
-    -------
-    ndarray, shape (N,)
+    Richman and Moorman 2000, Am. J. Physiol. 278, H2039: with A and B the pairs that match (every return closer than r
+    sigma) for m + 1 and m returns, -log(A / B). It is undefined without matches; then, as for the rarest result that R
+    returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns. Read are
+    ``sample_order`` m and ``sample_tolerance`` r.
     """
     tolerance = config.sample_tolerance * returns.std(axis=1)  # (N,)
     longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,), (N,)
@@ -195,18 +164,8 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of the normalised Welch spectrum over its maximum; in [0, 1], 1 for a flat spectrum.
 
-    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns, half overlapping.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        Not read; all indicators share one signature.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        NaN if no segment has any power.
+    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns, half overlapping. NaN if no
+    segment has any power.
     """
     from antropy import spectral_entropy as entropy
 
@@ -219,16 +178,6 @@ def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Distinct phrases in the signs of the returns (rise or not) over R / log2(R); in [0, 2], about 1 for coin flips.
 
     Lempel and Ziv 1976, IEEE Trans. Inf. Theory 22, 75.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        Not read; all indicators share one signature.
-
-    Returns
-    -------
-    ndarray, shape (N,)
     """
     length = returns.shape[1]
     return count_phrases(returns > 0) * np.log2(length) / length
@@ -237,19 +186,8 @@ def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 def dfa_exponent(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Exponent of detrended fluctuation analysis (Hurst); in [0, 2], 0.5 without memory.
 
-    Peng et al. 1994, Phys. Rev. E 49, 1685. Boxes of 4 returns to a tenth of the window, so that windows under about
-    60 closes give a line through one or two points, or 0.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        Not read; all indicators share one signature.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        NaN if nothing fluctuates in any box.
+    Peng et al. 1994, Phys. Rev. E 49, 1685. Boxes of 4 returns to a tenth of the window, so that windows under about 60
+    closes give a line through one or two points, or 0. NaN if nothing fluctuates in any box.
     """
     from antropy import detrended_fluctuation
 
@@ -259,18 +197,8 @@ def dfa_exponent(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 def higuchi_dimension(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Fractal dimension of the graph of the returns; in [1, 3], 1 for a smooth line, about 2 for noise.
 
-    Higuchi 1988, Physica D 31, 277. As an estimate it passes 2 when neighbouring returns are opposed.
-
-    Parameters
-    ----------
-    returns : ndarray, shape (N, R)
-    config : ComplexityConfig
-        ``higuchi_kmax``.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        NaN if the returns repeat with a period of at most kmax.
+    Higuchi 1988, Physica D 31, 277. As an estimate it passes 2 when neighbouring returns are opposed. NaN if the
+    returns repeat with a period of at most kmax. Read is ``higuchi_kmax``.
     """
     from antropy import higuchi_fd
 

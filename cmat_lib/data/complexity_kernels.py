@@ -62,13 +62,7 @@ def count_phrases(signs: np.ndarray) -> np.ndarray:
     A phrase is the longest stretch that also starts earlier, and one symbol more. 64 symbols are compared at once: the
     lowest bit in which two codes differ marks the length of their match.
 
-    Parameters
-    ----------
-    signs : ndarray of bool, shape (N, R)
-
-    Returns
-    -------
-    ndarray of int64, shape (N,)
+    (N, R) bool to (N,) int64.
     """
     count, length = signs.shape
     phrases = np.zeros(count, np.int64)

@@ -20,27 +20,16 @@ Stretch = tuple[int, int]  # from and to (exclusive), epoch milliseconds
 
 @dataclass
 class DownloadFile:
-    """Candles of one symbol as they are being downloaded.
-
-    Attributes
-    ----------
-    path : Path
-    source : dict of str to str
-        ``exchange``, ``symbol``, ``timeframe``.
-    asked : list of (from, to)
-        Stretches of time for which the exchange has answered, ascending, apart from each other. What no candle fills
-        there was never traded, so it is not asked for again.
-    candles : DataFrame
-        `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC].
-    new : int
-        Candles that this download added.
-    """
+    """Candles of one symbol as they are being downloaded."""
 
     path: Path
-    source: dict[str, str]
+    source: dict[str, str]  # ``exchange``, ``symbol``, ``timeframe``
+    # Stretches of time (from, to) for which the exchange has answered, ascending, apart from each other. What no
+    # candle fills there was never traded, so it is not asked for again.
     asked: list[Stretch] = field(default_factory=list)
+    # `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC]
     candles: pd.DataFrame = field(default_factory=lambda: _frame([]))
-    new: int = 0
+    new: int = 0  # candles that this download added
     _rows: list[list] = field(default_factory=list)
     _changed: bool = False
 

@@ -30,8 +30,6 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     ----------
     samples : DataFrame of N rows
         ``symbol``, ``local_row``, ``trigger`` (NaN: no label).
-    horizon : int
-        Candles of a label (H).
 
     Returns
     -------
@@ -58,7 +56,6 @@ def uniqueness_weights(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     ----------
     samples : DataFrame of N rows
         As for `uniqueness`, and ``part``.
-    horizon : int
 
     Returns
     -------
@@ -81,10 +78,6 @@ def independent_symbols(samples: pd.DataFrame) -> float:
     ----------
     samples : DataFrame
         ``symbol``, ``timestamp``, ``trigger``.
-
-    Returns
-    -------
-    float
     """
     correlation = (
         samples.pivot(index="timestamp", columns="symbol", values="trigger").corr().fillna(0.0).to_numpy(copy=True)
@@ -100,8 +93,6 @@ def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
     ----------
     samples : DataFrame
         ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
-    horizon : int
-        Candles of a label (H).
 
     Returns
     -------
@@ -136,10 +127,6 @@ def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.D
 
     Parameters
     ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
-    samples : DataFrame
-        From `cmat_lib.data.panel.build_samples`.
     config : Config
         Thresholds and barriers of all modes come from its labels section.
 

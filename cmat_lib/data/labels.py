@@ -29,10 +29,6 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     ----------
     candles : DataFrame, shape (T, ...)
         Checked candles of one symbol; with `labels.source` "file" also columns `trigger` and `max_pct`.
-    labels : LabelsConfig
-        Source, mode, horizon H in candles, thresholds.
-    bar : Timedelta
-        Length of a candle.
 
     Returns
     -------
@@ -66,15 +62,6 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
     Logarithms of: the realised volatility (root mean square of the H one-candle log returns), the range (largest rise
     plus largest fall), the largest rise and the largest fall, in percent of the close; a little is added first, so that
     a flat market has a logarithm too.
-
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol.
-    horizon : int
-        H in candles.
-    bar : Timedelta
-        Length of a candle.
 
     Returns
     -------
@@ -124,15 +111,6 @@ def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedel
 
 def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
     """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
-
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol.
-    bar : Timedelta
-        Length of a candle.
-    window : int
-        Number of log returns.
 
     Returns
     -------

@@ -95,11 +95,6 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
     """Rows of one symbol at which every input is complete inside one gap-free run.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-    config : Config
-
     Returns
     -------
     ndarray of int64, shape (N,)
@@ -113,10 +108,8 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
 
     Parameters
     ----------
-    market : dict of str to DataFrame
     labels : dict of str to DataFrame
         From `cmat_lib.data.labels.compute_labels`, rows as the candles.
-    config : Config
 
     Returns
     -------
@@ -145,13 +138,6 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
 
 def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
     """The same samples in the parts of another fold.
-
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-    spans : list of Span
-        From `cmat_lib.data.splits.split_spans`.
-    config : Config
 
     Returns
     -------
@@ -196,11 +182,8 @@ def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, con
 
     Parameters
     ----------
-    symbol : str
-    candles : DataFrame of T rows
     rows : ndarray of int64, shape (N,)
         From `sample_rows`.
-    config : Config
 
     Returns
     -------
@@ -239,8 +222,6 @@ def fit_scalers(
     channels : ndarray, shape (ΣT, C)
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
-    samples : DataFrame of N rows
-    config : Config
 
     Returns
     -------
@@ -275,13 +256,6 @@ class Panel:
         Stacked channels of all symbols, unscaled, may be a memory map. Kept in their precision; batches are float32.
     tda : ndarray, shape (N, F)
     complexity : ndarray, shape (N, K)
-    samples : DataFrame of N rows
-        From `build_samples`.
-    scalers : dict
-        From `fit_scalers`.
-    config : Config
-    device : torch.device or str
-        Where batches shall be.
 
     Attributes
     ----------
@@ -334,16 +308,7 @@ class Panel:
         return self._clock[index]
 
     def gather(self, index: torch.Tensor) -> Batch:
-        """Samples by number.
-
-        Parameters
-        ----------
-        index : Tensor of int64, shape (B,)
-
-        Returns
-        -------
-        Batch
-        """
+        """Samples by number, (B,) int64."""
         home = index.to(self._home)
         windows = self._channels.unfold(0, self.length, 1)  # (ΣT − T + 1, C, T), a view
         ohlcv = windows.index_select(0, self._start[home])  # (B, C, T)

@@ -33,17 +33,12 @@ class Span(NamedTuple):
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
     """Starts of the stop, calibrate and test parts of the holdout, the same for all symbols.
 
+    Three moments in UTC.
+
     Parameters
     ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
     data : DataConfig
         ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
-
-    Returns
-    -------
-    list of Timestamp
-        Three moments in UTC.
 
     Raises
     ------
@@ -73,12 +68,6 @@ def split_spans(market: Market, data: DataConfig) -> list[Span]:
     (``expanding``) or moves too (``rolling``). ``combinatorial``: time is cut into ``folds`` groups, of which every
     choice of ``test_groups`` is one fold; the rest of time is cut into train, stop and calibrate in proportion to
     ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3).
-
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Candles per symbol.
-    data : DataConfig
 
     Returns
     -------
@@ -134,8 +123,6 @@ def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Se
         When the sample is known and when its label is; no label is NaT.
     input_start : Series of Timestamp, length N
         Open of the oldest candle that any input of the sample reads.
-    spans : list of Span
-        From `split_spans`.
 
     Returns
     -------
@@ -168,10 +155,8 @@ def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig) -> p
 
     Parameters
     ----------
-    market : dict of str to DataFrame
     samples : DataFrame of N rows
         ``close_time``, ``label_end``, ``input_start``.
-    data : DataConfig
 
     Returns
     -------

@@ -53,7 +53,6 @@ def window_summaries(ohlcv: torch.Tensor, tda: torch.Tensor, complexity: torch.T
     ohlcv : torch.Tensor, shape (B, T, C)
     tda : torch.Tensor, shape (B, F)
     complexity : torch.Tensor, shape (B, K)
-    config : Config
 
     Returns
     -------
@@ -87,7 +86,7 @@ def tda_columns(config: TdaConfig) -> list[int]:
     """Columns of the topology features that the trees see: every tenth Betti bin, and all that is no bin."""
     size = config.features_per_dimension
     kept = [column for column in range(size) if column >= config.betti_bins or column % BETTI_STEP == 0]
-    return [dimension * size + column for dimension in range(len(config.homology_dimensions)) for column in kept]
+    return [start + column for start in range(0, config.feature_dim, size) for column in kept]
 
 
 def clock_columns(clock: torch.Tensor) -> np.ndarray:
@@ -100,17 +99,10 @@ def clock_columns(clock: torch.Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trees:
-    """Fitted trees, cut after the iteration that was best on the stop part.
-
-    Attributes
-    ----------
-    model : HistGradientBoostingClassifier
-    iterations : int
-        Trees in use.
-    """
+    """Fitted trees, cut after the iteration that was best on the stop part."""
 
     model: HistGradientBoostingClassifier
-    iterations: int
+    iterations: int  # trees in use
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Probability of a trigger, (N,) float64, for features (N, S)."""
@@ -130,12 +122,6 @@ def fit_trees(
     ----------
     train, stop : tuple of arrays (n, S), (n,)
         Features and triggers (0/1).
-    max_iterations : int
-        Largest number of trees.
-
-    Returns
-    -------
-    Trees
 
     Raises
     ------
@@ -162,8 +148,6 @@ def summarise(batches: Iterable[Batch], config: Config, clock: bool = False) -> 
 
     Parameters
     ----------
-    batches : iterable of Batch
-    config : Config
     clock : bool
         Whether hour and weekday come behind the summaries, as `clock_columns`.
 
@@ -189,7 +173,6 @@ def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[st
     ----------
     parts : mapping
         Part -> its batches, unshuffled; ``train`` and ``stop`` must be among them.
-    config : Config
 
     Returns
     -------

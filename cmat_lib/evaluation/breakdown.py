@@ -21,13 +21,6 @@ MONTHLY_FROM = pd.Timedelta(days=200)  # tests at least this long are shown by m
 def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
     """What became of every row when each probability of at least `threshold` is an alarm.
 
-    Parameters
-    ----------
-    trigger : (N,) array
-        0 or 1.
-    probability : (N,) array
-    threshold : float
-
     Returns
     -------
     (N,) array of str
@@ -69,16 +62,6 @@ def auc_by_group(
 ) -> pd.DataFrame:
     """ROC-AUC inside each group of rows, all symbols together, with intervals from resamples of the whole frame.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Predictions of one part.
-    groups : Series
-        Group of each row of `frame`.
-    columns : sequence of str
-        Score columns.
-    resampling : Resampling
-
     Returns
     -------
     DataFrame
@@ -110,21 +93,12 @@ def auc_by_group(
 
 
 def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequence[float]) -> pd.DataFrame:
-    """Precision among the highest scores, for several shares of all rows.
+    """Precision among the highest scores, for several shares of all rows: index `shares`, columns `columns`.
 
     Parameters
     ----------
-    frame : DataFrame
-        Predictions of one part, N rows.
-    columns : sequence of str
-        Score columns.
     shares : sequence of float
         In (0, 1).
-
-    Returns
-    -------
-    DataFrame
-        Index `shares`, columns `columns`.
     """
     table = {}
     for column in columns:
@@ -136,22 +110,8 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
 def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = BINS) -> pd.DataFrame:
     """Mean probability beside the observed share of triggers, in groups of about equal size.
 
-    Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Predictions of one part.
-    column : str
-        Probabilities.
-    resampling : Resampling
-    bins : int
-        Largest number of groups.
-
-    Returns
-    -------
-    DataFrame
-        One row per group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
+    Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups. One row per
+    group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
     """
     trigger, _, probability = score_arrays(frame, column)
     group = np.unique(equal_mass_bins(probability, bins), return_inverse=True)[1]
@@ -210,8 +170,6 @@ def with_intervals(table: pd.DataFrame, digits: int = 3) -> pd.Series:
     ----------
     table : DataFrame
         Columns ``value``, ``low``, ``high``.
-    digits : int
-        After the decimal point.
 
     Returns
     -------

@@ -34,8 +34,6 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
     ----------
     score : (N,) array
         Raw scores.
-    trigger : (N,) array
-        0 or 1.
     method : {"isotonic", "temperature"}
 
     Returns

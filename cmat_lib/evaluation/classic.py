@@ -35,10 +35,6 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
         ``base_rate`` says the same of every sample, ``volatility`` is the trailing volatility; ``har+clock`` forecasts
         volatility from the trailing ranges alone; ``logistic`` and ``trees`` read
         `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday too.
-    panel : Panel
-    parts : tuple of str
-        Parts to score.
-    config : Config
 
     Returns
     -------

@@ -28,20 +28,13 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     The border moves along: at every moment it is the quantile of all symbols' scores in the `TRAILING` time before,
     which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
     at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
-    reached again. The share of rows with a signal is near the named one, not equal to it.
+    reached again. The share of rows with a signal is near the named one, not equal to it. The result is ascending
+    numbers among the test rows.
 
     Parameters
     ----------
     predictions : DataFrame
         With the parts calibrate and test.
-    score : str
-        Score column.
-    shares : sequence of float
-
-    Returns
-    -------
-    list of int arrays
-        Ascending numbers among the test rows.
     """
     rows = predictions[predictions["part"].isin(["calibrate", "test"])]
     _, ranking, _ = score_arrays(rows, score)
@@ -77,10 +70,6 @@ def decision_table(
     ----------
     predictions : DataFrame
         From `add_outcomes`, with the parts calibrate and test.
-    scores : sequence of str
-        Score columns.
-    shares : sequence of float
-    resampling : Resampling
 
     Returns
     -------
@@ -155,8 +144,6 @@ def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int 
         Rows from `add_outcomes`.
     trades : (K,) int array
         Rows that were traded.
-    seed : int
-    draws : int
 
     Returns
     -------
@@ -179,14 +166,12 @@ def random_moments(
 
     Parameters
     ----------
-    rng : Generator
     line : tuple of (N,) int arrays
         From `cmat_lib.evaluation.trades.trade_line`.
     cell : (N,) int array
         Symbol and hour of day of each row, as a number.
     trades : (K,) int array
         Rows that were traded.
-    draws : int
 
     Yields
     ------

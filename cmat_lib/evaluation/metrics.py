@@ -48,13 +48,6 @@ def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.nd
     ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
     score and calibration error always use the column itself.
 
-    Parameters
-    ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
-    score : str
-        Score column.
-
     Returns
     -------
     trigger, ranking, probability : (N,) float64 arrays
@@ -88,11 +81,8 @@ class FrameScores:
 
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
     thresholds : mapping
         Score column -> threshold; a row is an alarm when its score is at least this, NaN is no threshold.
-    top_shares : sequence of float
 
     Raises
     ------
@@ -137,10 +127,10 @@ def scores(
 ) -> dict[str, float]:
     """All scores of one column over the rows of `frame`.
 
+    Returns the entries of `metric_names`.
+
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions, N rows.
     threshold : float
         A row is an alarm when its score is at least this; NaN leaves the scores at the threshold undefined.
     top_shares : sequence of float
@@ -149,11 +139,6 @@ def scores(
         Score column; see `score_arrays` for what ranks it.
     scope : {"pooled", "within"}
         See `FrameScores`.
-
-    Returns
-    -------
-    dict
-        The entries of `metric_names`.
 
     Raises
     ------
@@ -180,14 +165,8 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     ----------
     probability : (N,) array
         Calibrated.
-    trigger : (N,) array
-        0 or 1.
     timestamps : (N,) Series of Timestamp
         With time zone.
-
-    Returns
-    -------
-    float
 
     Raises
     ------

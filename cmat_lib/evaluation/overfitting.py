@@ -40,7 +40,8 @@ def expected_best_sharpe(variance: float, trials: int) -> float:
 def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness: float, kurt: float) -> float:
     """Probability that the true Sharpe ratio exceeds `benchmark`, given one that was observed.
 
-    Bailey & López de Prado (2014), eq. 2 (with `expected_best_sharpe` as benchmark: the deflated Sharpe ratio).
+    Bailey & López de Prado (2014), eq. 2 (with `expected_best_sharpe` as benchmark: the deflated Sharpe ratio). It is
+    in [0, 1], and NaN where the returns' moments allow none.
 
     Parameters
     ----------
@@ -50,11 +51,6 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness
         Observed returns (T).
     skewness, kurt : float
         Of the returns; a normal distribution has 0 and 3.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN where the returns' moments allow none.
     """
     variance = 1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2
     if not variance > 0:
@@ -65,7 +61,9 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness
 def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
     """Deflated Sharpe ratio of one trial among others.
 
-    Trials that are much alike count as many here, which makes the result severe, not lenient.
+    Trials that are much alike count as many here, which makes the result severe, not lenient. The result is the
+    probability that the true Sharpe ratio exceeds what the best of N worthless trials would show; NaN where `returns`
+    do not vary.
 
     Parameters
     ----------
@@ -74,12 +72,6 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
     trials : (N,) array
         Sharpe ratios of all trials, this one among them, over periods of the same length. NaN is a trial whose ratio is
         not known, because it never traded or its test part was not looked at (a sweep's): it counts as a try.
-
-    Returns
-    -------
-    float
-        Probability that the true Sharpe ratio exceeds what the best of N worthless trials would show; NaN where
-        `returns` do not vary.
     """
     sharpe, known = sharpe_ratio(returns), trials[~np.isnan(trials)]
     if np.isnan(sharpe):
@@ -95,7 +87,8 @@ def overfitting_probability(returns: pd.DataFrame, blocks: int = BLOCKS) -> floa
 
     Bailey, Borwein, López de Prado & Zhu (2017), *The probability of backtest overfitting*, section 2: time is cut into
     blocks; for every choice of half of them the trial with the best Sharpe ratio there is looked up in the other half.
-    The probability is the share of choices for which it ranks at or below the median of all trials there.
+    The probability is the share of choices for which it ranks at or below the median of all trials there; it is near
+    0.5 when the choice is worth nothing, and NaN with fewer than two trials or two periods a block.
 
     Parameters
     ----------
@@ -103,11 +96,6 @@ def overfitting_probability(returns: pd.DataFrame, blocks: int = BLOCKS) -> floa
         Return of each trial in each period, the same periods for all.
     blocks : int
         Even.
-
-    Returns
-    -------
-    float
-        In [0, 1]; near 0.5 when the choice is worth nothing. NaN with fewer than two trials or two periods a block.
 
     Raises
     ------

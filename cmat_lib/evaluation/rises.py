@@ -68,9 +68,6 @@ def rise_table(predictions: pd.DataFrame, rankings: list[str], resampling: Resam
     ----------
     predictions : DataFrame
         Train and test part with ``symbol``, ``timestamp``, ``part``, ``trigger``, ``max_pct``, ``predicted_max_pct``.
-    rankings : list of str
-        Score columns that rank moments too.
-    resampling : Resampling
 
     Returns
     -------

@@ -27,15 +27,6 @@ PRICES = ("open", "high", "low", "close")
 def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
     """Outcome of one trade per candle, as the module describes it, before costs.
 
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol, indexed by open time.
-    labels : LabelsConfig
-        Horizon H, mode and thresholds.
-    bar : Timedelta
-        Length of a candle.
-
     Returns
     -------
     DataFrame, shape (T, 2), index as `candles`
@@ -84,10 +75,6 @@ def add_outcomes(
     ----------
     predictions : DataFrame
         With ``symbol`` and ``timestamp``.
-    market : mapping
-        Symbol -> candles.
-    labels, bar
-        See `trade_outcomes`.
     cost : float
         Fees and spread of one round trip, in percent.
 

@@ -23,24 +23,12 @@ MIN_DEFINED = 0.9  # share of resamples in which a score must exist for its inte
 
 @dataclass(frozen=True)
 class Resampling:
-    """How rows are resampled.
+    """How rows are resampled."""
 
-    Attributes
-    ----------
-    block : pd.Timedelta
-        Length of a block in time.
-    samples : int
-        Resamples (S).
-    confidence : float
-        Coverage of the intervals, in (0, 1).
-    seed : int
-        Equal seeds give equal resamples for equal timestamps, which makes differences of two columns paired.
-    """
-
-    block: pd.Timedelta
-    samples: int = 500
-    confidence: float = 0.95
-    seed: int = 0
+    block: pd.Timedelta  # length of a block in time
+    samples: int = 500  # resamples (S)
+    confidence: float = 0.95  # coverage of the intervals, in (0, 1)
+    seed: int = 0  # equal seeds, equal resamples for equal timestamps: differences of two columns are paired
 
     @classmethod
     def from_config(cls, config: Config) -> Resampling:
@@ -65,7 +53,6 @@ def block_bootstrap(
         Moment of each row; rows may be in any order, several may share a moment.
     statistic : callable
         Maps weights (N,) float64 (how often each row was drawn) to a number or an array.
-    resampling : Resampling
 
     Returns
     -------
@@ -115,8 +102,6 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     ----------
     samples : (S,) array
         NaN where the statistic was undefined in a resample.
-    confidence : float
-        Coverage, in (0, 1).
 
     Returns
     -------
@@ -139,27 +124,13 @@ def intervals(samples: np.ndarray, confidence: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ScoreDraws:
-    """All scores of several columns on the rows and on the same resamples of them.
+    """All scores of several columns on the rows and on the same resamples of them."""
 
-    Attributes
-    ----------
-    names : list of str
-        Score columns (K).
-    metrics : list of str
-        See `cmat_lib.evaluation.metrics.metric_names` (M).
-    value : (K, 2, M) array
-        On the rows; the second axis is `SCOPES`.
-    samples : (S, K, 2, M) array
-        On the resamples.
-    confidence : float
-        Coverage of the intervals.
-    """
-
-    names: list[str]
-    metrics: list[str]
-    value: np.ndarray
-    samples: np.ndarray
-    confidence: float
+    names: list[str]  # score columns (K)
+    metrics: list[str]  # see `cmat_lib.evaluation.metrics.metric_names` (M)
+    value: np.ndarray  # (K, 2, M), on the rows; the second axis is `SCOPES`
+    samples: np.ndarray  # (S, K, 2, M), on the resamples
+    confidence: float  # coverage of the intervals
 
     def table(self) -> pd.DataFrame:
         """Index (score, scope, metric), columns ``value``, ``low``, ``high``."""
@@ -169,12 +140,8 @@ class ScoreDraws:
         """Scores of `reference` minus those of every other column, on the same resamples.
 
         Both columns face the same easy and hard weeks in each resample, so what they share cancels; two overlapping
-        intervals can therefore hide a difference that this one shows.
-
-        Returns
-        -------
-        pd.DataFrame
-            Index (baseline, scope, metric), columns ``value``, ``low``, ``high``.
+        intervals can therefore hide a difference that this one shows. Index (baseline, scope, metric), columns
+        ``value``, ``low``, ``high``.
         """
         place = self.names.index(reference)
         others = [number for number in range(len(self.names)) if number != place]
@@ -201,16 +168,8 @@ def draw_scores(
 
     Parameters
     ----------
-    frame : pd.DataFrame
-        Predictions of one part.
     thresholds : mapping
         Score column -> threshold, see `cmat_lib.evaluation.metrics.scores`.
-    resampling : Resampling
-    top_shares : sequence of float
-
-    Returns
-    -------
-    ScoreDraws
 
     Raises
     ------

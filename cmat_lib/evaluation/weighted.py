@@ -76,9 +76,6 @@ class WeightedScores:
     ----------
     trigger, ranking, probability : (N,) arrays
         See `cmat_lib.evaluation.metrics.score_arrays`.
-    threshold : float
-        See `cmat_lib.evaluation.metrics.scores`.
-    top_shares : sequence of float
     """
 
     def __init__(

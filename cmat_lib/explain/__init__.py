@@ -1,4 +1,4 @@
-"""What the model looked at, and what its answers hang on."""
+"""What the model looked at, and what its answers hang on; every module of it is left in the mode it was found in."""
 
 from cmat_lib.explain.attention import (
     AttentionMaps,

@@ -84,13 +84,6 @@ def _check_attention(model: MultiTaskCrossModalAttention) -> None:
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the tokens of the fusion, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    batch : Batch
-        B samples on the model's device.
-
     Returns
     -------
     maps : Tensor, shape (layers, B, h, M, M)
@@ -114,13 +107,8 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
     """Attention weight times the gradient of the trigger's logit by it, with its sign.
 
     A positive entry raised the logit, to first order. The weights that torch's attention returns are a detached view,
-    so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0).
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in; no gradient is left on a parameter.
-    batch : Batch
+    so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0). No
+    gradient is left on a parameter.
 
     Returns
     -------
@@ -152,13 +140,6 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
 def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the N-BEATS stacks, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    batch : Batch
-        B samples on the model's device.
-
     Returns
     -------
     maps : Tensor, shape (1, B, h, M, M)
@@ -186,12 +167,6 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
 def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Gates of a gated fusion, the mean over its units, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    batch : Batch
-
     Returns
     -------
     gates : Tensor, shape (B, M)
@@ -214,20 +189,14 @@ def collect_maps(
 ) -> AttentionMaps:
     """Maps of all samples of all batches; nothing else is kept, so memory grows by the maps alone.
 
+    Samples in the order of the batches.
+
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-    batches : iterable of Batch
-        At least one.
     count : int
         Samples N of all batches together.
     read : callable
         `attention_maps`, `gradient_attention` or `stack_attention_maps`.
-
-    Returns
-    -------
-    AttentionMaps
-        Samples in the order of the batches.
 
     Raises
     ------

@@ -54,17 +54,8 @@ def shapley_tables(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    panel : Panel
     index : Tensor of int64, shape (n,)
         Labelled samples.
-    absent : StandIns
-    loss : callable
-        From `cmat_lib.explain.measures.trigger_loss`.
-    resampling : Resampling
-    size : int
-        Samples per forward pass.
 
     Returns
     -------

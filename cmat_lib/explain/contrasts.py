@@ -13,12 +13,7 @@ from cmat_lib.explain.groups import MIN_GROUP
 
 
 def volatility_deciles(volatility: pd.Series, symbols: pd.Series) -> pd.Series:
-    """Tenth of its own symbol's samples that each sample falls into, ``" 1"`` (calmest) to ``"10"``.
-
-    Parameters
-    ----------
-    volatility, symbols : Series of N rows
-    """
+    """Tenth of its own symbol's samples that each sample falls into, ``" 1"`` (calmest) to ``"10"``."""
     own = pd.DataFrame({"symbol": symbols.to_numpy(), "volatility": volatility.to_numpy()}, volatility.index)
     return volatility_groups(own, "volatility").map("{:2d}".format)
 
@@ -68,11 +63,8 @@ def contrast_table(
     Parameters
     ----------
     shares : ndarray, shape (N, M)
-    tokens : sequence of str, length M
     kinds : mapping
         From `kinds_of_moments`.
-    timestamps : Series of datetimes, length N
-    resampling : Resampling
 
     Returns
     -------

@@ -38,17 +38,10 @@ def read(model: MultiTaskCrossModalAttention, features: Features, size: int, ste
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
         From `cmat_lib.explain.shapley.embed_samples`.
-    size : int
-        Samples per forward pass.
     step : callable
         How layers are run, see `cmat_lib.explain.layers`.
-
-    Returns
-    -------
-    Reading
     """
     said, maps = [], []
     count = len(next(iter(features.values())))
@@ -73,7 +66,6 @@ def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[st
     ----------
     shares : ndarray, shape (n, M)
         From `cmat_lib.explain.groups.token_shares`.
-    tokens : sequence of str, length M
     parts : mapping of str to sequence of str
         Tokens of each modality, K of them; others ([CLS], bottlenecks) do not count.
 
@@ -118,8 +110,6 @@ def agreement_table(
         Name -> what the measure gives each modality, (K,), over all samples and, (n, K), for each; the size of the
         latter is compared, whatever its sign.
     modalities : sequence of str, length K
-    timestamps : Series of datetimes, length n
-    resampling : Resampling
 
     Returns
     -------
@@ -165,12 +155,9 @@ def control_readings(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (n, width)
     orders : sequence of ndarray, shape (n,)
         From `cmat_lib.explain.permutation.block_order`, at least one per modality.
-    size : int
-        Samples per forward pass.
 
     Returns
     -------
@@ -205,11 +192,6 @@ def control_table(
     ----------
     readings : mapping of str to Reading
         ``model`` first.
-    trigger : ndarray, shape (n,)
-    timestamps : Series of datetimes, length n
-    loss : callable
-        From `cmat_lib.explain.measures.trigger_loss`.
-    resampling : Resampling
 
     Returns
     -------

@@ -32,8 +32,6 @@ def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decompositi
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
     ohlcv : Tensor, shape (B, T, C)
 
     Returns
@@ -65,8 +63,6 @@ def decompose_log_price(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-    panel : Panel
     index : Tensor of int64, shape (B,)
         Samples.
     channel : str

@@ -25,13 +25,8 @@ def describe_samples(
     ----------
     rows : (N,) int array
         Rows of `samples`, all of them in `predictions`.
-    samples : DataFrame
-        From `cmat_lib.data.panel.build_samples`.
-    predictions : DataFrame
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, and the hidden states where the market has them.
-    threshold : float
-        Of the alarm.
 
     Returns
     -------
@@ -68,7 +63,6 @@ def token_shares(maps: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
     Parameters
     ----------
     maps : ndarray, shape (N, layers, h, M, M)
-    tokens : sequence of str, length M
 
     Returns
     -------
@@ -94,10 +88,7 @@ def grouped_shares(
     Parameters
     ----------
     shares : ndarray, shape (N, M)
-    tokens : sequence of str, length M
     groups : Series of str, length N
-    timestamps : Series of datetimes, length N
-    resampling : Resampling
 
     Returns
     -------

@@ -49,7 +49,6 @@ def walk(layers: Iterable[nn.Module], tokens: Tensor, step: Step) -> tuple[list[
 
     Parameters
     ----------
-    layers : iterable of nn.TransformerEncoderLayer or BottleneckLayer
     tokens : Tensor, shape (B, M, D)
     step : callable
         `beside`, `explicit` or `uniform`.

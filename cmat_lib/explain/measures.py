@@ -21,7 +21,6 @@ def trigger_loss(config: Config, panel: Panel) -> Loss:
 
     Parameters
     ----------
-    config : Config
     panel : Panel
         Its training part gives the balanced weight.
 
@@ -49,8 +48,6 @@ def mean_table(values: np.ndarray, timestamps: pd.Series, resampling: Resampling
     ----------
     values : ndarray, shape (n, Q)
         A sample with a NaN does not count in its column.
-    timestamps : Series of datetimes, length n
-    resampling : Resampling
 
     Returns
     -------

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
+from cmat_lib.data.topology import SERIES
 from cmat_lib.explain.attention import rollout
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.persistence import rips_diagrams
+from cmat_lib.tda.planar import Loop, planar_loops
 from cmat_lib.tda.point_cloud import takens_embedding
 
 PRICES = ("open", "high", "low", "close")
@@ -25,6 +27,9 @@ class Moment(NamedTuple):
     close: float
     window: pd.DataFrame  # open, high, low, close in percent of the last close; index: candles from the sample's, 0
     diagrams: dict[int, np.ndarray]  # homology dimension -> (n, 2) births and deaths, in window standard deviations
+    past: pd.Series  # close of the topology window, in percent of the last; index as in `window`
+    loop: Loop | None  # of the topology window, from `longest_loop`
+    loop_candles: np.ndarray  # candles that draw it, as in the index of `past`
 
 
 def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
@@ -55,30 +60,40 @@ def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
 
 
 def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
-    """Window and persistence diagram of single samples.
+    """Window, persistence diagram and longest loop of single samples.
 
     Parameters
     ----------
     samples : DataFrame of K rows
         From `describe_samples`.
     candles : DataFrame
-        All candles, with the columns ``symbol``, ``timestamp`` and the prices.
+        All candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
     config : Config
+        Topology is that of the first scale of the first series.
 
     Returns
     -------
     list of Moment, length K
     """
-    market = {symbol: own.set_index("timestamp")[list(PRICES)] for symbol, own in candles.groupby("symbol")}
+    market = {symbol: own.set_index("timestamp") for symbol, own in candles.groupby("symbol")}
     return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
 
 
 def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
     history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
-    window = history.iloc[-config.data.sequence_length :]
+    window = history.iloc[-config.data.sequence_length :][list(PRICES)]
     percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
-    diagrams = window_diagrams(np.log(history["close"].iloc[-config.tda.scales[0][0] :].to_numpy()), config.tda)
-    return Moment(row["timestamp"], moment_label(row), row["outcome"], row["close"], percent, diagrams)
+    topology = config.tda.first
+    history = history.iloc[-topology.window_size :]
+    past = (100 * (history["close"] / row["close"] - 1)).set_axis(np.arange(1 - len(history), 1))
+    values = SERIES[topology.series[0]](history)
+    scaled = (values - values.mean()) / (values.std() or 1.0)
+    cloud = takens_embedding(scaled, topology.embedding_dim, topology.time_delay)  # (P, d)
+    found, loop = rips_diagrams(cloud, topology.engine), longest_loop(cloud, topology)
+    diagrams = {dimension: found[dimension] for dimension in topology.homology_dimensions}
+    rows = np.empty(0, np.int64) if loop is None else np.union1d(loop.points, loop.points + topology.time_delay)
+    known = row["timestamp"], moment_label(row), row["outcome"], row["close"]
+    return Moment(*known, percent, diagrams, past, loop, past.index.to_numpy()[rows])
 
 
 def moment_label(row: pd.Series) -> str:
@@ -89,23 +104,22 @@ def moment_label(row: pd.Series) -> str:
     )
 
 
-def window_diagrams(log_price: np.ndarray, config: TdaConfig) -> dict[int, np.ndarray]:
-    """Persistence diagrams of one window as page 02 draws them.
+def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
+    """The most persistent loop of a cloud, of several the first.
 
     Parameters
     ----------
-    log_price : ndarray, shape (W,)
+    cloud : ndarray, shape (P, d)
     config : TdaConfig
 
     Returns
     -------
-    dict
-        Homology dimension -> births and deaths (n, 2), in standard deviations of the window.
+    Loop or None
+        None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
     """
-    price = (log_price - log_price.mean()) / (log_price.std() or 1.0)
-    cloud = takens_embedding(price, config.embedding_dim, config.scales[0][1])  # (P, d)
-    diagrams = dict(enumerate(rips_diagrams(cloud, config.engine)))
-    return {dimension: diagrams[dimension] for dimension in config.homology_dimensions}
+    if config.engine != "planar" or config.embedding_dim != 2:
+        return None
+    return max(planar_loops(cloud), key=lambda loop: loop.death - loop.birth, default=None)
 
 
 def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:

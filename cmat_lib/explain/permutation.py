@@ -54,7 +54,6 @@ def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, 
         Of the samples, ascending in time within each symbol.
     block : Timedelta
         Length of a block; at least seven horizons.
-    rng : numpy Generator
 
     Returns
     -------
@@ -84,15 +83,10 @@ def permuted_logits(
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    panel : Panel
     index : Tensor of int64, shape (n,)
     pieces : sequence of Piece, length Q
     orders : ndarray of int64, shape (draws, n)
         From `block_order`.
-    size : int
-        Samples per forward pass.
 
     Returns
     -------
@@ -132,8 +126,6 @@ def permutation_table(
     reference : ndarray, shape (n,)
         Without.
     pieces : sequence of Piece, length Q
-    timestamps : Series of datetimes, length n
-    resampling : Resampling
 
     Returns
     -------

@@ -50,15 +50,7 @@ def shapley_matrix(count: int) -> np.ndarray:
     Shapley (1953), *A value for n-person games*: player i gets the mean of what it adds over all orders of arrival,
     ``sum_S |S|! (K - |S| - 1)! / K! (v(S + i) - v(S))`` over the S without i.
 
-    Parameters
-    ----------
-    count : int
-        Players K.
-
-    Returns
-    -------
-    ndarray, shape (K, 2 ** K)
-        Columns in the order of `coalitions`.
+    Shape (K, 2 ** K) for `count` K players; columns in the order of `coalitions`.
     """
     members = coalitions(count)
     size = members.sum(axis=1)
@@ -73,15 +65,7 @@ def interaction_matrix(count: int) -> np.ndarray:
     Grabisch & Roubens (1999), *An axiomatic approach to the concept of interaction among players*: the mean of
     ``v(S + ij) - v(S + i) - v(S + j) + v(S)`` with the weights ``|S|! (K - |S| - 2)! / (K - 1)!``.
 
-    Parameters
-    ----------
-    count : int
-        Players K.
-
-    Returns
-    -------
-    ndarray, shape (K (K - 1) / 2, 2 ** K)
-        Pairs in the order of ``itertools.combinations``.
+    Shape (K (K - 1) / 2, 2 ** K) for `count` K players; pairs in the order of ``itertools.combinations``.
     """
     rows = []
     for i, j in combinations(range(count), 2):
@@ -139,7 +123,6 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, ab
 
     Parameters
     ----------
-    model : MultiTaskCrossModalAttention
     features : dict of str to Tensor, shape (B, width)
         From `embed`.
     absent : iterable of dict of str to Tensor, shape (B, width)
@@ -165,20 +148,7 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, ab
 
 
 def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
-    """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit.
-
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-        Every module is left in the mode it was found in.
-    batch : Batch
-        B samples.
-    absent : StandIns
-
-    Returns
-    -------
-    Shapley
-    """
+    """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit."""
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)
     stand_ins = absent.show(absent.rows(len(batch.trigger)))

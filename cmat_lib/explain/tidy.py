@@ -14,7 +14,6 @@ def tidy_maps(maps: np.ndarray, tokens: Sequence[str], samples: pd.DataFrame) ->
     Parameters
     ----------
     maps : ndarray, shape (N, layers, h, M, M)
-    tokens : sequence of str, length M
     samples : DataFrame of N rows
         Index: number of the sample; columns ``timestamp``, ``symbol``.
 

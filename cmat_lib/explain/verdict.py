@@ -42,10 +42,6 @@ def verdict(
         Mean entropy of the maps relative to uniform, in [0, 1].
     confidence : float
         Coverage of each interval of `contrasts`.
-
-    Returns
-    -------
-    str
     """
     found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
     if entropy is not None:

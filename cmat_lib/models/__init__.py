@@ -1,10 +1,9 @@
 """Encoders, fusion, the model of both tasks, and their loss."""
 
 from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder
-from cmat_lib.models.fusion import FUSIONS, ConcatFusion
+from cmat_lib.models.fusion import FUSIONS, ConcatFusion, GatedFusion
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
-from cmat_lib.models.fusion_gated import GatedFusion
 from cmat_lib.models.losses import MultiTaskLoss
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes, parameter_table
 from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder

@@ -26,10 +26,6 @@ class AttentionBlock(nn.Module):
     ----------
     width : int
         Length of the concatenation of all tokens.
-    num_tokens : int
-        Tokens M.
-    num_heads : int
-        Attention heads h.
     dropout : float
         Dropout on the attention weights and in the feed-forward part.
 
@@ -58,16 +54,7 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mix the tokens.
-
-        Parameters
-        ----------
-        tokens : Tensor, shape (B, M, width / M)
-
-        Returns
-        -------
-        Tensor, shape (B, width)
-        """
+        """Mix the tokens: (B, M, width / M) to (B, width)."""
         h = self.token_norm(tokens)  # (B, M, width / M)
         attended, _ = self.self_attn(h, h, h, need_weights=False)  # (B, M, width / M)
         x = (tokens + attended).flatten(1)  # (B, width)
@@ -91,17 +78,8 @@ class OHLCVNBEATSEncoder(nn.Module):
         Dropout after each ReLU of the blocks and inside the attention block.
     stack_types : sequence of {"trend", "seasonality", "generic"}
         Basis of each stack.
-    num_channels : int
-        Channels C.
     use_attention : bool
         Whether the attention block follows the stacks; without it the output is their concatenation.
-    block_width : int
-        Width of the fully connected layers.
-
-    Attributes
-    ----------
-    output_dim : int
-        Equal to `hidden_size`.
 
     Raises
     ------
@@ -153,16 +131,7 @@ class OHLCVNBEATSEncoder(nn.Module):
         return self.input_norm(ohlcv.transpose(1, 2)).flatten(1)  # (B, C * T)
 
     def stack_tokens(self, ohlcv: Tensor) -> Tensor:
-        """Output of every stack, before they attend to each other.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-
-        Returns
-        -------
-        Tensor, shape (B, stacks, hidden_size / stacks)
-        """
+        """Output of every stack, before they attend to each other: (B, T, C) to (B, stacks, hidden_size / stacks)."""
         residual = self.flatten_window(ohlcv)  # (B, C * T)
         tokens = []
         for stack in self.stacks:
@@ -171,16 +140,7 @@ class OHLCVNBEATSEncoder(nn.Module):
         return torch.stack(tokens, dim=1)  # (B, stacks, hidden_size / stacks)
 
     def forward(self, ohlcv: Tensor) -> Tensor:
-        """Encode OHLCV windows.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-
-        Returns
-        -------
-        Tensor, shape (B, hidden_size)
-        """
+        """Encode OHLCV windows: (B, T, C) to (B, hidden_size)."""
         tokens = self.stack_tokens(ohlcv)  # (B, stacks, hidden_size / stacks)
         return tokens.flatten(1) if self.attention is None else self.attention(tokens)  # (B, hidden_size)
 
@@ -210,14 +170,7 @@ def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str])
 class ClockEncoder(nn.Module):
     """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each.
 
-    Parameters
-    ----------
-    output_dim : int
-        Length of the output.
-    hidden_dim : int
-        Width between the two layers.
-    dropout : float
-        Dropout after the first ReLU.
+    Dropout follows the first ReLU.
     """
 
     def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
@@ -242,17 +195,7 @@ class ClockEncoder(nn.Module):
 
 
 class ComplexityEncoder(nn.Module):
-    """Two linear layers on the complexity indicators: K → `hidden_dim` → `output_dim`, ReLU after each.
-
-    Parameters
-    ----------
-    input_dim : int
-        Number K of indicators.
-    output_dim : int
-        Length of the output.
-    hidden_dim : int
-        Width between the two layers.
-    """
+    """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
 
     def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
         super().__init__()

@@ -16,8 +16,7 @@ from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
-from cmat_lib.models.fusion_gated import GatedFusion
-from cmat_lib.models.fusion_tokens import FusionBase, Parts, xavier
+from cmat_lib.models.fusion_tokens import FusionBase, Parts, Seen, TokenFusion, Width, beside, output_projection, xavier
 
 if TYPE_CHECKING:
     from cmat_lib.schema import FusionConfig
@@ -44,9 +43,7 @@ class Fusion(Protocol):
     def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
         """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
 
-    def forward(
-        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
         """Fuse (B, nbeats_dim), (B, tda_dim), (B, complexity_dim) and (B, clock_dim) to (B, output_dim)."""
 
 
@@ -55,41 +52,16 @@ class ConcatFusion(FusionBase):
 
     These are the document's ``shared_fc``. An unseen modality is left out of the concatenation: zeros in its place
     would add weights that never learn.
-
-    Parameters
-    ----------
-    nbeats_dim, tda_dim, complexity_dim : int or None
-        Widths of the encoded modalities; None for one that the model does not see.
-    hidden_dim : int
-        Length D of the output.
-    dropout : float
-        Dropout after each ReLU.
-    clock_dim : int or None
-        Width of the encoded clock; None without one.
-    parts : mapping of str to tuple of str, optional
-        Names of every modality's tokens, which are concatenated like everything else.
-
-    Attributes
-    ----------
-    output_dim : int
-        Equal to `hidden_dim`.
-    token_names : tuple of str
-        Empty: nothing attends.
-
-    Raises
-    ------
-    ValueError
-        If all three widths are None.
     """
 
     def __init__(
         self,
-        nbeats_dim: int | None = 1024,
-        tda_dim: int | None = 256,
-        complexity_dim: int | None = 64,
+        nbeats_dim: Width = 1024,
+        tda_dim: Width = 256,
+        complexity_dim: Width = 64,
         hidden_dim: int = 256,
         dropout: float = 0.3,
-        clock_dim: int | None = None,
+        clock_dim: Width = None,
         parts: Parts | None = None,
     ) -> None:
         dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
@@ -104,23 +76,46 @@ class ConcatFusion(FusionBase):
             Dropout(dropout),
         )
 
-    def forward(
-        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
-    ) -> Tensor:
-        """Fuse the modalities.
+    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+        """Fuse the modalities to (B, D)."""
+        return self.shared_fc(beside(nbeats, tda, complexity, clock))  # (B, D)
 
-        Parameters
-        ----------
-        nbeats, tda, complexity, clock : Tensor, shape (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), \
-                (B, clock_dim), or None
-            Encoded modalities; None for one that the model does not see.
 
-        Returns
-        -------
-        Tensor, shape (B, D)
-        """
-        seen = [x for x in (nbeats, tda, complexity, clock) if x is not None]
-        return self.shared_fc(torch.cat(seen, dim=1))  # (B, D)
+class GatedFusion(TokenFusion):
+    """Gated multimodal unit, ``sum_i sigmoid(W_i [x_1 ... x_M]) * tanh(V_i x_i)``, then linear, ReLU, dropout.
+
+    Arevalo et al., *Gated Multimodal Units for Information Fusion*, arXiv 1702.01992, section 3.1 (figure 2a). Every
+    unit has its own gate; gates lie between 0 and 1 and need not sum to 1. An unseen modality has no gate. `gate_names`
+    are the M tokens that are gated, in order.
+    """
+
+    def __init__(
+        self,
+        nbeats_dim: Width = 1024,
+        tda_dim: Width = 256,
+        complexity_dim: Width = 64,
+        hidden_dim: int = 256,
+        dropout: float = 0.3,
+        clock_dim: Width = None,
+        parts: Parts | None = None,
+    ) -> None:
+        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
+        super().__init__(dims, hidden_dim, parts)
+        self.gate_names = tuple(token for names in self.parts.values() for token in names)
+        width = sum(dim for dim in dims.values() if dim is not None)
+        self.gate = xavier(nn.Linear(width, len(self.gate_names) * hidden_dim))
+        self.output_proj = output_projection(hidden_dim, dropout)
+
+    def gates(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+        """Gate of every unit, between 0 and 1: (B, M, D)."""
+        gates = self.gate(beside(nbeats, tda, complexity, clock)).sigmoid()  # (B, M * D)
+        return gates.unflatten(1, (len(self.gate_names), -1))  # (B, M, D)
+
+    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+        """Fuse the modalities to (B, D)."""
+        projected = self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock})
+        units = torch.cat([*projected.values()], dim=1).tanh()  # (B, M, D)
+        return self.output_proj((self.gates(nbeats, tda, complexity, clock) * units).sum(1))  # (B, D)
 
 
 FUSIONS: dict[str, type[Fusion]] = {

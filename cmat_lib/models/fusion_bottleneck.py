@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from cmat_lib.models.fusion_tokens import Parts, TokenFusion, output_projection, positions, transformer_layer
+from cmat_lib.models.fusion_tokens import (
+    AttendingFusion,
+    Parts,
+    Seen,
+    Width,
+    output_projection,
+    positions,
+    transformer_layer,
+)
 
 # Layer and its input (B, m, D) -> weights and output.
 Step = Callable[[nn.TransformerEncoderLayer, Tensor], tuple[Tensor | None, Tensor]]
@@ -104,51 +112,28 @@ class BottleneckEncoder(nn.Module):
         return tokens
 
 
-class BottleneckFusion(TokenFusion):
+class BottleneckFusion(AttendingFusion):
     """Attention bottleneck tokens: what modalities tell each other has to pass through a few shared tokens.
 
     A bottleneck token starts as a learned vector, its position. In the first layer the modalities write to it, in the
     second they read what the others wrote; so one layer alone lets them meet in the mean over all tokens only. An
-    unseen modality has no tokens.
-
-    Parameters
-    ----------
-    nbeats_dim, tda_dim, complexity_dim : int or None
-        Widths of the encoded modalities; None for one that the model does not see.
-    hidden_dim, num_heads, num_layers, ffn_dim, dropout
-        As for `cmat_lib.models.CrossModalAttentionFusion`.
-    bottleneck_tokens : int
-        Bottleneck tokens; four as in the source.
-    clock_dim : int or None
-        Width of the encoded clock; None without one.
-    parts : mapping of str to tuple of str, optional
-        Names of every modality's tokens, among which its width is shared; by default one token each.
-
-    Attributes
-    ----------
-    token_names : tuple of str
-        Tokens of the modalities, then ``"bottleneck 1"`` and so on.
-
-    Raises
-    ------
-    ValueError
-        If all three widths are None, or the heads do not divide the width.
+    unseen modality has no tokens. `bottleneck_tokens` are four as in the source; they stand last in `token_names`.
     """
 
-    settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout", "bottleneck_tokens")
+    settings = (*AttendingFusion.settings, "bottleneck_tokens")
 
     def __init__(
         self,
-        nbeats_dim: int | None = 1024,
-        tda_dim: int | None = 256,
-        complexity_dim: int | None = 64,
+        nbeats_dim: Width = 1024,
+        tda_dim: Width = 256,
+        complexity_dim: Width = 64,
         hidden_dim: int = 256,
         num_heads: int = 8,
         num_layers: int = 2,
         ffn_dim: int = 1024,
         dropout: float = 0.3,
         bottleneck_tokens: int = 4,
-        clock_dim: int | None = None,
+        clock_dim: Width = None,
         parts: Parts | None = None,
     ) -> None:
         dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
@@ -162,10 +147,8 @@ class BottleneckFusion(TokenFusion):
         self.transformer = BottleneckEncoder([BottleneckLayer(*shape) for _ in range(num_layers)])
         self.output_proj = output_projection(hidden_dim, dropout)
 
-    def tokens(
-        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
-    ) -> Tensor:
-        """Tokens with positions, bottleneck tokens last: (B, M, D); arguments as for `CrossModalAttentionFusion`."""
+    def tokens(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+        """Tokens with positions, bottleneck tokens last: (B, M, D)."""
         rows = [*self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock}).values()]
         rows.append(rows[0].new_zeros(rows[0].shape[0], self.bottlenecks, self.output_dim))
         return torch.cat(rows, dim=1) + self.pos_embedding  # (B, M, D)
@@ -173,9 +156,3 @@ class BottleneckFusion(TokenFusion):
     def pool(self, transformed: Tensor) -> Tensor:
         """Fused vector of the tokens that the last layer wrote: (B, M, D) to (B, D)."""
         return self.output_proj(transformed.mean(dim=1))  # (B, D)
-
-    def forward(
-        self, nbeats: Tensor | None, tda: Tensor | None, complexity: Tensor | None, clock: Tensor | None = None
-    ) -> Tensor:
-        """Fuse the modalities, as `tokens` takes them, to (B, D)."""
-        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity, clock)))  # (B, D)

@@ -19,28 +19,35 @@ if TYPE_CHECKING:
 INIT_STD = 0.02  # standard deviation of positions and [CLS] at the start
 Parts = Mapping[str, tuple[str, ...]]  # modality -> names of its tokens
 WHOLE: Parts = {name: (name,) for name in MODALITIES}  # a token for each modality
+Width = int | None  # of an encoded modality; None for one that the model does not see
+Seen = Tensor | None  # an encoded modality, (B, width); None for one that the model does not see
+
+
+def beside(*views: Seen) -> Tensor:
+    """Modalities that the model sees, one behind the other: (B, sum of widths)."""
+    return torch.cat([view for view in views if view is not None], dim=1)
 
 
 class FusionBase(nn.Module):
     """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
+
+    All fusions take the widths as ``nbeats_dim``, ``tda_dim``, ``complexity_dim`` and ``clock_dim``, and `hidden_dim`,
+    `dropout` and `parts`; their own docstrings name what they take beside these. ``forward`` reads the encoded
+    modalities (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), (B, clock_dim), or None, and gives (B, D).
 
     Parameters
     ----------
     dims : mapping of str to int or None
         Widths of the encoded modalities, their pieces together; None for one that the model does not see.
     hidden_dim : int
-        Length D of the fused vector.
+        Length D of the fused vector, which `output_dim` repeats.
     parts : mapping of str to tuple of str, optional
         Names of every modality's tokens, among which its width is shared; by default one token of the modality's name.
 
     Attributes
     ----------
-    output_dim : int
-        Equal to `hidden_dim`.
     parts : dict of str to tuple of str
         Names of the tokens of every modality that the model sees.
-    token_names : tuple of str
-        Names of the M tokens that attend to each other, in order; empty where nothing attends.
     settings : tuple of str
         Keys of the section ``fusion`` that are arguments of the class.
 
@@ -105,18 +112,25 @@ class TokenFusion(FusionBase):
         return {name: getattr(self, f"proj_{name}")(piece) for name, piece in pieces.items()}
 
 
+class AttendingFusion(TokenFusion):
+    """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
+
+    Beside the arguments of `FusionBase` they take `num_heads` h, `num_layers`, `ffn_dim` (width of the feed-forward
+    part), and `dropout` for the layers and the output projection; the heads must divide the width (ValueError).
+    """
+
+    settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
+
+    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+        """Fuse the modalities to (B, D)."""
+        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity, clock)))  # (B, D)
+
+
 def token_parts(config: Config) -> Parts:
     """Names of the tokens of every modality, by ``fusion.tokens``.
 
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    dict of str to tuple of str
-        ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention``
-        the stacks have exchanged something before they become tokens.
+    ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention`` the
+    stacks have exchanged something before they become tokens.
     """
     if config.fusion.tokens == "modality":
         return WHOLE

@@ -22,8 +22,6 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: fl
     logits : Tensor, shape (B,)
     target : Tensor, shape (B,)
         0 or 1.
-    gamma : float
-        Focusing exponent.
     positive_weight : float
         Weight ``w`` of the positives.
 
@@ -53,8 +51,6 @@ class MultiTaskLoss(nn.Module):
 
     Parameters
     ----------
-    gamma : float
-        Focusing exponent of the focal loss.
     positive_weight : float
         Weight of the triggers; balanced is negatives over positives of the training part.
     max_pct_std : float
@@ -68,8 +64,6 @@ class MultiTaskLoss(nn.Module):
     auxiliary_scales : sequence of (float, float)
         Training mean and standard deviation of each auxiliary target, in its own unit; empty without such targets.
         Their loss is the Huber loss in standard deviations, summed over the targets.
-    auxiliary_weight : float
-        Weight of that sum.
 
     Attributes
     ----------

@@ -22,12 +22,7 @@ HEAD_WIDTH = 32
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is back in its own mode, as frozen encoders may differ.
-
-    Parameters
-    ----------
-    model : nn.Module
-    """
+    """Evaluation mode inside; afterwards every module is back in its own mode, as frozen encoders may differ."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -60,11 +55,6 @@ class MultiTaskCrossModalAttention(nn.Module):
 
     Attributes
     ----------
-    ohlcv_encoder, tda_encoder, complexity_encoder, clock_encoder : nn.Module or None
-    fusion : nn.Module
-        An entry of the fusion registry.
-    auxiliary_head : nn.Sequential or None
-    trigger_head, max_pct_head : nn.Module
     max_pct_scale : Tensor, shape ()
         Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
         deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
@@ -153,15 +143,7 @@ class MultiTaskCrossModalAttention(nn.Module):
     def forward(
         self, ohlcv: Tensor, tda: Tensor, complexity: Tensor, clock: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise.
-
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-        tda : Tensor, shape (B, F)
-        complexity : Tensor, shape (B, K)
-        clock : Tensor, shape (B, 2), optional
-            Fraction of the day and of the week; needed by a model that sees the clock.
+        """Logit of the trigger and size of the largest rise; arguments as for `encode`.
 
         Returns
         -------
@@ -180,10 +162,7 @@ class MultiTaskCrossModalAttention(nn.Module):
 
         Every module is left in the mode it was found in, also when the forward pass raises.
 
-        Parameters
-        ----------
-        ohlcv, tda, complexity, clock
-            As for `forward`.
+        Arguments as for `encode`.
 
         Returns
         -------
@@ -234,14 +213,7 @@ class ParameterRow(NamedTuple):
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
     """Parameters of every part, beside what the document states for its own sizes (the defaults).
 
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-
-    Returns
-    -------
-    list of ParameterRow
-        Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
+    Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     rows = [

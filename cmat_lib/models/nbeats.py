@@ -24,15 +24,7 @@ MAX_HARMONICS = 18
 def trend_basis(length: int) -> Tensor:
     """Polynomial basis: row `i` is ``t ** i`` on ``t = arange(length) / length`` (arXiv 1905.10437, eq. 2).
 
-    Parameters
-    ----------
-    length : int
-        Look-back T in candles.
-
-    Returns
-    -------
-    Tensor, shape (4, T)
-        Powers 0 to 3.
+    Shape (4, T) for a look-back of `length` T candles: powers 0 to 3.
 
     Examples
     --------
@@ -46,15 +38,8 @@ def trend_basis(length: int) -> Tensor:
 def seasonality_basis(length: int) -> Tensor:
     """Fourier basis: ``cos(2 pi k t)`` for k = 1, 2, ..., then the sines, without a constant (arXiv 1905.10437, eq. 3).
 
-    Parameters
-    ----------
-    length : int
-        Look-back T in candles.
-
-    Returns
-    -------
-    Tensor, shape (2 * harmonics, T)
-        ``min(18, (T - 1) // 2)`` harmonics: above half the sampling rate they would repeat the lower ones.
+    Shape (2 * harmonics, T) for a look-back of `length` T candles, ``min(18, (T - 1) // 2)`` harmonics: above half the
+    sampling rate they would repeat the lower ones.
     """
     harmonics = min(MAX_HARMONICS, (length - 1) // 2)
     t = torch.arange(length) / length  # (T,)
@@ -74,12 +59,8 @@ class NBEATSBlock(nn.Module):
     ----------
     channels, length : int
         Channels C and look-back T of the window that the flattened input holds.
-    width : int
-        Width of the fully connected layers.
     num_layers : int
         Fully connected layers, the one that reads the input included.
-    feature_dim : int
-        Length of the feature vector.
     stack_type : {"trend", "seasonality", "generic"}
         Basis of the backcast; ``generic`` has none, its coefficients are the backcast itself.
     has_backcast : bool
@@ -156,14 +137,7 @@ class NBEATSStack(nn.Module):
     def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Summed features of the blocks, and what their backcasts leave of the input.
 
-        Parameters
-        ----------
-        residual : Tensor, shape (B, C * T)
-
-        Returns
-        -------
-        features : Tensor, shape (B, feature_dim)
-        residual : Tensor, shape (B, C * T)
+        (B, C * T) to features (B, feature_dim) and residual (B, C * T).
         """
         with_basis = all(block.basis is not None for block in self.blocks)
         hidden, residual = (self._run_in_basis if with_basis else self._run_generic)(residual)

@@ -11,18 +11,9 @@ from cmat_lib.models.dropout import Dropout
 
 
 class TDAEncoder(nn.Module):
-    """Two linear layers on the topology features: F → `hidden_dim` → `output_dim`, ReLU after each.
+    """Two linear layers on F topology features: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
 
-    Parameters
-    ----------
-    input_dim : int
-        Number F of topology features.
-    output_dim : int
-        Length of the output.
-    dropout : float
-        Dropout after the first ReLU.
-    hidden_dim : int
-        Width between the two layers.
+    Dropout follows the first ReLU.
     """
 
     def __init__(
@@ -52,10 +43,6 @@ class TDAGroupEncoder(nn.Module):
         Columns of each group, see `cmat_lib.tda.features.feature_groups`.
     group_dim : int
         Length of each group's part of the output.
-    dropout : float
-        Dropout after the first ReLU of each.
-    hidden_dim : int
-        Width between the two layers of each.
 
     Attributes
     ----------

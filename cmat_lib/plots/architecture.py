@@ -41,17 +41,8 @@ _MIDDLE = 30.0
 def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
     """Picture of the model from left to right: inputs, encoders, tokens, fusion, heads.
 
-    Parameters
-    ----------
-    model : MultiTaskCrossModalAttention
-    batch : Batch
-        Gives the shapes of the inputs.
-
-    Returns
-    -------
-    Figure
-        Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the
-        model does not see is grey.
+    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the model
+    does not see is grey.
     """
     figure = Figure(figsize=(12.5, 5.2))
     ax = figure.add_subplot()

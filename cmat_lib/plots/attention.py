@@ -35,18 +35,12 @@ def map_grid(
     ----------
     maps : ndarray, shape (R, K, M, M)
         Weights whose rows sum to 1, or differences of such maps.
-    tokens : sequence of str, length M
     rows, columns : sequence of str, lengths R and K
         Names of the grid's rows and columns.
-    title : str
     difference : bool
         Colours around 0 instead of from 0.
     label : str, optional
         Of the colour bar; by default that of weights or of their differences.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     count = len(tokens)
     side = max(1.05, 0.36 * count) if len(columns) > 4 else max(1.9, 0.5 * count)
@@ -75,10 +69,6 @@ def model_maps(means: pd.DataFrame) -> Figure:
     ----------
     means : DataFrame
         Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     tokens, names = list(means["from"].unique()), list(means["control"].unique())
     grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
@@ -119,13 +109,6 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
     ----------
     entropy : ndarray, shape (N, layers, h, M)
         From `attention_entropy`.
-    tokens : sequence of str, length M
-        Tokens that look.
-    title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
     thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
     layers, heads, count = thinned.shape[1:]
@@ -164,13 +147,8 @@ def single_cases(
     prices : sequence of DataFrame, length K
         From `case_prices`: close and high in percent from the sample's close, over candles from the sample's.
     maps : ndarray, shape (K, L, M, M)
-    tokens : sequence of str, length M
     columns : sequence of str, length L
         Names of the maps of a sample.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     count = len(tokens)
     figure = Figure(figsize=(4.4 + 2.2 * len(columns), 0.6 + 2.7 * len(titles)))

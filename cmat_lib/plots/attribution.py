@@ -30,12 +30,6 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
         Columns ``modality``, ``measure`` (a key of `MEASURES`), ``value``, ``low``, ``high``.
     interactions : DataFrame
         Columns ``first``, ``second``, ``value``, ``low``, ``high``.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(shapley["modality"].unique())
     figure = Figure(figsize=(11, 1.6 + 0.85 * len(names)))
@@ -66,11 +60,6 @@ def ablation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence
         Columns ``modality``, ``value``, ``low``, ``high``.
     importance : DataFrame
         Columns ``kind`` (a key of `KINDS`), ``name``, ``value``, ``low``, ``high``.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     tables = {"Whole modalities": ablation.rename(columns={"modality": "name"})}
     tables |= {title: importance[importance["kind"] == kind] for kind, title in KINDS.items()}
@@ -95,13 +84,6 @@ def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: 
     ----------
     shares : DataFrame
         Columns ``modality``, ``value``, ``low``, ``high``: share of attention.
-    shapley : DataFrame
-        As for `shapley_forest`.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(shares["modality"])
     worth = shapley[shapley["measure"] == "shapley"].set_index("modality").loc[names]
@@ -129,11 +111,6 @@ def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
     agreement : DataFrame
         Columns ``reference``, ``scope`` (``global``, ``within samples``, or a modality: across samples), ``statistic``
         (``spearman``, ``kendall``), ``value``, ``low``, ``high``.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     scopes = list(agreement["scope"].unique())
     references = list(agreement["reference"].unique())
@@ -161,11 +138,6 @@ def control_forest(controls: pd.DataFrame, confidence: float) -> Figure:
     ----------
     controls : DataFrame
         Columns ``control``, ``measure``, ``value``, ``low``, ``high``.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names, measures = list(controls["control"].unique()), list(controls["measure"].unique())
     figure = Figure(figsize=(2 + 3.2 * len(measures), 1.4 + 0.42 * len(names)))
@@ -189,12 +161,7 @@ def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Seq
     ----------
     samples : DataFrame of K rows
         ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
-    modalities : sequence of str
     titles : sequence of str, length K
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(1 + 4.5 * len(titles), 1.4 + 0.45 * (len(modalities) + 2)))
     panels = figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0]
@@ -225,11 +192,6 @@ def gate_boxes(gates: np.ndarray, tokens: Sequence[str]) -> Figure:
     ----------
     gates : ndarray, shape (N, M)
         Mean over units, in [0, 1].
-    tokens : sequence of str, length M
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(8, 1.4 + 0.4 * len(tokens)))
     axes = figure.subplots()

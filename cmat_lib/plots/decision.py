@@ -23,12 +23,6 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
         trades the random draws imitate.
     cost_pct : float
         Cost of a round trip, in percent.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(table.index.unique("score"))
     figure = Figure(figsize=(10, 5.6))

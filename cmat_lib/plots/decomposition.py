@@ -27,11 +27,6 @@ def decomposition_over_candles(
         What no stack takes; parts and rest sum to the log close. Its mean, a constant that no stack can take, is added
         to the sums, so that they lie on the candles.
     stacks : sequence of str, length S
-    title : str
-
-    Returns
-    -------
-    plotly Figure
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.55, 0.45], vertical_spacing=0.08)
     step = window.index.to_numpy()

@@ -81,12 +81,6 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     ----------
     gap : DataFrame
         Index (scope, metric), one column per part; from `gap_table`.
-    metrics : sequence of str
-        Metrics to show.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     parts = [column for column in gap if column not in ("gap", "relative_gap")]
     figure = Figure(figsize=(3.2 * len(metrics), 3.2))
@@ -102,19 +96,7 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """ROC curves and precision-recall curves, symbols pooled.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part.
-    columns : sequence of str
-        Score columns.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
+    """ROC curves and precision-recall curves, symbols pooled."""
     figure = Figure(figsize=(10, 4.4))
     roc, pr = figure.subplots(1, 2)
     for name in columns:
@@ -147,12 +129,6 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
     ----------
     tables : mapping
         Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(5 * len(tables), 4.6))
     for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
@@ -180,10 +156,6 @@ def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
         `cmat_lib.evaluation.breakdown.auc_by_group`.
     confidence : float
         Coverage of the band, which only the model has: three bands would hide each other.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     group, names = table.index.names[0], list(table.index.unique("score"))
     figure = Figure(figsize=(10, 4.4))
@@ -223,14 +195,6 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
     ----------
     table : DataFrame
         From `precision_by_share`.
-    base_rate : float
-        Where no skill would be.
-    top_shares : sequence of float
-        The shares that the score table uses.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()
@@ -258,10 +222,6 @@ def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
         Predictions of one part with ``predicted_max_pct`` and ``max_pct``, in percent.
     bins : int
         Groups along the prediction.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     predicted, realised = test["predicted_max_pct"], test["max_pct"]
     group = (predicted.rank(method="first") - 1) * bins // len(test)

@@ -14,10 +14,12 @@ import plotly.graph_objects as go
 
 from cmat_lib.explain.moments import PRICES, Moment
 from cmat_lib.plots.candles import wall_time
-from cmat_lib.plots.style import GREY, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
+from cmat_lib.plots.style import GREY, GRID, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
 from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
+PAST = 336  # points of the close of a topology window, at most: its panel has some 300 pixels
+FIRST_MAP = 6  # number of its axes
 MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
 HEIGHT = 1200
 ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
@@ -32,7 +34,7 @@ def attention_explorer(
     maps: Mapping[str, tuple[np.ndarray, Sequence[str]]],
     title: str,
 ) -> go.Figure:
-    """Price on top, attention through time below, and a slider that chooses a moment: window, diagram and maps.
+    """Price on top, attention through time below, and a slider that chooses a moment: windows, diagram and maps.
 
     Parameters
     ----------
@@ -63,12 +65,12 @@ def attention_explorer(
             name=str(k),
             data=_moment_traces(moment, limits, maps, k),
             traces=numbers,
-            layout={"yaxis3": {"range": _limits(moment.window)}},
+            layout={"yaxis3": {"range": _limits(moment.window)}, "yaxis5": {"range": _limits(moment.past)}},
         )
         for k, moment in enumerate(moments)
     ]
-    figure.update_layout(yaxis3_range=_limits(moments[shown].window), yaxis2_range=limits[1])
-    return figure
+    ranges = {"yaxis3_range": _limits(moments[shown].window), "yaxis5_range": _limits(moments[shown].past)}
+    return figure.update_layout(yaxis2_range=limits[1], **ranges)
 
 
 def _limits(values: pd.DataFrame | pd.Series | np.ndarray) -> list[float]:
@@ -118,7 +120,7 @@ def _menu(views: Mapping[str, pd.DataFrame], traces: list[int]) -> dict:
 
 
 def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) -> list:
-    """Traces of one moment, always in the same order: two cursors, window, diagrams, maps."""
+    """Traces of one moment, always in the same order: two cursors, window, diagrams, loop, maps."""
     time = [wall_time(pd.DatetimeIndex([moment.time]))[0]] * 2
     cursor = {"mode": "lines", "line": {"color": INK, "width": 1}, "hoverinfo": "skip", "showlegend": False}
     traces: list = [
@@ -135,7 +137,8 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
         hover = "born %{x:.2f} σ, died %{y:.2f} σ"
         name = {"name": HOMOLOGY_NAMES[dimension], "legend": "legend3", "hovertemplate": hover}
         traces.append(go.Scatter(**points, **look, **name))
-    for number, (name, (values, names)) in enumerate(maps.items(), start=5):
+    traces += _loop_traces(moment)
+    for number, (name, (values, names)) in enumerate(maps.items(), start=FIRST_MAP):
         at = {"x": list(names), "y": list(names), "xaxis": f"x{number}", "yaxis": f"y{number}"}
         text = {"texttemplate": "%{z:.2f}"} if len(names) <= MAX_NUMBERS else {}
         hover = f"%{{y}} → %{{x}}: %{{z:.3f}}<extra>{name}</extra>"
@@ -144,10 +147,29 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
     return traces
 
 
+def _loop_traces(moment: Moment) -> list[go.Scatter]:
+    """Close of the topology window, the candles of its longest loop on it, and the loop's bar in the diagram."""
+    step, loop = -(-len(moment.past) // PAST), moment.loop
+    past = moment.past.iloc[(len(moment.past) - 1) % step :: step]  # with the last candle
+    close = {"x0": int(past.index[0]), "dx": step, "y": past.round(2).tolist()}
+    drawn = {"x": moment.loop_candles.tolist(), "y": moment.past[moment.loop_candles].round(2).tolist()}
+    born, died, name = ([loop.birth], [loop.death], "longest loop") if loop else ([], [], "no loop")
+    line = {"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip", "showlegend": False}
+    dots = {"mode": "markers", "marker": {"color": HOMOLOGY_COLORS[1], "size": 4}, "showlegend": False}
+    ring = {"mode": "markers", "marker": {"color": INK, "size": 11, "symbol": "circle-open"}, "legend": "legend3"}
+    hover = {"hovertemplate": "candle %{x}: %{y:.2f} %<extra></extra>"}
+    return [
+        go.Scatter(**close, **line, xaxis="x5", yaxis="y5"),
+        go.Scatter(**drawn, **dots, **hover, xaxis="x5", yaxis="y5"),
+        go.Scatter(x=born, y=died, name=name, hoverinfo="skip", **ring, xaxis="x4", yaxis="y4"),
+    ]
+
+
 def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
     hidden = {"visible": False}
+    recent = {"x1": 0, "y0": 0, "y1": 1, "fillcolor": GRID, "opacity": 0.5, "line_width": 0}  # what is on the left
     layout = {
         "title": {"text": title, "y": 0.985, "yanchor": "top"},
         "height": HEIGHT,
@@ -163,25 +185,29 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
         "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
         "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
-        "xaxis3": {"domain": (0, 0.53), "anchor": "y3", "title": "candles from the moment", "rangeslider": hidden},
+        "xaxis3": {"domain": (0, 0.3), "anchor": "y3", "title": "candles from the moment", "rangeslider": hidden},
         "yaxis3": {"domain": ROWS["moment"], "anchor": "x3", "title": "% of the last close"},
-        "xaxis4": {"domain": (0.62, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
+        "xaxis4": {"domain": (0.75, 1), "anchor": "y4", "title": "birth (σ)", "range": [-0.03 * top, 1.05 * top]},
         "yaxis4": {"domain": ROWS["moment"], "anchor": "x4", "title": "death (σ)", "range": [-0.03 * top, 1.05 * top]},
+        "xaxis5": {"domain": (0.37, 0.68), "anchor": "y5", "title": "candles from the moment"},
+        "yaxis5": {"domain": ROWS["moment"], "anchor": "x5", "title": "% of the last close"},
         "legend": {"y": 1.0, "yanchor": "bottom"},
         "legend2": _legend(ROWS["lines"][1]),
-        "legend3": _legend(ROWS["moment"][1]),
+        "legend3": {"x": 1, "xanchor": "right", "y": ROWS["moment"][0], "yanchor": "bottom", "font": {"size": 11}},
         "coloraxis": _color_axis(maps),
         "sliders": [_slider([moment.label for moment in moments])],
         "annotations": [_heading("The window that the model saw", 0, ROWS["moment"][1])],
         "shapes": [
-            {"type": "line", "xref": "x4", "yref": "y4", "x0": 0, "y0": 0, "x1": top, "y1": top, "line_color": GREY}
+            {"type": "line", "xref": "x4", "yref": "y4", "x0": 0, "y0": 0, "x1": top, "y1": top, "line_color": GREY},
+            {"type": "rect", "xref": "x5", "yref": "y5 domain", "x0": int(moments[0].window.index[0]), **recent},
         ],
     }
-    layout["annotations"].append(_heading("Persistence", 0.62, ROWS["moment"][1]))
+    layout["annotations"].append(_heading("Topology window, its longest loop", 0.37, ROWS["moment"][1]))
+    layout["annotations"].append(_heading("Persistence", 0.75, ROWS["moment"][1]))
     width = 1 / max(len(maps), 3)
-    for number, name in enumerate(maps, start=5):
-        start = (number - 5) * width + 0.085
-        end = (number - 4) * width - 0.005
+    for number, name in enumerate(maps, start=FIRST_MAP):
+        start = (number - FIRST_MAP) * width + 0.085
+        end = (number - FIRST_MAP + 1) * width - 0.005
         axis = {"ticks": "", "showgrid": False, "tickfont": {"size": 11}}
         square = {"scaleanchor": f"x{number}", "constrain": "domain", "constraintoward": "top"}
         layout[f"xaxis{number}"] = {"domain": (start, end), "anchor": f"y{number}", "tickangle": -90, **axis}

@@ -25,14 +25,6 @@ def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float
     ----------
     scores : DataFrame
         Index (score, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.table`.
-    metrics : sequence of str
-        Metrics to show.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(scores.index.unique("score"))
     figure = Figure(figsize=(3.1 * len(metrics), 1.4 + 0.5 * len(names)))
@@ -59,15 +51,6 @@ def difference_forest(
     ----------
     differences : DataFrame
         Index (baseline, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.differences`.
-    metrics : sequence of str
-        Metrics to show.
-    confidence : float
-    model : str
-        What the differences are of.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(differences.index.unique("baseline"))
     figure = Figure(figsize=(max(8, 3.1 * len(metrics)), 1.5 + 0.5 * len(names)))
@@ -92,13 +75,6 @@ def ablation_forest(table: pd.DataFrame, metric: str, confidence: float) -> Figu
     ----------
     table : DataFrame
         Index (row, scope, metric), columns ``value``, ``low``, ``high``.
-    metric : str
-        Metric to show.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names = list(table.index.unique("row"))
     figure = Figure(figsize=(9, 1.4 + 0.45 * len(names)))

@@ -34,13 +34,7 @@ class LiveCurves:
 
 
 class EpochLines:
-    """One line of text per epoch, at most fifty however long the training; called with each row of the history.
-
-    Parameters
-    ----------
-    epochs : int
-        Largest number of epochs.
-    """
+    """One line of text per epoch, at most fifty however long the training; called with each row of the history."""
 
     def __init__(self, epochs: int) -> None:
         self._every = math.ceil(epochs / 50)

@@ -44,19 +44,12 @@ def sample_inputs(
 ) -> Figure:
     """Everything that the model sees of one moment, as it sees it (scaled).
 
+    OHLCV window (C, T) as a heatmap, F topology features as a line, K indicators as bars.
+
     Parameters
     ----------
-    batch : Batch
-        B samples.
-    sample : int
-        Which of them.
     channels, features, indicators : sequence of str
         C, F and K names.
-
-    Returns
-    -------
-    Figure
-        OHLCV window (C, T) as a heatmap, F topology features as a line, K indicators as bars.
     """
     figure = Figure(figsize=(11, 6))
     grid = figure.add_gridspec(2, 2, width_ratios=(2.6, 1), height_ratios=(1.3, 1))
@@ -99,17 +92,14 @@ def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> Non
 def basis_functions(length: int, highlighted: int = 3) -> Figure:
     """Bases from which the trend and seasonality stacks build their backcasts.
 
+    Polynomials, cosines and sines over the window.
+
     Parameters
     ----------
     length : int
         Look-back T in candles.
     highlighted : int
         Lowest harmonics drawn in colour; the others stay faint.
-
-    Returns
-    -------
-    Figure
-        Polynomials, cosines and sines over the window.
     """
     trend, season = trend_basis(length).numpy(), seasonality_basis(length).numpy()  # (4, T), (2 * harmonics, T)
     harmonics = len(season) // 2
@@ -172,16 +162,12 @@ def _match(count: int, source: str | None) -> str:
 def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
     """Where the parameters sit; click to go deeper.
 
+    One tile per module, its area the number of parameters.
+
     Parameters
     ----------
-    model : Module
     depth : int
         Levels of module names that are told apart.
-
-    Returns
-    -------
-    plotly Figure
-        One tile per module, its area the number of parameters.
     """
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -217,10 +203,6 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
         One row per step, one column per loss term, among them ``total``.
     goal : float
         Share of the first total loss to get below; drawn as a line.
-
-    Returns
-    -------
-    Figure
     """
     figure = Figure(figsize=(9, 3.6))
     ax = figure.add_subplot()
@@ -235,18 +217,14 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
 def attention_grid(maps: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> Figure:
     """Mean attention maps side by side.
 
+    Row i of a panel says how much token i takes from each token. Without maps, it says that there are none.
+
     Parameters
     ----------
     maps : mapping of str to ndarray, shape (M, M)
         Title -> weights; rows sum to 1.
     names : mapping of str to sequence of str
         Title -> M names of tokens.
-
-    Returns
-    -------
-    Figure
-        Row i of a panel says how much token i takes from each token.
-        Without maps, it says that there are none.
     """
     if not maps:
         figure = Figure(figsize=(6, 0.8))

@@ -19,12 +19,6 @@ def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figur
     tables : mapping
         What groups the samples -> frame with index (group, token), columns ``value``, ``low``, ``high``, ``n``; from
         `grouped_shares`.
-    confidence : float
-        Coverage of the intervals.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     counts = [len(table.index.unique("group")) for table in tables.values()]
     figure = Figure(figsize=(9, 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)))
@@ -53,11 +47,6 @@ def contrast_forest(contrasts: pd.DataFrame, confidence: float) -> Figure:
     ----------
     contrasts : DataFrame
         Index (contrast, token), columns ``value``, ``low``, ``high``, ``n_first``, ``n_second``; from `contrast_table`.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     names, tokens = list(contrasts.index.unique("contrast")), list(contrasts.index.unique("token"))
     figure = Figure(figsize=(9, 0.8 + len(names) * (0.6 + 0.28 * len(tokens))))
@@ -83,11 +72,6 @@ def share_by_decile(table: pd.DataFrame, confidence: float) -> Figure:
     ----------
     table : DataFrame
         Index (group, token), groups ``" 1"`` to ``"10"``, columns ``value``, ``low``, ``high``; from `grouped_shares`.
-    confidence : float
-
-    Returns
-    -------
-    matplotlib Figure
     """
     tokens = list(table.index.unique("token"))
     figure = Figure(figsize=(9, 4))

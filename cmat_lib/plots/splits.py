@@ -30,10 +30,6 @@ def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
         ``fold``, ``part``, ``start``, ``end`` (UTC); from `cmat_lib.data.splits.fold_stretches`.
     chosen : int
         Fold of this run; the others are paler.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     folds = list(stretches["fold"].unique())
     figure = Figure(figsize=(10, 1.6 + 0.5 * len(folds)))
@@ -77,12 +73,6 @@ def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     ----------
     samples : DataFrame of N rows
         `symbol`, `close_time`, `label_end` (UTC) and `part`.
-    spans : sequence of Span
-        From `cmat_lib.data.splits.split_spans`.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]

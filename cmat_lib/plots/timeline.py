@@ -31,10 +31,6 @@ def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
         Predictions of one part: ``symbol``, ``timestamp``, ``close``, ``trigger``, ``probability``.
     threshold : float
         A probability of at least this is an alarm.
-
-    Returns
-    -------
-    plotly Figure
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
     symbols = list(test["symbol"].unique())

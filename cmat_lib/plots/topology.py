@@ -23,7 +23,9 @@ BINS = 50  # rows of a heat map
 POINTS = 2000  # points of a line over time
 
 
-def price_and_cloud(times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarray, delay: int) -> go.Figure:
+def price_and_cloud(
+    times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarray, delay: int, name: str = "log close"
+) -> go.Figure:
     """A window and the cloud of its delayed points, in the same colours of time.
 
     Parameters
@@ -31,11 +33,13 @@ def price_and_cloud(times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarra
     times : DatetimeIndex, length W
         Candle opens, UTC.
     price : ndarray, shape (W,)
-        Log close in standard deviations of the window.
+        Log close, or another series, in standard deviations of the window.
     cloud : ndarray, shape (P, d)
         Its embedding; the first two coordinates are drawn.
     delay : int
         Candles between two coordinates.
+    name : str
+        Of the series.
 
     Returns
     -------
@@ -53,14 +57,14 @@ def price_and_cloud(times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarra
     figure.add_trace(go.Scatter(x=cloud[:, 0], y=cloud[:, 1], marker=marker | shown, **style), 1, 2)
     figure.update_layout(title="From price to cloud (colour: time, dark is old)", hovermode="closest", height=460)
     figure.update_xaxes(title_text="candle open (UTC)", col=1)
-    figure.update_xaxes(title_text="log close at t (σ)", col=2)
-    figure.update_yaxes(title_text="log close (σ)", col=1)
+    figure.update_xaxes(title_text=f"{name} at t (σ)", col=2)
+    figure.update_yaxes(title_text=f"{name} (σ)", col=1)
     return figure.update_yaxes(
-        title_text=f"log close at t + {delay} candles (σ)", scaleanchor="x2", constrain="domain", col=2
+        title_text=f"{name} at t + {delay} candles (σ)", scaleanchor="x2", constrain="domain", col=2
     )
 
 
-def filtration(cloud: np.ndarray, scales: Sequence[float]) -> Figure:
+def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
     """The Vietoris-Rips complex at a few scales: points nearer than the scale are joined.
 
     Parameters
@@ -69,6 +73,8 @@ def filtration(cloud: np.ndarray, scales: Sequence[float]) -> Figure:
         Points in window standard deviations; the first two coordinates are drawn, all count for the distance.
     scales : sequence of float
         In window standard deviations.
+    name : str
+        Of the embedded series.
 
     Returns
     -------
@@ -83,8 +89,8 @@ def filtration(cloud: np.ndarray, scales: Sequence[float]) -> Figure:
         axes.scatter(*cloud[:, :2].T, s=6, color=PALETTE[0], zorder=3)
         axes.set_aspect("equal", adjustable="box")
         axes.set_title(f"scale {scale:.2f} σ · {len(lines):,} edges", fontsize=10)
-        axes.set_xlabel("log close at t (σ)")
-    figure.axes[0].set_ylabel("log close, delayed (σ)")
+        axes.set_xlabel(f"{name} at t (σ)")
+    figure.axes[0].set_ylabel(f"{name}, delayed (σ)")
     return figure
 
 

@@ -27,15 +27,7 @@ TERMS = {"trigger": "trigger: focal loss", "max_pct": "max_pct: squared error, i
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:
     """What every part holds.
 
-    Parameters
-    ----------
-    samples : DataFrame
-        See `cmat_lib.data.panel.build_samples`.
-
-    Returns
-    -------
-    DataFrame
-        Index parts in time order; ``samples``, ``triggers``, ``base rate``, ``from``, ``to``.
+    Index: parts in time order; columns: ``samples``, ``triggers``, ``base rate``, ``from``, ``to``.
     """
     groups = samples[samples["part"].isin(PARTS)].groupby("part")
     table = pd.DataFrame(
@@ -53,15 +45,7 @@ def part_table(samples: pd.DataFrame) -> pd.DataFrame:
 def base_rate_bars(samples: pd.DataFrame) -> Figure:
     """Share of triggers per symbol in every part, in percent.
 
-    Parameters
-    ----------
-    samples : DataFrame
-        See `cmat_lib.data.panel.build_samples`.
-
-    Returns
-    -------
-    Figure
-        One group of bars per symbol, and one for all symbols pooled.
+    One group of bars per symbol, and one for all symbols pooled.
     """
     chosen = samples.loc[samples["part"].isin(PARTS), ["symbol", "part", "trigger"]]
     both = pd.concat([chosen, chosen.assign(symbol="all")])
@@ -77,15 +61,7 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
 def schedule_curve(steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
     """Learning rate of both parameter groups over all optimiser steps.
 
-    Parameters
-    ----------
-    steps_per_epoch : int
-    training : TrainingConfig
-
-    Returns
-    -------
-    plotly Figure
-        Steps on the x axis, the epoch in the hover text. Early stopping may end before the last step.
+    Steps on the x axis, the epoch in the hover text. Early stopping may end before the last step.
     """
     total = steps_per_epoch * training.epochs
     steps = np.unique(np.linspace(0, total - 1, min(total, MOST_POINTS)).astype(int))
@@ -111,17 +87,12 @@ def schedule_curve(steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
 def training_curves(history: pd.DataFrame, best_epoch: int | None) -> go.Figure:
     """Loss, AUC and learning rate over the epochs; the best epoch is marked.
 
+    Three panels over one axis of epochs; the dotted line at AUC 0.5 is chance.
+
     Parameters
     ----------
-    history : DataFrame
-        One row per epoch, see `cmat_lib.training.trainer.train`.
     best_epoch : int or None
         Epoch whose weights are kept; None while nobody knows.
-
-    Returns
-    -------
-    plotly Figure
-        Three panels over one axis of epochs; the dotted line at AUC 0.5 is chance.
     """
     panels = (
         ("loss", (("train_loss", "train loss", PART_COLORS["train"]), ("stop_loss", "stop loss", PART_COLORS["stop"]))),
@@ -170,16 +141,7 @@ def _mark_best_epoch(figure: go.Figure, best_epoch: int, late: bool) -> None:
 def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:
     """Both terms of the loss, before weighting, on the train and the stop part.
 
-    Parameters
-    ----------
-    history : DataFrame
-        One row per epoch, see `cmat_lib.training.trainer.train`.
-    best_epoch : int
-
-    Returns
-    -------
-    Figure
-        One panel per task.
+    One panel per task.
     """
     figure = Figure(figsize=(11, 3.4))
     for ax, (term, title) in zip(figure.subplots(1, len(TERMS)), TERMS.items(), strict=True):
@@ -209,6 +171,8 @@ def epoch_table(history: pd.DataFrame, best_epoch: int) -> pd.DataFrame:
 def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: float) -> Figure:
     """What calibration makes of the model's raw scores, and where the threshold cuts.
 
+    The map above, the distribution of the raw scores below.
+
     Parameters
     ----------
     calibration : mapping
@@ -217,11 +181,6 @@ def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: 
         Raw scores of the calibrate part.
     threshold : float
         On the calibrated scale.
-
-    Returns
-    -------
-    Figure
-        The map above, the distribution of the raw scores below.
     """
     figure = Figure(figsize=(7.5, 5.6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -246,14 +205,8 @@ def probability_distribution(
     ----------
     scores : mapping of str to ndarray, shape (n,)
         Name -> scores between 0 and 1; one panel each.
-    trigger : ndarray, shape (n,)
-        0 or 1.
     threshold : float, optional
         Drawn in the last panel.
-
-    Returns
-    -------
-    Figure
     """
     kind = np.where(np.asarray(trigger) == 1, "trigger", "no trigger")
     figure = Figure(figsize=(11, 3.6))

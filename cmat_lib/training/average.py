@@ -17,7 +17,6 @@ class WeightAverage:
 
     Parameters
     ----------
-    model : nn.Module
     decay : float
         In (0, 1).
 

@@ -45,7 +45,6 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    path : str or Path
     content : dict
         All of `KEYS` except ``format_version``; tensors, plain numbers, texts, lists and dicts only.
 
@@ -63,12 +62,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint.
-
-    Returns
-    -------
-    dict
-        `KEYS`; tensors are on `device`.
+    """Read and check a checkpoint: `KEYS`; tensors are on `device`.
 
     Raises
     ------
@@ -207,12 +201,7 @@ def load_model(
 ) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
     """Model in eval mode from a checkpoint, with the parameters it was trained under.
 
-    Returns
-    -------
-    model : MultiTaskCrossModalAttention
-    config : Config
-    content : dict
-        The checkpoint, see `load_checkpoint`.
+    The dict is the checkpoint's content, see `load_checkpoint`.
 
     Raises
     ------

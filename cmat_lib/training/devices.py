@@ -52,14 +52,6 @@ class UnroundedInputs(MixedPrecision):
 def make_fabric(training: TrainingConfig) -> Fabric:
     """Fabric for the processes of `training`, not launched, with the switches of the parameters applied.
 
-    Parameters
-    ----------
-    training : TrainingConfig
-
-    Returns
-    -------
-    Fabric
-
     Raises
     ------
     CmatError

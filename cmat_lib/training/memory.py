@@ -35,16 +35,7 @@ def memory_need(config: Config) -> Need:
     """What weights, optimiser and the tensors kept for the backward pass need, in float32.
 
     The model runs on torch's ``meta`` device, which computes shapes and nothing else, once with a small and once with a
-    larger batch; every tensor that autograd keeps is counted.
-
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    Need
-        A lower bound: temporaries of single kernels come on top.
+    larger batch; every tensor that autograd keeps is counted. A lower bound: temporaries of single kernels come on top.
     """
     with torch.device("meta"):
         model = build_model(config).train()
@@ -77,8 +68,6 @@ def check_memory(config: Config, device: torch.device, batch: int, processes: in
 
     Parameters
     ----------
-    config : Config
-    device : torch.device
     batch : int
         Samples of one forward pass over all processes.
     processes : int

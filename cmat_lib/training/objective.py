@@ -19,14 +19,7 @@ class Answer(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Model and loss as one module, so that one compiled graph, and one reducer of gradients, covers both.
-
-    Parameters
-    ----------
-    model : nn.Module
-        See `cmat_lib.models.MultiTaskCrossModalAttention`.
-    loss : MultiTaskLoss
-    """
+    """Model and loss as one module, so that one compiled graph, and one reducer of gradients, covers both."""
 
     def __init__(self, model: nn.Module, loss: MultiTaskLoss) -> None:
         super().__init__()
@@ -41,10 +34,6 @@ class Objective(nn.Module):
             See `cmat_lib.data.panel.Batch`.
         weight : Tensor, shape (B,)
             See `cmat_lib.models.MultiTaskLoss`.
-
-        Returns
-        -------
-        Answer
         """
         answers = [x.float() for x in self.model.answers(*inputs) if x is not None]
         said = torch.cat(answers, dim=1)  # (B, 2 or 6)

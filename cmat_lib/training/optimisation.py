@@ -19,16 +19,12 @@ from cmat_lib.training.devices import half_precision, is_on
 def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
     """Parameter groups of AdamW: transformer layers have their own rate; biases, norms and positions do not decay.
 
+    Groups without parameters are left out.
+
     Parameters
     ----------
     model, loss : Module
         Learned task weights belong to the loss.
-    training : TrainingConfig
-
-    Returns
-    -------
-    list of dict
-        Groups without parameters are left out.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -46,15 +42,7 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
 def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
     """Loss of all tasks, with the positive weight and the scales of the targets from the training part.
 
-    Parameters
-    ----------
-    config : Config
-    panel : Panel
-
-    Returns
-    -------
-    MultiTaskLoss
-        On the CPU.
+    It lies on the CPU.
 
     Raises
     ------

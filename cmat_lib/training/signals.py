@@ -14,11 +14,6 @@ class StopRequest:
     """Inside the ``with`` block the first Ctrl-C (or SIGTERM) sets `asked`; a second one interrupts as usual.
 
     Only the main thread may listen to signals; elsewhere nothing is changed.
-
-    Parameters
-    ----------
-    enabled : bool
-        Whether to listen at all.
     """
 
     def __init__(self, enabled: bool = True) -> None:

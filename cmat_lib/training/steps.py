@@ -34,8 +34,6 @@ class Steps:
     ----------
     fabric : Fabric
         Launched, if it has several processes.
-    panel : Panel
-    config : Config
 
     Attributes
     ----------

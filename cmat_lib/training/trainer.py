@@ -50,7 +50,6 @@ def train(
 
     Parameters
     ----------
-    config : Config
     panel : Panel
         On the device where training shall happen.
     on_epoch : callable
