@@ -151,20 +151,8 @@ def load_config(
 ) -> Config:
     """Validated parameters from a file and changes to it.
 
-    Parameters
-    ----------
-    path : str or Path, optional
-        Parameter file; it holds only differences from the defaults.
-    changes : dict, optional
-        Sections (or ``run_dir``, ``seed``) laid over the file.
-    base : dict, optional
-        Mapping that the file is laid over; the schema's defaults if absent.
-    origin : str, optional
-        Where the values come from, for error messages; the file's name by default.
-
-    Returns
-    -------
-    Config
+    The file holds only differences from `base`, by default the schema's defaults; `changes` (sections, ``run_dir`` or
+    ``seed``) are laid over it. `origin` tells error messages where the values come from, by default the file's name.
 
     Raises
     ------

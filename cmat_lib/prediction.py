@@ -51,15 +51,9 @@ First = pd.Timestamp | Mapping[str, pd.Timestamp] | None
 
 
 class Predictor:
-    """A trained model that scores candles.
+    """A trained model (``best_model.pt``) that scores candles, on a device (auto, cpu or cuda).
 
-    Parameters
-    ----------
-    path : str or Path
-        ``best_model.pt``.
-    device : {"auto", "cpu", "cuda"}
-    jobs : int
-        Processes that compute features, as joblib counts them.
+    Features are computed by `jobs` processes, as joblib counts them.
 
     Attributes
     ----------
@@ -90,17 +84,7 @@ class Predictor:
         self._seen_until = pd.Timestamp(content["seen_until"])
 
     def data(self, data_dir: str | None = None, symbols: list[str] | None = None) -> DataConfig:
-        """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest.
-
-        Parameters
-        ----------
-        data_dir : str, optional
-        symbols : list of str, optional
-
-        Returns
-        -------
-        DataConfig
-        """
+        """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest."""
         own = self.config.data
         chosen = symbols or (own.symbols if data_dir is None else None)
         changes = {"data_dir": data_dir or own.data_dir, "symbols": chosen, "since": None, "until": None}
@@ -127,12 +111,10 @@ class Predictor:
         progress: bool | None = False,
         live: Mapping[str, LiveTopology] | None = None,
     ) -> pd.DataFrame:
-        """Scores of the candles of a market.
+        """Scores of a market's checked candles, which must be `Predictor.config.data.bar` long.
 
         Parameters
         ----------
-        market : dict of str to DataFrame
-            Checked candles, see `cmat_lib.data.candles.load_market`; candles must be `Predictor.config.data.bar` long.
         first : Timestamp or dict of str to Timestamp, optional
             Open of the first candle to score, for all symbols or for each; the first possible one by default.
         progress : bool, optional

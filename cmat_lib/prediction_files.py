@@ -52,19 +52,10 @@ def check_ending(output: Path) -> None:
 
 
 class CsvOutput:
-    """CSV lines, appended to a file or sent to the terminal as soon as they are known.
+    """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
 
-    Parameters
-    ----------
-    path : Path or None
-        A file that exists is continued; half a line at its end, which a kill can leave, is dropped.
-    model : str
-        `Predictor.name`; a file with another model's scores is not continued.
-
-    Attributes
-    ----------
-    last : dict of str to Timestamp
-        Newest candle open of each symbol in the file.
+    A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
+    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file.
 
     Raises
     ------
@@ -131,15 +122,8 @@ class Follower:
     when the file was written. One that comes late, into a gap, is scored with those after it. What a file cannot give,
     for a bad row or too few candles, is told once, and the file is read again when it changes.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    data : DataConfig
-        From `Predictor.data`; with a folder.
-    first : Timestamp, optional
-        Open of the first candle to score, for symbols that are not in `last`; the newest one by default.
-    last : dict of str to Timestamp
-        Open of the last candle that is scored already.
+    `data` is from `Predictor.data`, with a folder; `last` has the last candle open of each symbol that is scored
+    already, and symbols that are not in it begin at `first`, by default the newest.
 
     Raises
     ------

@@ -81,10 +81,7 @@ def _oracle_applies(config: Config) -> bool:
 def audit_candles(config: Config) -> pd.DataFrame:
     """What the candles hold and what is wrong with them, before anything is refused or repaired.
 
-    Returns
-    -------
-    DataFrame
-        One row per symbol, see `cmat_lib.data.candles.audit`.
+    One row per symbol, see `cmat_lib.data.candles.audit`.
     """
     market = load_candles(config) if config.data.data_dir is None else read_market(config.data)
     return audit(market, config.data.bar, config.data.clock_zone, config.data.sessions)
@@ -93,10 +90,7 @@ def audit_candles(config: Config) -> pd.DataFrame:
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     """Stage 01: candles, channels and labels of all symbols.
 
-    Returns
-    -------
-    dict
-        ``market`` (symbol to candles), ``channels`` (symbol to (T, C) float32), ``labels`` (symbol to frame).
+    ``market`` (symbol to candles), ``channels`` (symbol to (T, C) float32), ``labels`` (symbol to frame).
 
     Raises
     ------
@@ -120,15 +114,10 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
 
 
 def build_features(config: Config, run: Run, progress: bool | None = None) -> pd.DataFrame:
-    """Stage 02: topology and complexity of every sample's window, the index of samples, and the scalers.
+    """Stage 02: topology and complexity of every sample's window, the index of samples (returned), and the scalers.
 
     Features come from the cache where it has them. The run keeps its own copy, so that a cache which grows or is
     cleaned cannot change a finished run.
-
-    Returns
-    -------
-    DataFrame
-        Samples, see `cmat_lib.data.panel.build_samples`.
     """
     market = unstack(run.read_frame("data/candles.parquet"))
     labels = unstack(run.read_frame("data/labels.parquet"))

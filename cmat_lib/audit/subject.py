@@ -96,30 +96,15 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that should not be.
+    """One thing that should not be."""
 
-    Attributes
-    ----------
-    cause : str
-        Key of `CAUSES`.
-    feature : str
-        Channel, feature, label column, part or scaler.
-    symbol : str
-    time : Timestamp or None
-        Candle open of the first differing row, of those that were looked at.
-    stored, recomputed : float or str
-        What the run says there, and what it should say.
-    detail : str
-        How many rows differ, and what is known about the cause.
-    """
-
-    cause: str
-    feature: str
+    cause: str  # key of `CAUSES`
+    feature: str  # channel, feature, label column, part or scaler
     symbol: str = ""
-    time: pd.Timestamp | None = None
-    stored: Any = ""
-    recomputed: Any = ""
-    detail: str = ""
+    time: pd.Timestamp | None = None  # candle open of the first differing row, of those that were looked at
+    stored: Any = ""  # what the run says there
+    recomputed: Any = ""  # what it should say
+    detail: str = ""  # how many rows differ, and what is known about the cause
 
 
 class Report(NamedTuple):
@@ -132,31 +117,17 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A run under audit.
-
-    Attributes
-    ----------
-    run : Run
-    market : dict of str to DataFrame
-        The run's candles.
-    labels : dict of str to DataFrame
-    samples : DataFrame of N rows
-    channels, tda, complexity : ndarray, shapes (ΣT, C), (N, F), (N, K)
-    rows : int
-        Rows of each symbol to look at.
-    seed : int
-        Of the choice of rows.
-    """
+    """A run under audit."""
 
     run: Run
     market: Market
     labels: dict[str, pd.DataFrame]
     samples: pd.DataFrame
-    channels: np.ndarray
-    tda: np.ndarray
-    complexity: np.ndarray
-    rows: int = 200
-    seed: int = 0
+    channels: np.ndarray  # (ΣT, C)
+    tda: np.ndarray  # (N, F)
+    complexity: np.ndarray  # (N, K)
+    rows: int = 200  # of each symbol to look at
+    seed: int = 0  # of the choice of rows
     offsets: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -311,15 +282,7 @@ def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
 def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
     """Where two numbers are not the same but for rounding; NaN is equal to NaN, and infinity to nothing but itself.
 
-    Parameters
-    ----------
-    stored, again : ndarray of one shape
-    spread : float or ndarray
-        Of the feature, see `spread`.
-
-    Returns
-    -------
-    ndarray of bool
+    `spread` is that of the feature, see the function `spread`.
     """
     stored, again = np.asarray(stored, np.float64), np.asarray(again, np.float64)
     allowed = SHARE_OF_SPREAD * spread + ROUNDING * np.abs(stored)

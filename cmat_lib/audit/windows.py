@@ -16,23 +16,13 @@ from cmat_lib.tda.features import feature_names
 
 @dataclass(frozen=True)
 class Windows:
-    """Features that are made from one window of candles each.
-
-    Attributes
-    ----------
-    subject : Subject
-    names : sequence of str, length F
-    stored : ndarray, shape (N, F)
-    length : int
-        Candles of a window (W).
-    compute : callable
-        Symbol, number of candles up to the window's end, length -> (F,), from these candles alone.
-    """
+    """Features that are made from one window of candles each."""
 
     subject: Subject
-    names: Sequence[str]
-    stored: np.ndarray
-    length: int
+    names: Sequence[str]  # F of them
+    stored: np.ndarray  # (N, F)
+    length: int  # candles of a window, W
+    # symbol, number of candles up to the window's end, length -> (F,), from these candles alone
     compute: Callable[[str, int, int], np.ndarray]
 
     @cached_property

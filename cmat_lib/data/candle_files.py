@@ -30,10 +30,7 @@ NOT_NUMBERS = ("timestamp", "clock", "symbol")
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     """Raw candles of every chosen file from `data.since` to `data.until`; gaps and values are as in the file.
 
-    Returns
-    -------
-    dict of str to DataFrame
-        Candles per symbol, sorted by symbol; see `read_candles`.
+    Sorted by symbol; see `read_candles`.
 
     Raises
     ------
@@ -82,13 +79,10 @@ def _join_parts(frames: list[pd.DataFrame], source: CandleSource) -> pd.DataFram
 def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.DataFrame:
     """Raw candles of one file, or of its rows of one `ticker`; oldest first if it is in any order of time.
 
-    Returns
-    -------
-    DataFrame, shape (T, 4 or more)
-        Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those
-        of quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and
-        what a channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was
-        read from), ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
+    Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those of
+    quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and what a
+    channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read from),
+    ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
 
     Raises
     ------

@@ -27,18 +27,10 @@ UNITS = {"s": "s", "m": "min", "h": "h", "d": "D", "w": "W"}
 
 @dataclass(frozen=True)
 class CandleSource:
-    """Where the candles of one symbol are.
+    """Where the candles of one symbol are."""
 
-    Attributes
-    ----------
-    paths : tuple of Path
-        One file, or the parts of an archive in the order of time.
-    ticker : str, optional
-        Its name inside a file that has several.
-    """
-
-    paths: tuple[Path, ...]
-    ticker: str | None = None
+    paths: tuple[Path, ...]  # one file, or the parts of an archive in the order of time
+    ticker: str | None = None  # its name inside a file that has several
 
     @property
     def written(self) -> pd.Timestamp:

@@ -43,16 +43,8 @@ DEFECTS = {
 def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
 
-    Parameters
-    ----------
-    data : DataConfig
-        Folder, symbols, timeframe, chosen time and what to do about missing candles.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        Candles per symbol, sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with
-        `sessions: join` they have the column ``closed_before``.
+    Sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with `sessions: join` they have
+    the column ``closed_before``.
 
     Raises
     ------
@@ -74,16 +66,7 @@ def audit(
 ) -> pd.DataFrame:
     """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
 
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Candles per symbol, raw or loaded.
-    bar : Timedelta
-        Length of a candle.
-    zone : str
-        Time zone in which a market's session has the same hours all year.
-    sessions : str
-        As `data.sessions`.
+    In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`.
 
     Returns
     -------
@@ -168,19 +151,9 @@ def _check(candles: pd.DataFrame, data: DataConfig, name: str) -> None:
 def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
     """Do what `data.gaps` declares about missing candles, and nothing else.
 
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Checked candles per symbol.
-    data : DataConfig
-        `gaps`, `timeframe`, `sessions` and `clock_zone` are read.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted
-        with all four prices at the last close and no volume; other columns (labels) are NaN there. With
-        `sessions: join` only those of a session are.
+    `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted with
+    all four prices at the last close and no volume; other columns (labels) are NaN there. With `sessions: join` only
+    those of a session are.
     """
     if data.gaps == "drop":
         return market
@@ -206,20 +179,10 @@ def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> p
 
 
 def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
-    """Number of the gap-free run that each candle belongs to.
+    """Number of the gap-free run that each candle belongs to, (T,): 0 for the first run, one more after each gap.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-        Strictly ascending index of candle opens. A step over exactly as many candles as ``closed_before`` tells, if
-        there is that column, is no gap.
-    bar : Timedelta
-        Length of a candle.
-
-    Returns
-    -------
-    ndarray of int64, shape (T,)
-        0 for the first run, one more after each gap.
+    The index ascends strictly. A step over exactly as many candles as ``closed_before`` tells, if there is that column,
+    is no gap.
     """
     opens = _nanoseconds(candles.index)
     closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
@@ -230,24 +193,10 @@ def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
 
 
 def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:
-    """Rows at which a window of candles can end without crossing a gap.
+    """Rows at which a window of candles can end without crossing a gap, ascending; `window` counts the row itself.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-        See `segment_ids`.
-    bar : Timedelta
-        Length of a candle.
-    window : int
-        Candles in a window, the row itself included.
-    stride : int, default 1
-        Keep only every stride-th candle, counted from 1970-01-01 UTC and not from the first row, so that all symbols
-        keep the same moments and new candles do not shift them.
-
-    Returns
-    -------
-    ndarray of int64, shape (N,)
-        Ascending row numbers.
+    Only every `stride`-th candle is kept, counted from 1970-01-01 UTC and not from the first row, so that all symbols
+    keep the same moments and new candles do not shift them.
 
     Raises
     ------

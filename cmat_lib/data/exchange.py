@@ -55,26 +55,14 @@ def open_exchange(name: str) -> ccxt.Exchange:
 
 @dataclass(frozen=True)
 class Downloader:
-    """Downloads candles of one timeframe from one exchange into one folder.
-
-    Attributes
-    ----------
-    exchange : ccxt.Exchange
-    timeframe : str
-        As in ``data.timeframe``.
-    folder : Path
-    waits : sequence of float
-        Seconds before each new try of a request, one or more; when all are used up, the download stops and keeps what
-        it has.
-    progress : bool, optional
-        Progress bar; by default only where a terminal watches.
-    """
+    """Downloads candles of one timeframe from one exchange into one folder."""
 
     exchange: ccxt.Exchange
-    timeframe: str
+    timeframe: str  # as in `data.timeframe`
     folder: Path
+    # seconds before each new try of a request, one or more; after the last, the download stops and keeps what it has
     waits: Sequence[float] = WAITS
-    progress: bool | None = None
+    progress: bool | None = None  # bar; by default only where a terminal watches
 
     def find_symbols(self, names: Sequence[str]) -> list[str]:
         """The exchange's unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``.
@@ -100,18 +88,8 @@ class Downloader:
         """Candles of one symbol that open from `since` to before `until`, added to what its file already has.
 
         Progress is saved every `SAVE_EVERY` pages and however the download ends, so the same call goes on from there.
-
-        Parameters
-        ----------
-        symbol : str
-            Unified symbol, from `find_symbols`.
-        since, until : Timestamp
-            UTC; without `until`, up to the newest candle that is finished by the exchange's clock.
-
-        Returns
-        -------
-        DownloadFile
-            The saved file.
+        `symbol` is unified, from `find_symbols`; times are UTC. Without `until`, up to the newest candle that is
+        finished by the exchange's clock.
 
         Raises
         ------

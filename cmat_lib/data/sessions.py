@@ -27,37 +27,18 @@ DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 
 
 class Closures(NamedTuple):
-    """Gaps of a symbol, judged.
+    """Gaps of a symbol, judged."""
 
-    Attributes
-    ----------
-    before : ndarray of float64, shape (T,)
-        Missing candles of the regular closure right before each candle; 0 where there is none. A lunch of an hour and a
-        half is 1.5 hourly candles.
-    absent : DatetimeIndex
-        Candles of the session that are missing.
-    """
-
+    # (T,) float64: missing candles of the regular closure right before each candle; 0 where there is none. A lunch of
+    # an hour and a half is 1.5 hourly candles.
     before: np.ndarray
-    absent: pd.DatetimeIndex
+    absent: pd.DatetimeIndex  # candles of the session that are missing
 
 
 def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Closures:
-    """Regular closures of one symbol.
+    """Regular closures of one symbol: none in fewer than four weeks, or in a market that never closes.
 
-    Parameters
-    ----------
-    index : DatetimeIndex, length T
-        Candle opens (UTC), strictly ascending.
-    bar : Timedelta
-        Length of a candle.
-    zone : str
-        Time zone in which the session has the same hours all year.
-
-    Returns
-    -------
-    Closures
-        None are found in fewer than four weeks, or in a market that never closes.
+    `index` has T candle opens (UTC), strictly ascending; in `zone` the session has the same hours all year.
     """
     opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
     lengths = np.diff(opens) / step - 1  # (T − 1,) missing candles after each candle
@@ -102,15 +83,7 @@ def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray
 def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
     """Candles with the column ``closed_before``, by which windows, channels and labels run over regular closures.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-        Checked candles of one symbol.
-    bar : Timedelta
-    zone : str
-        See `find_closures`.
-    name : str
-        For the error message.
+    `zone` is as for `find_closures`; `name` is for the error message.
 
     Raises
     ------

@@ -42,18 +42,9 @@ def embeddings(config: TdaConfig) -> list[Embedding]:
 
 
 def candle_topology(candles: pd.DataFrame, rows: np.ndarray, config: TdaConfig) -> np.ndarray:
-    """Topology features of the windows that end at some rows of a symbol's candles.
+    """Topology features, (n, F) float32, of the windows that end at n rows of a symbol's candles.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-    rows : ndarray of int, shape (n,)
-        Ascending; none whose longest window has a gap.
-    config : TdaConfig
-
-    Returns
-    -------
-    ndarray, shape (n, F), float32
+    Rows ascend; none whose longest window has a gap.
     """
     values = {name: SERIES[name](candles) for name in config.series}
     parts = [path_features(values[e.series], rows, e.window, e.delay, config) for e in embeddings(config)]
@@ -69,10 +60,7 @@ def window_topology(candles: pd.DataFrame, config: TdaConfig) -> np.ndarray:
 class LiveTopology:
     """Topology features of the newest window of one symbol, whose diagram is kept from candle to candle.
 
-    Parameters
-    ----------
-    config : TdaConfig
-        Where it does not slide, nothing is kept and each window is computed anew.
+    Where `config` does not slide, nothing is kept and each window is computed anew.
     """
 
     def __init__(self, config: TdaConfig):
@@ -80,17 +68,10 @@ class LiveTopology:
         self._windows: dict[Embedding, tuple[np.ndarray, SlidingRips]] = {}
 
     def features(self, candles: pd.DataFrame) -> np.ndarray:
-        """Features of the window that ends with the last candle, as `candle_topology` gives them, bit for bit.
+        """Features, (F,), of the window that ends with the last candle, as `candle_topology` gives them, bit for bit.
 
-        Parameters
-        ----------
-        candles : DataFrame
-            At least as many as the longest window. They need not follow those of the call before, but then nothing of
-            it is of use.
-
-        Returns
-        -------
-        ndarray, shape (F,), float32
+        Needs at least the candles of the longest window. Where they do not follow those of the call before, nothing of
+        it is of use.
         """
         if not self.config.slides:
             return window_topology(candles, self.config)

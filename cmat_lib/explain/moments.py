@@ -33,21 +33,11 @@ class Moment(NamedTuple):
 
 
 def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
-    """Numbers of the samples to look at: half of them evenly spaced, half where the price rose most.
+    """Numbers of the samples to look at, ascending: half of them evenly spaced, half where the price rose most.
 
-    Parameters
-    ----------
-    rises : ndarray, shape (n,)
-        Largest rise after each sample, in percent; samples of one symbol in order of time.
-    limit : int
-        Most moments.
-    apart : int
-        Two large moves are at least this many samples apart, because neighbours see the same move.
-
-    Returns
-    -------
-    ndarray of int64, ascending
-        At most `limit` numbers, without repetition.
+    At most `limit`, without repetition. `rises` has the largest rise after each sample, (n,), in percent; samples are
+    of one symbol in order of time. Two large moves are at least `apart` samples apart, because neighbours see the same
+    move.
     """
     evenly = np.linspace(0, len(rises) - 1, min(len(rises), limit - limit // 2)).astype(np.int64)
     large: list[int] = []
@@ -60,7 +50,7 @@ def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
 
 
 def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
-    """Window, persistence diagram and longest loop of single samples.
+    """Window, persistence diagram (first scale of the first series) and longest loop of single samples.
 
     Parameters
     ----------
@@ -68,12 +58,6 @@ def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Confi
         From `describe_samples`.
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
-    config : Config
-        Topology is that of the first scale of the first series.
-
-    Returns
-    -------
-    list of Moment, length K
     """
     market = {symbol: own.set_index("timestamp") for symbol, own in candles.groupby("symbol")}
     return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
@@ -105,17 +89,9 @@ def moment_label(row: pd.Series) -> str:
 
 
 def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
-    """The most persistent loop of a cloud, of several the first.
+    """The most persistent loop of a cloud, (P, d), of several the first.
 
-    Parameters
-    ----------
-    cloud : ndarray, shape (P, d)
-    config : TdaConfig
-
-    Returns
-    -------
-    Loop or None
-        None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
+    None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
     """
     if config.engine != "planar" or config.embedding_dim != 2:
         return None
@@ -123,19 +99,10 @@ def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
 
 
 def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """What each token gets from the output and from every other token, as series over the samples.
+    """What each token gets from the output and from every other token, as series over the samples, (N, M).
 
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-    shares : ndarray, shape (N, M)
-        From `token_shares`.
-    tokens : sequence of str, length M
-
-    Returns
-    -------
-    dict of ndarray, shape (N, M)
-        ``to the output`` (the shares), and ``from <token>``: the row of that token, mean over layers and heads.
+    ``to the output`` (the shares, from `token_shares`), and ``from <token>``: the row of that token, mean over layers
+    and heads of the maps, (N, layers, h, M, M).
     """
     mean = maps.mean(axis=(1, 2), dtype=np.float32)  # (N, M, M)
     return {"to the output": shares} | {f"from {token}": mean[:, row] for row, token in enumerate(tokens)}
@@ -144,14 +111,7 @@ def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...
 def layer_maps(maps: np.ndarray) -> dict[str, np.ndarray]:
     """Maps of every layer, mean over its heads, and the rollout through all of them where there are several.
 
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-
-    Returns
-    -------
-    dict of ndarray, shape (N, M, M)
-        ``layer 1``, ``layer 2``, …, ``rollout``.
+    From (N, layers, h, M, M) to (N, M, M) each: ``layer 1``, ``layer 2``, …, ``rollout``.
     """
     means = maps.mean(axis=2, dtype=np.float32)  # (N, layers, M, M)
     layers = {f"layer {n + 1}": means[:, n] for n in range(means.shape[1])}

@@ -32,17 +32,8 @@ def evenly(count: int, limit: int) -> np.ndarray:
 def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Figure:
     """Candles to hover and zoom, volume below, and a mark under every candle whose label is a trigger.
 
-    Parameters
-    ----------
-    candles : DataFrame of T rows
-        Index `timestamp` (UTC), columns open, high, low, close, volume; a few hundred rows are legible.
-    trigger : Series, index as `candles`
-        1.0 where the next H candles rise far enough; NaN where unknown.
-    title : str
-
-    Returns
-    -------
-    plotly Figure
+    A few hundred rows are legible. `trigger`, with the index of `candles`, is 1.0 where the next H candles rise far
+    enough, NaN where unknown.
     """
     time, marked = wall_time(candles.index), (trigger == 1).to_numpy()
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.78, 0.22], vertical_spacing=0.03)
@@ -70,18 +61,7 @@ def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Fig
 def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, title: str) -> go.Figure:
     """One window as the model sees it: price channels as lines, all channels as a heat map.
 
-    Parameters
-    ----------
-    window : ndarray, shape (T, C)
-        Scaled channels of one sample, oldest candle first.
-    names : sequence of str, length C
-    bar : Timedelta
-        Length of a candle.
-    title : str
-
-    Returns
-    -------
-    plotly Figure
+    `window` has the scaled channels of one sample, (T, C), oldest candle first.
     """
     hours = np.arange(1 - len(window), 1) * (bar / pd.Timedelta("1h"))
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.35, 0.65], vertical_spacing=0.04)
@@ -99,18 +79,9 @@ def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, ti
 
 
 def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Sequence[str]) -> Figure:
-    """Box per channel: median, quartiles, and whiskers at the 1st and 99th percentile.
+    """Box per scaled channel, (n, C): median, quartiles, and whiskers at the 1st and 99th percentile.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n, C)
-        Scaled channels of n candles.
-    names, groups : sequence of str, length C
-        Channel names, and ``price``, ``volume`` or ``technical`` for the colour.
-
-    Returns
-    -------
-    matplotlib Figure
+    `groups` gives the colour: ``price``, ``volume`` or ``technical`` for each channel.
     """
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(names)))
     axes = figure.subplots()
@@ -134,17 +105,7 @@ def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Seque
 
 
 def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
-    """Share of triggers per symbol and calendar month.
-
-    Parameters
-    ----------
-    labels : dict of str to DataFrame
-        Per symbol, index `timestamp`, column `trigger` (0, 1 or NaN).
-
-    Returns
-    -------
-    matplotlib Figure
-    """
+    """Share of triggers (0, 1 or NaN) per symbol and calendar month; labels have the index `timestamp`."""
     rates = pd.DataFrame(
         {s: frame["trigger"].groupby(frame.index.strftime("%Y-%m")).mean() for s, frame in labels.items()}
     )
@@ -160,20 +121,9 @@ def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
 
 
 def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float | None) -> Figure:
-    """Histogram of the largest rise, split by trigger.
+    """Histogram of the largest rise within the horizon, in percent and without NaN, split by trigger.
 
-    Parameters
-    ----------
-    max_pct : ndarray, shape (N,)
-        Largest rise within the horizon, in percent; no NaN.
-    trigger : ndarray, shape (N,)
-        0 or 1.
-    threshold : float or None
-        Smallest rise that counts, in percent; None if it is not one number.
-
-    Returns
-    -------
-    matplotlib Figure
+    `threshold` is the smallest rise that counts, in percent; None if it is not one number.
     """
     low, high = np.quantile(max_pct, (0.0, 0.999))
     figure = Figure(figsize=(9, 4))
@@ -195,18 +145,7 @@ def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float
 def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figure:
     """What one sample reads before its close, and what its label reads after it.
 
-    Parameters
-    ----------
-    candles : dict of str to int
-        Input to the candles that it reads, the sample's own included.
-    horizon : int
-        Candles of the label (H).
-    bar : Timedelta
-        Length of a candle.
-
-    Returns
-    -------
-    matplotlib Figure
+    `candles` are here the number of candles that each input reads, the sample's own included.
     """
     days = bar / pd.Timedelta("1D")
     names = [*candles, "label"]

@@ -42,16 +42,10 @@ def attention_explorer(
         Samples of one symbol in order of time: ``timestamp``, ``close``.
     lines : mapping of str to ndarray, shape (N, M)
         Views that a menu offers -> a series per token, for example of `attention_lines`.
-    tokens : sequence of str, length M
     moments : sequence of Moment, length K
         At least one, in order of time; the last is shown first.
     maps : mapping of str to (ndarray of shape (K, m, m), names)
         Map of every moment, by name; a line of a map is a token that looks, a column one that is seen.
-    title : str
-
-    Returns
-    -------
-    plotly Figure
     """
     shown = len(moments) - 1
     figure = go.Figure(layout=_layout(title, moments, maps))

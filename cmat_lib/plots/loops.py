@@ -22,24 +22,8 @@ def loop_on_chart(
     Each point of the loop has a colour, which says when it was. Its two candles have it too: a dot marks the earlier
     one, a ring the later one.
 
-    Parameters
-    ----------
-    times : DatetimeIndex, length W
-        Candle opens, UTC.
-    values : ndarray, shape (W,)
-        What is embedded, in standard deviations of the window.
-    cloud : ndarray, shape (P, 2)
-        Its embedding.
-    loop : Loop
-        Of the cloud, from `cmat_lib.tda.planar.planar_loops`.
-    delay : int
-        Candles between two coordinates.
-    name : str
-        Of the values.
-
-    Returns
-    -------
-    plotly Figure
+    `values`, (W,), are in standard deviations of the window, `cloud`, (P, 2), is their embedding with a delay in
+    candles, and `loop` is from `cmat_lib.tda.planar.planar_loops`.
     """
     taken = np.union1d(loop.points, loop.points + delay)
     titles = (f"the {len(taken)} candles that draw it", "the loop in the cloud")

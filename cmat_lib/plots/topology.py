@@ -26,24 +26,10 @@ POINTS = 2000  # points of a line over time
 def price_and_cloud(
     times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarray, delay: int, name: str = "log close"
 ) -> go.Figure:
-    """A window and the cloud of its delayed points, in the same colours of time.
+    """A window and the cloud of its points, delayed by `delay` candles, in the same colours of time.
 
-    Parameters
-    ----------
-    times : DatetimeIndex, length W
-        Candle opens, UTC.
-    price : ndarray, shape (W,)
-        Log close, or another series, in standard deviations of the window.
-    cloud : ndarray, shape (P, d)
-        Its embedding; the first two coordinates are drawn.
-    delay : int
-        Candles between two coordinates.
-    name : str
-        Of the series.
-
-    Returns
-    -------
-    plotly Figure
+    The `price` is the log close, or another series of that `name`, (W,), in standard deviations of the window; of its
+    embedding, (P, d), the first two coordinates are drawn.
     """
     titles = ("the window", "its cloud: each point is two moments")
     figure = make_subplots(cols=2, column_widths=[0.55, 0.45], horizontal_spacing=0.12, subplot_titles=titles)
@@ -67,18 +53,8 @@ def price_and_cloud(
 def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
     """The Vietoris-Rips complex at a few scales: points nearer than the scale are joined.
 
-    Parameters
-    ----------
-    cloud : ndarray, shape (P, d)
-        Points in window standard deviations; the first two coordinates are drawn, all count for the distance.
-    scales : sequence of float
-        In window standard deviations.
-    name : str
-        Of the embedded series.
-
-    Returns
-    -------
-    matplotlib Figure
+    Points, (P, d), and scales are in window standard deviations; the first two coordinates are drawn, all count for the
+    distance.
     """
     distances = squareform(pdist(cloud))  # (P, P)
     figure = Figure(figsize=(10, 3.9))
@@ -95,17 +71,7 @@ def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log clos
 
 
 def persistence(diagrams: Mapping[int, np.ndarray]) -> Figure:
-    """Barcode and persistence diagram of one window.
-
-    Parameters
-    ----------
-    diagrams : mapping of int to ndarray, shape (n, 2)
-        Homology dimension to births and deaths, in window standard deviations.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
+    """Barcode and diagram of one window: births and deaths, (n, 2), by dimension, in window standard deviations."""
     figure = Figure(figsize=(10, 4.4))
     barcode, diagram = figure.subplots(1, 2, width_ratios=[1.2, 1])
     top = max((bars.max() for bars in diagrams.values() if len(bars)), default=1.0)
@@ -126,14 +92,7 @@ def persistence(diagrams: Mapping[int, np.ndarray]) -> Figure:
 def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarray]) -> Figure:
     """Betti curves of one window, a panel per homology dimension.
 
-    Parameters
-    ----------
-    grids, curves : mapping of int to ndarray, shape (bins,)
-        Homology dimension to scales (window standard deviations) and to the bars alive there.
-
-    Returns
-    -------
-    matplotlib Figure
+    By dimension, (bins,): scales in window standard deviations, and the bars alive there.
     """
     figure = Figure(figsize=(10, 3.4))
     for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
@@ -148,16 +107,8 @@ def actual_and_shuffled(
 ) -> Figure:
     """Betti curves of windows as they happened and of the same windows with their returns in random order.
 
-    Parameters
-    ----------
-    grids : mapping of int to ndarray, shape (bins,)
-        Homology dimension to scales, in window standard deviations.
-    actual, shuffled : mapping of int to ndarray, shape (N, bins)
-        Curves of N windows; drawn are the median and the band from the 10th to the 90th percentile.
-
-    Returns
-    -------
-    matplotlib Figure
+    Grids are as for `betti_curves`; of the curves of N windows, (N, bins), the median and the band from the 10th to the
+    90th percentile are drawn.
     """
     figure = Figure(figsize=(10, 3.6))
     for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
@@ -188,22 +139,8 @@ def topology_over_time(
 ) -> go.Figure:
     """Price, Betti curves as heat maps and total persistence over one time axis.
 
-    Parameters
-    ----------
-    times : DatetimeIndex, length n
-        Candle open of each sample, UTC.
-    close : ndarray, shape (n,)
-    grids : mapping of int to ndarray, shape (bins,)
-        Homology dimension to scales, in window standard deviations.
-    curves : mapping of int to ndarray, shape (n, bins)
-        Betti curves; at most `MOMENTS` evenly spaced samples and `BINS` bins are drawn.
-    totals : mapping of int to ndarray, shape (n,)
-        Total persistence, in log price.
-    title : str
-
-    Returns
-    -------
-    plotly Figure
+    Of n samples, by homology dimension: grids as for `betti_curves`, curves (n, bins), and total persistence (n,) in
+    log price. At most `MOMENTS` evenly spaced samples and `BINS` bins of the curves are drawn.
     """
     moments = evenly(len(times), MOMENTS)
     time, count = wall_time(times)[moments], len(grids)
@@ -231,20 +168,9 @@ def topology_over_time(
 def indicators_over_time(
     times: pd.DatetimeIndex, close: np.ndarray, values: np.ndarray, names: Sequence[str], title: str
 ) -> go.Figure:
-    """Price and one panel per complexity indicator over one time axis.
+    """Price and one panel per complexity indicator, (n, K), over one time axis.
 
-    Parameters
-    ----------
-    times : DatetimeIndex, length n
-        Candle open of each sample, UTC; at most `POINTS` evenly spaced samples are drawn.
-    close : ndarray, shape (n,)
-    values : ndarray, shape (n, K)
-    names : sequence of str, length K
-    title : str
-
-    Returns
-    -------
-    plotly Figure
+    At most `POINTS` evenly spaced samples are drawn.
     """
     moments = evenly(len(times), POINTS)
     time, series = wall_time(times)[moments], {"close": close, **dict(zip(names, values.T, strict=True))}

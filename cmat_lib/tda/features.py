@@ -29,25 +29,20 @@ kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
-    """Topological features of windows of log prices, each computed from scratch.
+    """Topological features of windows of log prices, each computed from scratch, (N, F) float32.
 
     Each window is embedded by delays, its Vietoris-Rips diagram is taken, and the diagram becomes `feature_names`. The
     diagram of the z-scored window is the diagram of the log prices divided by the window's standard deviation, exactly,
     so one diagram serves both scales. A flat window has no topology: all its features are 0.
+
+    F is ``config.features_per_scale`` times the number of scales, 214 with the defaults. A row depends on its own
+    window only, bit for bit.
 
     Parameters
     ----------
     log_prices : array_like, shape (N, W)
         Natural logarithm of the close (or another one of ``config.series``), W = ``config.longest_window``; a shorter
         scale reads the end of the window.
-    config : TdaConfig
-        Embedding, engine and grid.
-
-    Returns
-    -------
-    np.ndarray, shape (N, F), float32
-        F is ``config.features_per_scale`` times the number of scales, 214 with the defaults. A row depends on its own
-        window only, bit for bit.
 
     Raises
     ------
@@ -74,6 +69,8 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
 def path_features(series: ArrayLike, ends: np.ndarray, window: int, delay: int, config: TdaConfig) -> np.ndarray:
     """Topological features of the windows of one series at one scale; what overlaps is not computed again.
 
+    Shape (N, ``config.features_per_scale``), float32; as `tda_features` gives them for each window, bit for bit.
+
     Parameters
     ----------
     series : array_like, shape (T,)
@@ -82,13 +79,6 @@ def path_features(series: ArrayLike, ends: np.ndarray, window: int, delay: int, 
         Last value of each window, ascending.
     window, delay : int
         Scale of the embedding, one of ``config.scales``.
-    config : TdaConfig
-        Engine and grid.
-
-    Returns
-    -------
-    np.ndarray, shape (N, ``config.features_per_scale``), float32
-        As `tda_features` gives them for each window, bit for bit.
 
     Raises
     ------
@@ -120,10 +110,6 @@ def diagram_features(
         What the windows are cut from.
     begins : np.ndarray of int, shape (N,)
         First value of each window.
-    window : int
-        Values in a window.
-    config : TdaConfig
-        Grid and number of landscape layers.
     out : np.ndarray, shape (N, ``config.features_per_scale``), float32
     """
     wide, layers = config.features_per_dimension, config.landscape_layers
@@ -134,22 +120,10 @@ def diagram_features(
 
 
 def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
-    """Grid of a Betti curve: ``g[i] = betti_max * (i / (betti_bins - 1)) ** 2``.
+    """Grid of a Betti curve: ``g[i] = betti_max * (i / (betti_bins - 1)) ** 2``, in window standard deviations.
 
-    Equal steps of the square root of g, so the grid is denser near 0, where most bars end. It is fixed by the
-    parameters: a grid fitted to the data would let one extreme window rescale every bin.
-
-    Parameters
-    ----------
-    config : TdaConfig
-        ``betti_bins`` and ``betti_max``.
-    dimension : int
-        Homology dimension, one of ``config.homology_dimensions``.
-
-    Returns
-    -------
-    np.ndarray, shape (betti_bins,), float64
-        In window standard deviations.
+    Shape (betti_bins,), float64. Equal steps of the square root of g, so the grid is denser near 0, where most bars
+    end. It is fixed by the parameters: a grid fitted to the data would let one extreme window rescale every bin.
 
     Raises
     ------
@@ -165,15 +139,8 @@ def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
 def feature_names(config: TdaConfig) -> list[str]:
     """Names of all topology features, in order: by series, by scale, by homology dimension.
 
-    Parameters
-    ----------
-    config : TdaConfig
-
-    Returns
-    -------
-    list of str
-        ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...; with
-        several series or scales they begin with those, ``log_range_w672d12_h0_total``.
+    ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...; with several
+    series or scales they begin with those, ``log_range_w672d12_h0_total``.
     """
     betti = [f"betti_{i:03d}" for i in range(config.betti_bins)]
     layers = [f"landscape_{k}" for k in range(1, config.landscape_layers + 1)]
@@ -184,15 +151,8 @@ def feature_names(config: TdaConfig) -> list[str]:
 def feature_groups(config: TdaConfig) -> dict[str, slice]:
     """Columns that belong together: Betti curve, and all other numbers, of each homology dimension, scale and series.
 
-    Parameters
-    ----------
-    config : TdaConfig
-
-    Returns
-    -------
-    dict of str to slice
-        ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once. With
-        several series or scales their names begin with those.
+    ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once. With several
+    series or scales their names begin with those.
 
     Examples
     --------

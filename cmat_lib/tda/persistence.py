@@ -31,22 +31,16 @@ LARGEST = 1e150  # squares of larger coordinates are no longer finite
 
 
 class Bars(NamedTuple):
-    """Diagrams of N clouds in one homology dimension, flat.
+    """Diagrams of N clouds in one homology dimension, flat: cloud ``i`` owns ``bars[offsets[i]:offsets[i + 1]]``."""
 
-    Attributes
-    ----------
-    bars : np.ndarray, shape (n, 2), float64
-        Birth and death of all clouds, one cloud after the other.
-    offsets : np.ndarray, shape (N + 1,), int64
-        Cloud ``i`` owns ``bars[offsets[i]:offsets[i + 1]]``.
-    """
-
-    bars: np.ndarray
-    offsets: np.ndarray
+    bars: np.ndarray  # (n, 2) float64: birth and death of all clouds, one cloud after the other
+    offsets: np.ndarray  # (N + 1,) int64
 
 
 def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
     """Persistence diagrams of one cloud.
+
+    H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
 
     Parameters
     ----------
@@ -54,11 +48,6 @@ def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]
         Finite coordinates; P may be 0, duplicates are allowed.
     engine : str
         ``planar``, ``giotto`` or ``weak_alpha``, see the module's table.
-
-    Returns
-    -------
-    list of np.ndarray
-        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
 
     Raises
     ------
@@ -82,17 +71,8 @@ def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]
 def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
     """Persistence diagrams of N clouds of equal size, without a Python object per cloud where the engine allows it.
 
-    Parameters
-    ----------
-    clouds : array_like, shape (N, P, d)
-        Finite coordinates.
-    engine : str
-        See `rips_diagrams`. ``planar`` needs d = 2; for any other d the ``giotto`` engine runs and says so once.
-
-    Returns
-    -------
-    list of Bars
-        H0 and H1, in the unit of the points.
+    H0 and H1, in the unit of the points, of clouds (N, P, d). The engine is as for `rips_diagrams`; ``planar`` needs
+    d = 2, for any other d the ``giotto`` engine runs and says so once.
 
     Raises
     ------

@@ -553,7 +553,9 @@ def _merged(slid: Bars, scratch: Bars, missing: np.ndarray) -> Bars:
 
 
 def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) -> Iterator[tuple[slice, list[Bars]]]:
-    """Diagrams of the windows of one series, a block at a time.
+    """Diagrams of the windows of one series, a block at a time: which windows, and their H0 and H1.
+
+    They are the same, bit for bit, whatever windows come before or after.
 
     Parameters
     ----------
@@ -561,15 +563,8 @@ def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) 
         Finite values, of magnitude below 1e150.
     ends : ndarray of int, shape (N,)
         Last value of each window, ascending. Where windows share most of their values, each is made from the last one.
-    window : int
-        Values in a window (W).
     delay : int
         Steps between the coordinates of a point, at least 1 and below `window`.
-
-    Yields
-    ------
-    (slice, list of Bars)
-        Which windows, and their H0 and H1. They are the same, bit for bit, whatever windows come before or after.
 
     Raises
     ------
@@ -590,18 +585,8 @@ def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) 
 def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1) -> Iterator[list[np.ndarray]]:
     """Vietoris-Rips diagrams of the Takens embedding of every window of a series, exact.
 
-    Parameters
-    ----------
-    series : array_like, shape (T,)
-    window, delay : int
-        See `path_diagrams`.
-    stride : int
-        Steps from one window to the next.
-
-    Yields
-    ------
-    list of ndarray
-        H0 (n, 2) and H1 (m, 2) of each window, as `cmat_lib.tda.rips_diagrams` gives them, in the unit of the series.
+    Each window begins `stride` steps after the last. H0 (n, 2) and H1 (m, 2) of each window, as
+    `cmat_lib.tda.rips_diagrams` gives them, in the unit of the series; arguments are as for `path_diagrams`.
 
     Raises
     ------
@@ -623,10 +608,7 @@ def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1
 class SlidingRips:
     """The diagram of a window whose values come and go: the state behind `sliding_diagrams`, to be kept and moved.
 
-    Parameters
-    ----------
-    delay : int
-        Steps between the two coordinates of a point: point i is ``(x[i], x[i + delay])``.
+    Point i is ``(x[i], x[i + delay])``.
 
     Raises
     ------
@@ -656,10 +638,6 @@ class SlidingRips:
 
     def append(self, values: ArrayLike) -> None:
         """Add values at the end of the window.
-
-        Parameters
-        ----------
-        values : array_like, shape (n,)
 
         Raises
         ------

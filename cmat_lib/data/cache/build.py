@@ -46,14 +46,13 @@ def cached_features(
 
     Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a warning), and
     the last one when it grows. A build that is killed at any moment goes on from its finished chunks. The workers are
-    joblib's own processes, or what `cmat_lib.data.cache.worker_pool` sets around the call.
+    `jobs` processes of joblib (-1: one per core), or what `cmat_lib.data.cache.worker_pool` sets around the call. By
+    default a bar is shown where a terminal watches. Memory beyond the result, (n, width) float32, does not grow with N.
 
     Parameters
     ----------
     kind : str
         ``tda`` or ``complexity``; begins the name of the folder.
-    symbol : str
-        For example ``BTCUSDT``.
     series : np.ndarray, shape (T,), float64
         What windows are cut from, such as the logarithm of the close.
     times : pd.DatetimeIndex, length T
@@ -62,27 +61,12 @@ def cached_features(
         Rows that end a window, ascending.
     rows : np.ndarray, shape (n,)
         Those of `ends` that are wanted; may be empty.
-    window : int
-        Candles per window (W).
     compute : callable
         ``compute(series (t,), ends (n,)) -> (n, width)``, picklable; a row must depend on its own window only.
-    width : int
-        Features per window.
     params : dict
         Everything that `compute` and `series` depend on and the stride of `ends`; part of the key.
-    cache_dir : str or Path
-        Folder of the cache.
-    jobs : int
-        Worker processes; -1 is one per core.
     trust : bool
         Read an (N, width) file of older code, which nothing vouches for, instead of refusing it.
-    progress : bool, optional
-        Bar with rate and time left; by default only where a terminal watches.
-
-    Returns
-    -------
-    np.ndarray, shape (n, width), float32
-        Memory beyond it does not grow with N.
 
     Raises
     ------

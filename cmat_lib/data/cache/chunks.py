@@ -51,18 +51,7 @@ class Chunk(NamedTuple):
 def split_series(series: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
     """Chunks of ``CHUNK_WINDOWS`` windows, the last one what is left; they share the memory of the series.
 
-    Parameters
-    ----------
-    series, stamps : np.ndarray, shape (T,)
-        Series and its times in nanoseconds.
-    ends : np.ndarray, shape (N,)
-        Rows that end a window, ascending.
-    window : int
-        Candles per window.
-
-    Returns
-    -------
-    list of Chunk
+    The series and its times in nanoseconds are (T,); the N rows that end a window ascend.
     """
     chunks = []
     for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):

@@ -43,14 +43,9 @@ class DaskBackend(DaskDistributedBackend):
 
 @contextmanager
 def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
-    """Make a Dask cluster joblib's backend inside the block.
+    """Make a Dask cluster joblib's backend inside the block: that of the scheduler at an address, or one of its own.
 
-    Parameters
-    ----------
-    scheduler : str or None
-        Address of a running scheduler; None starts a cluster on this machine and stops it at the end.
-    jobs : int
-        Processes of that cluster, as joblib counts them.
+    None starts a cluster of `jobs` processes, as joblib counts them, on this machine and stops it at the end.
 
     Raises
     ------

@@ -12,17 +12,9 @@ from cmat_lib.data.cache.chunks import ABOUT, chunk_files, read_about, remove
 
 
 def cache_info(cache_dir: str | Path) -> pd.DataFrame:
-    """What a cache folder holds.
+    """What a cache folder, which may be missing, holds.
 
-    Parameters
-    ----------
-    cache_dir : str or Path
-        Folder of the cache; may be missing.
-
-    Returns
-    -------
-    pd.DataFrame
-        One row per folder of features: folder, kind, symbol, windows, width, first, last (times of windows), megabytes.
+    One row per folder of features: folder, kind, symbol, windows, width, first, last (times of windows), megabytes.
     """
     columns = ["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"]
     return pd.DataFrame([_describe(folder) for folder in _folders(cache_dir)], columns=columns)
@@ -31,15 +23,7 @@ def cache_info(cache_dir: str | Path) -> pd.DataFrame:
 def verify(cache_dir: str | Path) -> list[str]:
     """Check every chunk of a cache folder against its checksum; nothing is changed.
 
-    Parameters
-    ----------
-    cache_dir : str or Path
-        Folder of the cache.
-
-    Returns
-    -------
-    list of str
-        One line per damaged chunk or description and per array of older code; empty if all is well.
+    One line per damaged chunk or description and per array of older code; empty if all is well.
     """
     lines = [f"{path.name}: no record beside it" for path in _named(cache_dir, ".npy")]
     for folder in _folders(cache_dir):
@@ -51,17 +35,7 @@ def verify(cache_dir: str | Path) -> list[str]:
 
 
 def clean(cache_dir: str | Path) -> int:
-    """Delete the cached features of a folder, those of older code included; other files stay.
-
-    Parameters
-    ----------
-    cache_dir : str or Path
-        Folder of the cache.
-
-    Returns
-    -------
-    int
-        Bytes freed.
+    """Delete the cached features of a folder, those of older code included; other files stay. Returns the bytes freed.
 
     Raises
     ------

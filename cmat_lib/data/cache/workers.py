@@ -17,11 +17,6 @@ def worker_pool(config: TdaConfig) -> Iterator[None]:
     on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers may come
     and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with the task.
 
-    Parameters
-    ----------
-    config : TdaConfig
-        ``backend``, ``dask_scheduler`` and ``jobs``.
-
     Raises
     ------
     CmatError
