@@ -51,9 +51,15 @@ First = pd.Timestamp | Mapping[str, pd.Timestamp] | None
 
 
 class Predictor:
-    """A trained model (``best_model.pt``) that scores candles, on a device (auto, cpu or cuda).
+    """A trained model that scores candles.
 
-    Features are computed by `jobs` processes, as joblib counts them.
+    Parameters
+    ----------
+    path : str or Path
+        ``best_model.pt``.
+    device : {"auto", "cpu", "cuda"}
+    jobs : int
+        Processes that compute features, as joblib counts them.
 
     Attributes
     ----------
@@ -111,10 +117,12 @@ class Predictor:
         progress: bool | None = False,
         live: Mapping[str, LiveTopology] | None = None,
     ) -> pd.DataFrame:
-        """Scores of a market's checked candles, which must be `Predictor.config.data.bar` long.
+        """Scores of the candles of a market.
 
         Parameters
         ----------
+        market : dict of str to DataFrame
+            Checked candles, see `cmat_lib.data.candles.load_market`; candles must be `Predictor.config.data.bar` long.
         first : Timestamp or dict of str to Timestamp, optional
             Open of the first candle to score, for all symbols or for each; the first possible one by default.
         progress : bool, optional

@@ -29,20 +29,25 @@ kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
-    """Topological features of windows of log prices, each computed from scratch, (N, F) float32.
+    """Topological features of windows of log prices, each computed from scratch.
 
     Each window is embedded by delays, its Vietoris-Rips diagram is taken, and the diagram becomes `feature_names`. The
     diagram of the z-scored window is the diagram of the log prices divided by the window's standard deviation, exactly,
     so one diagram serves both scales. A flat window has no topology: all its features are 0.
-
-    F is ``config.features_per_scale`` times the number of scales, 214 with the defaults. A row depends on its own
-    window only, bit for bit.
 
     Parameters
     ----------
     log_prices : array_like, shape (N, W)
         Natural logarithm of the close (or another one of ``config.series``), W = ``config.longest_window``; a shorter
         scale reads the end of the window.
+    config : TdaConfig
+        Embedding, engine and grid.
+
+    Returns
+    -------
+    np.ndarray, shape (N, F), float32
+        F is ``config.features_per_scale`` times the number of scales, 214 with the defaults. A row depends on its own
+        window only, bit for bit.
 
     Raises
     ------
@@ -139,8 +144,15 @@ def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
 def feature_names(config: TdaConfig) -> list[str]:
     """Names of all topology features, in order: by series, by scale, by homology dimension.
 
-    ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...; with several
-    series or scales they begin with those, ``log_range_w672d12_h0_total``.
+    Parameters
+    ----------
+    config : TdaConfig
+
+    Returns
+    -------
+    list of str
+        ``h0_betti_000``, ..., ``h0_entropy``, ``h0_landscape_1``, ..., ``h0_total``, ``h1_betti_000``, ...; with
+        several series or scales they begin with those, ``log_range_w672d12_h0_total``.
     """
     betti = [f"betti_{i:03d}" for i in range(config.betti_bins)]
     layers = [f"landscape_{k}" for k in range(1, config.landscape_layers + 1)]

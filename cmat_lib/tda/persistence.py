@@ -40,14 +40,17 @@ class Bars(NamedTuple):
 def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
     """Persistence diagrams of one cloud.
 
-    H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
-
     Parameters
     ----------
     points : array_like, shape (P, d)
         Finite coordinates; P may be 0, duplicates are allowed.
     engine : str
         ``planar``, ``giotto`` or ``weak_alpha``, see the module's table.
+
+    Returns
+    -------
+    list of np.ndarray
+        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
 
     Raises
     ------

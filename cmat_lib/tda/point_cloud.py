@@ -8,12 +8,25 @@ from numpy.typing import ArrayLike
 
 
 def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarray:
-    """Embed one series, (T,), or many windows at once, (N, W), by time delays; in fresh memory, float64.
+    """Embed one series, or many windows at once, by time delays.
 
     Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``; there are
-    ``P = T - (dimension - 1) * delay`` points, shape (P, dimension) or (N, P, dimension). By Takens (1981, *Detecting
-    strange attractors in turbulence*, Lecture Notes in Mathematics 898, theorem 1) the cloud keeps the topology of the
-    attractor behind the series.
+    ``P = T - (dimension - 1) * delay`` points. By Takens (1981, *Detecting strange attractors in turbulence*,
+    Lecture Notes in Mathematics 898, theorem 1) the cloud keeps the topology of the attractor behind the series.
+
+    Parameters
+    ----------
+    series : array_like, shape (T,) or (N, W)
+        One series, or N windows of W values; any unit.
+    dimension : int
+        Coordinates of a point, at least 1.
+    delay : int
+        Steps between two coordinates, at least 1.
+
+    Returns
+    -------
+    np.ndarray, shape (P, dimension) or (N, P, dimension), float64
+        Fresh memory; the input is not shared.
 
     Raises
     ------

@@ -585,8 +585,18 @@ def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) 
 def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1) -> Iterator[list[np.ndarray]]:
     """Vietoris-Rips diagrams of the Takens embedding of every window of a series, exact.
 
-    Each window begins `stride` steps after the last. H0 (n, 2) and H1 (m, 2) of each window, as
-    `cmat_lib.tda.rips_diagrams` gives them, in the unit of the series; arguments are as for `path_diagrams`.
+    Parameters
+    ----------
+    series : array_like, shape (T,)
+    window, delay : int
+        See `path_diagrams`.
+    stride : int
+        Steps from one window to the next.
+
+    Yields
+    ------
+    list of ndarray
+        H0 (n, 2) and H1 (m, 2) of each window, as `cmat_lib.tda.rips_diagrams` gives them, in the unit of the series.
 
     Raises
     ------
@@ -608,7 +618,10 @@ def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1
 class SlidingRips:
     """The diagram of a window whose values come and go: the state behind `sliding_diagrams`, to be kept and moved.
 
-    Point i is ``(x[i], x[i + delay])``.
+    Parameters
+    ----------
+    delay : int
+        Steps between the two coordinates of a point: point i is ``(x[i], x[i + delay])``.
 
     Raises
     ------
@@ -638,6 +651,10 @@ class SlidingRips:
 
     def append(self, values: ArrayLike) -> None:
         """Add values at the end of the window.
+
+        Parameters
+        ----------
+        values : array_like, shape (n,)
 
         Raises
         ------
