@@ -19,7 +19,7 @@ from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.data.topology import SERIES, embeddings
+from cmat_lib.data.topology import SERIES, compile_kernels, embeddings
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
@@ -124,8 +124,10 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
     samples = build_samples(market, labels, config)
     rows = {symbol: frame["local_row"].to_numpy() for symbol, frame in samples.groupby("symbol", sort=False)}
     with worker_pool(config.tda):
-        tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
+        compiling = compile_kernels(config.tda)
         complexity = np.concatenate([all_complexity(s, market[s], rows[s], config, progress) for s in market])
+        compiling.join()
+        tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
     channels = run.read_array("data/channels.npy")
     run.save_array("data/tda.npy", tda)
     run.save_array("data/complexity.npy", complexity)
@@ -136,11 +138,14 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
 
 def build_cache(config: Config, progress: bool | None = None) -> None:
     """Features of every window of all symbols, computed into the cache where it lacks them; no run is touched."""
-    no_rows = np.empty(0, dtype=np.int64)
+    market, no_rows = load_candles(config), np.empty(0, dtype=np.int64)
     with worker_pool(config.tda):
-        for symbol, candles in load_candles(config).items():
-            cached_tda(symbol, candles, no_rows, config, progress)
+        compiling = compile_kernels(config.tda)
+        for symbol, candles in market.items():
             cached_complexity(symbol, candles, no_rows, config, progress)
+        compiling.join()
+        for symbol, candles in market.items():
+            cached_tda(symbol, candles, no_rows, config, progress)
 
 
 def cached_tda(

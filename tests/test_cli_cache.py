@@ -57,7 +57,9 @@ def test_build_info_verify_clean(build, cmat_cache, tmp_path):
     content[-1] ^= 1
     damaged.write_bytes(content)
     code, out, _ = cmat_cache("verify", "--cache-dir", folder)
-    assert code == 1 and re.fullmatch(rf"{arrays[2].name}: chunk 0 \(2024-\S+ to 2024-\S+\) is damaged\n", out)
+    assert code == 1 and re.fullmatch(
+        rf"{arrays[2].name}: chunk {len(chunks) - 1} \(2024-\S+ to 2024-\S+\) is damaged\n", out
+    )
     assert build()[0] == 0 and cmat_cache("verify", "--cache-dir", folder) == whole
 
     code, out, _ = cmat_cache("clean", "--cache-dir", folder)

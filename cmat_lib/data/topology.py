@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,21 @@ def window_topology(candles: pd.DataFrame, config: TdaConfig) -> np.ndarray:
     """The same for the window that ends with the last of some candles, from scratch and these alone, shape (F,)."""
     windows = (SERIES[name](candles)[None, -config.longest_window :] for name in config.series)
     return np.concatenate([tda_features(window, config)[0] for window in windows])
+
+
+def compile_kernels(config: TdaConfig) -> Thread:
+    """Compile what sliding needs, on a thread; join it before workers compute topology.
+
+    They find it in numba's cache then, where otherwise each of them would compile the same for twenty seconds.
+    """
+    thread = Thread(target=_slide_once, args=(config,), daemon=True)
+    thread.start()
+    return thread
+
+
+def _slide_once(config: TdaConfig) -> None:
+    if config.slides:
+        path_features(np.sin(np.arange(50.0)), np.array([48, 49]), 48, 8, config)
 
 
 class LiveTopology:
