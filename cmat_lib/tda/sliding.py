@@ -35,7 +35,7 @@ FAR = 1e200  # where unused places lie: at an infinite squared distance from eve
 TINY = (
     2.0**-480
 )  # squares of shorter lengths lose digits; windows that small are computed from scratch, which scales them
-BLOCK = 256  # windows whose bars are in memory at once, about 4 MB
+BLOCK = 64  # windows whose bars are in memory at once: about a megabyte, which stays in the cache
 RELOAD = 16  # from one sixteenth of the points on, a window from scratch costs less than the changes
 NONE, UNUSED = -1, -2  # witness of an edge of the graph; of an unused edge
 POINTS, EDGES, FREE_EDGES, FREE_FACES, BEGIN, END, HOLDS, TOP_EDGE, TOP_FACE = range(9)  # entries of `count`
