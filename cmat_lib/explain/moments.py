@@ -93,7 +93,7 @@ def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
 
     None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
     """
-    if config.engine != "planar" or config.embedding_dim != 2:
+    if not config.slides:
         return None
     return max(planar_loops(cloud), key=lambda loop: loop.death - loop.birth, default=None)
 
