@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from cmat_lib.errors import CmatError, nearest
-from cmat_lib.schema import SECTIONS, Config
+from cmat_lib.schema import SECTIONS, Config, TableConfig
 
-# Keys of the source's own configuration (its sections 6 and 11.3) and where they live here.
+# Keys of the source's own configuration (its sections 6 and 11.3), and where they live here.
 ALIASES = {
     ("model", "lstm_hidden_size"): ("model", "nbeats_hidden_size"),
     ("model", "lstm_dropout"): ("model", "encoder_dropout"),
@@ -26,6 +26,13 @@ ALIASES = {
     ("model", "fusion_num_layers"): ("fusion", "num_layers"),
     ("model", "fusion_ffn_dim"): ("fusion", "ffn_dim"),
     ("model", "fusion_use_cls_token"): ("fusion", "use_cls_token"),
+    # Names of earlier versions.
+    ("tda", "stride"): ("data", "stride"),
+    ("tda", "jobs"): ("cache", "jobs"),
+    ("tda", "backend"): ("cache", "backend"),
+    ("tda", "dask_scheduler"): ("cache", "dask_scheduler"),
+    ("tda", "cache_dir"): ("cache", "dir"),
+    ("tda", "trust_cache"): ("cache", "trust"),
 }
 
 
@@ -213,6 +220,8 @@ def _explain(item: dict[str, Any]) -> str:
         place = [str(part) for part in item["loc"]]  # the user's own words, brackets and all
         key = ".".join(place)
         return f"unknown {'key' if len(place) > 1 else 'section'} '{key}'{_nearest(place)}"
+    if item["type"] == "missing":
+        return f"{key}: is needed and not there{_meaning(place)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -250,11 +259,23 @@ def _looks_like_number(value: Any) -> bool:
         return False
 
 
+def _meaning(place: list[str]) -> str:
+    field = _fields(place).get(place[-1])
+    return f" ({field.description})" if field and field.description else ""
+
+
+def _fields(place: list[str]) -> dict[str, Any]:
+    """Fields of the section, or of the table, that a key stands in."""
+    if len(place) == 1:
+        return Config.model_fields
+    return TableConfig.model_fields if len(place) > 2 else Config.model_fields[place[0]].annotation.model_fields
+
+
 def _nearest(place: list[str]) -> str:
     """Suggestion for a misspelt name, also when the key belongs to another section."""
-    valid = Config.model_fields if len(place) == 1 else Config.model_fields[place[0]].annotation.model_fields
+    valid = _fields(place)
     homes = [name for name in SECTIONS if place[-1] in Config.model_fields[name].annotation.model_fields]
-    if homes and len(place) > 1:
+    if homes and len(place) == 2:
         return f"; did you mean '{homes[0]}.{place[-1]}'?"
     prefix = "".join(f"{part}." for part in place[:-1])
     return nearest(f"{prefix}{place[-1]}", [f"{prefix}{name}" for name in valid])
@@ -277,7 +298,7 @@ def commented_defaults() -> str:
             lines.append(f"{name}: {_yaml_value(field.default)}  # {field.description}")
             continue
         section = field.annotation
-        lines += ["", f"{name}:  # {section.__doc__.splitlines()[0].rstrip('.')}"]
+        lines += ["", f"{name}:{'' if section.model_fields else ' {}'}  # {section.__doc__.splitlines()[0].rstrip('.')}"]
         lines += [
             f"  {key}: {_yaml_value(f.default)}  # {f.description}{_choices(f.annotation)}"
             for key, f in section.model_fields.items()

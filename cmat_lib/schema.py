@@ -1,4 +1,4 @@
-"""The schema: every parameter of CMAT, typed and in ten sections.
+"""The schema: every parameter of CMAT, typed and in twelve sections.
 
 A section is a frozen pydantic model. Types are strict (a YAML ``yes`` is no number, ``1e-3`` without a dot is text), unknown
 keys are errors, and an impossible combination is one too. Nothing here imports torch or giotto-tda.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 # One line per parameter reads better than four.
 # fmt: off
@@ -25,8 +25,7 @@ VOLUME_CHANNELS = ("volume_zscore", "volume_ratio", "obv_change", "vwap_distance
 TECHNICAL_CHANNELS = ("rsi", "macd", "bollinger", "atr", "roc")
 TAKER_SWAP = {"obv_change": "taker_imbalance", "mfi": "trade_size"}
 COMPLEXITY_INDICATORS = ("permutation_entropy", "sample_entropy", "spectral_entropy", "lempel_ziv", "dfa_exponent", "higuchi_dimension")
-SOURCE_MODALITIES = ("nbeats", "tda", "complexity")
-MODALITIES = (*SOURCE_MODALITIES, "clock")
+SOURCE_MODALITIES = ("nbeats", "tda", "complexity")  # the views of the source document; all views stand in cmat_lib.views
 AUXILIARY_TARGETS = ("log_volatility", "log_range", "log_rise", "log_fall")
 STACK_TYPES = ("trend", "seasonality", "generic")
 
@@ -48,6 +47,13 @@ def _as_utc(value: Any) -> Any:
 def _as_switch(value: Any) -> Any:
     """YAML reads ``on`` and ``off`` as truth values."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def known_zone(zone: str) -> str:
+    """The name of a time zone itself, if there is one of that name."""
+    if zone not in available_timezones():
+        raise ValueError(f"no time zone '{zone}'; write it as America/New_York or UTC")
+    return zone
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -91,6 +97,7 @@ class DataConfig(Section):
     clock_zone: str = Field("UTC", description="time zone of hour and weekday, for the clock modality and sessions; America/New_York follows its daylight saving")
     sessions: Literal["continuous", "join"] = Field("continuous", description="join: windows, channels and labels run over regular closures (nights, weekends, holidays), which are read off the candles; continuous: a closure is a gap")
     gaps: Literal["drop", "fill_flat"] = Field("drop", description="missing candles: windows across them are dropped, or they are filled with flat, volume-less candles")
+    stride: Positive = Field(1, description="samples are every k-th candle, aligned to the clock")
     sequence_length: Annotated[int, Field(ge=8)] = Field(96, description="candles in the OHLCV window (T)")
     channels: list[str] = Field([*PRICE_CHANNELS, *VOLUME_CHANNELS, *TECHNICAL_CHANNELS], min_length=1, description="input channels in order (C); volume_zscore:168 is that channel over 168 candles")
     volume_channels: Literal["ohlcv", "taker"] = Field("ohlcv", description="taker: signed taker imbalance and log trade size instead of OBV change and MFI")
@@ -146,9 +153,7 @@ class DataConfig(Section):
     @field_validator("file_zone", "clock_zone")
     @classmethod
     def _zone_exists(cls, zone: str) -> str:
-        if zone not in available_timezones():
-            raise ValueError(f"no time zone '{zone}'; write it as America/New_York or UTC")
-        return zone
+        return known_zone(zone)
 
     @property
     def fold_count(self) -> int:
@@ -203,6 +208,24 @@ class LabelsConfig(Section):
     uniqueness_weights: bool = Field(False, description="weigh training samples by the uniqueness of their labels, which matters where samples are unevenly spaced")
 
 
+class CacheConfig(Section):
+    """The cache of features that slide over candles, and who computes what is not in it."""
+
+    dir: str = Field("outputs/cache", description="folder of the cache, shared by all runs")
+    jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes on this machine; -1 is one per core")
+    backend: Literal["loky", "dask"] = Field("loky", description="who runs them: joblib itself, or a Dask cluster")
+    dask_scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.")] | None = Field(None, description="dask: address of a running scheduler, tcp://host:port; null is a cluster of jobs workers here")
+    trust: bool = Field(False, description="read an (N, 214) file of older code that has no record beside it")
+
+    @model_validator(mode="after")
+    def _workers_are_told(self) -> CacheConfig:
+        if self.jobs == 0:
+            raise ValueError("jobs is 0: give the number of worker processes, or -1 for one per core")
+        if self.dask_scheduler is not None and self.backend != "dask":
+            raise ValueError(f"dask_scheduler is {self.dask_scheduler}, but backend is {self.backend}; set backend: dask")
+        return self
+
+
 class TdaConfig(Section):
     """Persistent homology of the Takens-embedded log close."""
 
@@ -217,12 +240,6 @@ class TdaConfig(Section):
     betti_max: list[Annotated[float, Field(gt=0)]] = Field([0.6, 1.3], description="upper end of the Betti grid per homology dimension, in window standard deviations")
     landscape_layers: Positive = Field(5, description="persistence landscape layers whose L2 norm is a feature")
     engine: Literal["planar", "giotto", "weak_alpha"] = Field("planar", description="planar: exact and fast; giotto: reference; weak_alpha: another filtration, other H1")
-    stride: Positive = Field(1, description="samples are every k-th candle; topology that slides is cached at every candle all the same")
-    jobs: Annotated[int, Field(ge=-1)] = Field(-1, description="worker processes on this machine; -1 is one per core")
-    backend: Literal["loky", "dask"] = Field("loky", description="who runs them: joblib itself, or a Dask cluster")
-    dask_scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://.")] | None = Field(None, description="dask: address of a running scheduler, tcp://host:port; null is a cluster of jobs workers here")
-    cache_dir: str = Field("outputs/cache", description="folder of the feature cache, shared by all runs")
-    trust_cache: bool = Field(False, description="read an (N, 214) cache file that has no record beside it")
 
     @property
     def scales(self) -> list[tuple[int, int]]:
@@ -265,8 +282,6 @@ class TdaConfig(Section):
 
     @model_validator(mode="after")
     def _window_holds_the_embedding(self) -> TdaConfig:
-        if self.jobs == 0:
-            raise ValueError("jobs is 0: give the number of worker processes, or -1 for one per core")
         if self.windows and self.delays and 1 != len(self.delays) != len(self.windows) != 1:
             raise ValueError(f"{len(self.windows)} windows and {len(self.delays)} delays do not fit: give one for each, or one for all")
         for window, delay in self.scales:
@@ -279,12 +294,6 @@ class TdaConfig(Section):
             raise ValueError("homology_dimensions must be ascending and distinct")
         if len(self.betti_max) != len(self.homology_dimensions):
             raise ValueError("betti_max needs one value per homology dimension")
-        return self
-
-    @model_validator(mode="after")
-    def _scheduler_is_used(self) -> TdaConfig:
-        if self.dask_scheduler is not None and self.backend != "dask":
-            raise ValueError(f"dask_scheduler is {self.dask_scheduler}, but backend is {self.backend}; set backend: dask")
         return self
 
 
@@ -322,6 +331,74 @@ class ComplexityConfig(Section):
         return self
 
 
+def _span(text: str) -> pd.Timedelta:
+    """Span of time that a text such as 16h15m names."""
+    try:
+        span = pd.Timedelta(text)
+    except ValueError:
+        span = pd.NaT
+    if span is pd.NaT or not re.search(r"[a-zA-Z]", text):
+        raise ValueError(f"'{text}' is no span of time; write it as 30d, 1h or 16h15m")
+    return span
+
+
+class TableConfig(Section):
+    """A table of the user's own as a view: the newest row that was known at each close."""
+
+    file: str = Field(description="CSV or Parquet file, or a pattern such as funding/*.csv; relative paths start at the project root")
+    columns: list[str] = Field(min_length=1, description="columns of numbers that are read")
+    time: str | None = Field(None, description="column of times; null: the only one that reads as times")
+    symbol: str | None = Field(None, description="column of symbols; null: a column named symbol, if there is one; without it every symbol is shown every row")
+    zone: str | None = Field(None, description="time zone of times that bring none; null: they must bring theirs")
+    lag: str = Field(description="how long after its time a row is known: 0h if the times are those of publication, 16h15m, 1d")
+    look_back: str = Field("30d", description="span of the z-score")
+    stale: str | None = Field(None, description="a row that has been known for longer is as good as missing; null: none is")
+    encoder: Literal["mlp", "gru", "nbeats"] = Field("mlp", description="mlp reads the newest row, gru and nbeats the last rows")
+    rows: Annotated[int, Field(ge=2)] = Field(16, description="gru, nbeats: rows that they read")
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_distinct(cls, columns: list[str]) -> list[str]:
+        if len(set(columns)) < len(columns):
+            raise ValueError("a column is listed twice")
+        return columns
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_exists(cls, zone: str | None) -> str | None:
+        return zone if zone is None else known_zone(zone)
+
+    @field_validator("lag", "look_back", "stale")
+    @classmethod
+    def _spans_fit(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None and not (_span(text) > pd.Timedelta(0) or (info.field_name == "lag" and not _span(text))):
+            raise ValueError(f"{text} must be positive" + (", or 0h" if info.field_name == "lag" else ""))
+        return text
+
+    def span(self, key: str) -> pd.Timedelta | None:
+        """Length of ``lag``, ``look_back`` or ``stale``; None where none is given."""
+        text = getattr(self, key)
+        return None if text is None else _span(text)
+
+
+class ViewsConfig(Section):
+    """Tables of your own as views: a name and what a table needs, see docs/howto/own-parts.md."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, TableConfig]
+
+    @property
+    def tables(self) -> dict[str, TableConfig]:
+        """Table of each name."""
+        return self.model_extra or {}
+
+    @model_validator(mode="after")
+    def _names_are_plain(self) -> ViewsConfig:
+        if odd := [name for name in self.tables if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]:
+            raise ValueError(f"'{odd[0]}' is no name of a view; write it in small letters, digits and _")
+        return self
+
+
 class FusionConfig(Section):
     """How the tokens of the modalities meet."""
 
@@ -352,7 +429,7 @@ class ModelConfig(Section):
     """Encoders."""
 
     model_type: Literal["cross_modal_attention"] = Field("cross_modal_attention", description="the source's name of the model")
-    modalities: list[Literal[MODALITIES]] = Field(list(SOURCE_MODALITIES), min_length=1, description="modalities that the model sees; of the first three, one that is not listed gets a learned constant (other fusions than cross_modal_attention leave it out); clock is hour and weekday")
+    modalities: list[str] = Field([*SOURCE_MODALITIES], min_length=1, description="views that the model sees: nbeats, tda, complexity, clock (hour and weekday), market (the other symbols), flow (takers and trades), or a table of the section views; of the first three, one that is not listed gets a learned constant (other fusions than cross_modal_attention leave it out)")
     nbeats_hidden_size: Positive = Field(1024, description="width of the N-BEATS encoder output")
     nbeats_num_stacks: Depth = Field(4, description="stacks; must match nbeats_stack_types")
     nbeats_stack_types: list[Literal[STACK_TYPES]] = Field(["trend", "seasonality", "generic", "generic"], description="basis of each stack")
@@ -363,6 +440,7 @@ class ModelConfig(Section):
     tda_encoder_dim: Positive = Field(256, description="width of the TDA encoder output")
     complexity_encoder_dim: Positive = Field(64, description="width of the complexity encoder output")
     clock_encoder_dim: Positive = Field(64, description="width of the clock encoder output")
+    view_encoder_dim: Positive = Field(64, description="width of the encoder output of every other view")
     encoder_dropout: Rate = Field(0.1, description="dropout inside the encoders")
     auxiliary_head: bool = Field(False, description="forecast volatility, range, rise and fall of the horizon too, and read trigger and max_pct off these forecasts")
 
@@ -377,10 +455,8 @@ class ModelConfig(Section):
             raise ValueError(
                 f"nbeats_hidden_size {self.nbeats_hidden_size} must be a multiple of {parts} (stacks times attention heads)"
             )
-        if self.modalities == ["clock"]:
-            raise ValueError("modalities lists the clock alone, which says nothing of the market; add nbeats, tda or complexity")
-        if sorted(set(self.modalities), key=MODALITIES.index) != self.modalities:
-            raise ValueError(f"modalities must be distinct and in the order {', '.join(MODALITIES)}")
+        if len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("a view is listed twice in modalities")
         return self
 
 
@@ -481,14 +557,16 @@ class LoggingConfig(Section):
 
 
 class Config(Section):
-    """All parameters of a run: two keys and ten sections."""
+    """All parameters of a run: two keys and twelve sections."""
 
     run_dir: str = Field("outputs/demo", description="run folder; relative paths start at the project root")
     seed: Seed = Field(0, description="seed of everything from training on")
     data: DataConfig = DataConfig()
     labels: LabelsConfig = LabelsConfig()
+    cache: CacheConfig = CacheConfig()
     tda: TdaConfig = TdaConfig()
     complexity: ComplexityConfig = ComplexityConfig()
+    views: ViewsConfig = ViewsConfig()
     fusion: FusionConfig = FusionConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()

@@ -5,7 +5,8 @@ from cmat_lib.models.fusion import FUSIONS, ConcatFusion, GatedFusion
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
 from cmat_lib.models.losses import MultiTaskLoss
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes, parameter_table
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes
+from cmat_lib.models.parameter_table import parameter_table
 from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Encoders of the OHLCV window, the clock and the complexity indicators; see `topology_encoders` for the topology."""
+"""Encoders of the views; see `topology_encoders` for the topology."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
 from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 
 DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
+MASK_STD = 0.02  # standard deviation of mask tokens at the start
 SATURDAY = 5 / 7  # fraction of the week at which the weekend starts
 
 
@@ -126,6 +127,13 @@ class OHLCVNBEATSEncoder(nn.Module):
         )
         self.attention = AttentionBlock(hidden_size, num_stacks, dropout=dropout) if use_attention else None
 
+    title, stated_size = "N-BEATS encoder", "~13.7M"
+
+    def inner_parts(self) -> list[tuple[str, str, str | None]]:
+        """Title, prefix of the names of its parameters, and the document's number, of each part."""
+        stacks = [(f"stack {n + 1}, {kind}", f"stacks.{n}.", None) for n, kind in enumerate(self.stack_types)]
+        return [("input norm", "input_norm.", None), *stacks, ("attention block", "attention.", None)]
+
     def flatten_window(self, ohlcv: Tensor) -> Tensor:
         """Normalise each channel and lay the window out channel by channel: (B, T, C) to (B, C * T)."""
         return self.input_norm(ohlcv.transpose(1, 2)).flatten(1)  # (B, C * T)
@@ -167,25 +175,33 @@ def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str])
         raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
 
 
-class ClockEncoder(nn.Module):
-    """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each.
+class MLPEncoder(nn.Module):
+    """Two linear layers on F numbers: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
 
-    Dropout follows the first ReLU.
+    Dropout, if any, follows the first ReLU.
     """
 
-    def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
+    def __init__(self, input_dim: int, output_dim: int = 64, dropout: float = 0.0, hidden_dim: int = 64) -> None:
         super().__init__()
         self.output_dim = output_dim
+        first = [nn.Linear(input_dim, hidden_dim), nn.ReLU(), *([Dropout(dropout)] if dropout else [])]
+        self.layers = nn.Sequential(*first, nn.Linear(hidden_dim, output_dim), nn.ReLU())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode features: (B, F) to (B, output_dim)."""
+        return self.layers(features)  # (B, output_dim)
+
+
+class ClockEncoder(MLPEncoder):
+    """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each."""
+
+    title = "Clock encoder"
+
+    def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
+        super().__init__(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, output_dim, dropout, hidden_dim)
         harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
         self.register_buffer("day", 2 * torch.pi * harmonics[0], persistent=False)
         self.register_buffer("week", 2 * torch.pi * harmonics[1], persistent=False)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, hidden_dim),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(hidden_dim, output_dim),
-            nn.ReLU(),
-        )
 
     def forward(self, clock: Tensor) -> Tensor:
         """Encode times: (B, 2), fractions of the day and of the week in [0, 1), to (B, output_dim)."""
@@ -194,16 +210,37 @@ class ClockEncoder(nn.Module):
         return self.layers(torch.cat([angles.sin(), angles.cos(), weekend], dim=1))  # (B, output_dim)
 
 
-class ComplexityEncoder(nn.Module):
+class ComplexityEncoder(MLPEncoder):
     """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
 
+    title, stated_size = "Complexity encoder", "~5K"
+
     def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
+        super().__init__(input_dim, output_dim, hidden_dim=hidden_dim)
+
+
+class GRUEncoder(nn.Module):
+    """Last state of a gated recurrent unit over L rows (Cho et al., arXiv 1406.1078): (B, L, F) to (B, output_dim)."""
+
+    def __init__(self, input_dim: int, output_dim: int = 64) -> None:
         super().__init__()
         self.output_dim = output_dim
-        self.layers = nn.Sequential(
-            nn.Linear(input_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim), nn.ReLU()
-        )
+        self.gru = nn.GRU(input_dim, output_dim, batch_first=True)
 
-    def forward(self, indicators: Tensor) -> Tensor:
-        """Encode complexity indicators: (B, K) to (B, output_dim)."""
-        return self.layers(indicators)  # (B, output_dim)
+    def forward(self, rows: Tensor) -> Tensor:
+        """Encode rows, oldest first."""
+        return self.gru(rows)[1][0]  # (B, output_dim)
+
+
+class MaskedEncoder(nn.Module):
+    """An encoder of a view that may have nothing to show: where its numbers are NaN, a learned mask token stands."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.output_dim = encoder, encoder.output_dim
+        self.absent = nn.Parameter(MASK_STD * torch.randn(encoder.output_dim))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Encode (B, F) or (B, L, F) to (B, output_dim)."""
+        is_there = ~numbers.flatten(1).isnan().any(dim=1, keepdim=True)  # (B, 1)
+        return torch.where(is_there, self.encoder(numbers.nan_to_num()), self.absent)

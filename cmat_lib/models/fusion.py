@@ -1,7 +1,7 @@
 """Fusion: how the encoded modalities become one vector.
 
 Every fusion keeps the protocol `Fusion` and stands in the registry `FUSIONS`; a new one is one class and one entry.
-A modality that the model does not see has the width None and the input None.
+A view that the model does not see has the width None, or none at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion_bottleneck import BottleneckFusion
-from cmat_lib.models.fusion_tokens import FusionBase, Parts, Seen, TokenFusion, Width, beside, output_projection, xavier
+from cmat_lib.models.fusion_tokens import Features, FusionBase, Parts, TokenFusion, Width, output_projection, xavier
 
 if TYPE_CHECKING:
     from cmat_lib.schema import FusionConfig
@@ -30,7 +30,7 @@ class Fusion(Protocol):
     output_dim : int
         Length of the fused vector.
     parts : dict of str to tuple of str
-        Names of the tokens of every modality that the model sees, among which its width is shared.
+        Names of the tokens of every view that the model sees, among which its width is shared.
     token_names : tuple of str
         Names of the M tokens that attend to each other, in order; empty where nothing attends.
     """
@@ -40,19 +40,21 @@ class Fusion(Protocol):
     token_names: tuple[str, ...]
 
     @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
+    def from_config(cls, dims: Mapping[str, int], config: FusionConfig, parts: Parts | None = None) -> Self:
+        """Build from the widths of the views that are seen, the parameters and the names of their tokens."""
 
-    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
-        """Fuse (B, nbeats_dim), (B, tda_dim), (B, complexity_dim) and (B, clock_dim) to (B, output_dim)."""
+    def forward(self, **features: Tensor) -> Tensor:
+        """Fuse encoded views, (B, width) each, to (B, output_dim)."""
 
 
 class ConcatFusion(FusionBase):
     """Concatenation and two linear layers, sum of widths → 2 D → D, with ReLU and dropout after each.
 
-    These are the document's ``shared_fc``. An unseen modality is left out of the concatenation: zeros in its place
-    would add weights that never learn.
+    These are the document's ``shared_fc``. An unseen view is left out of the concatenation: zeros in its place would
+    add weights that never learn.
     """
+
+    stated_sizes = FusionBase.stated_sizes | {"whole": "820,736"}
 
     def __init__(
         self,
@@ -61,14 +63,11 @@ class ConcatFusion(FusionBase):
         complexity_dim: Width = 64,
         hidden_dim: int = 256,
         dropout: float = 0.3,
-        clock_dim: Width = None,
-        parts: Parts | None = None,
+        **wiring,
     ) -> None:
-        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
-        super().__init__(dims, hidden_dim, parts)
-        width = sum(dim for dim in dims.values() if dim is not None)
+        super().__init__(nbeats_dim, tda_dim, complexity_dim, hidden_dim, **wiring)
         self.shared_fc = nn.Sequential(
-            xavier(nn.Linear(width, 2 * hidden_dim)),
+            xavier(nn.Linear(sum(self.dims.values()), 2 * hidden_dim)),
             nn.ReLU(),
             Dropout(dropout),
             xavier(nn.Linear(2 * hidden_dim, hidden_dim)),
@@ -76,17 +75,17 @@ class ConcatFusion(FusionBase):
             Dropout(dropout),
         )
 
-    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
-        """Fuse the modalities to (B, D)."""
-        return self.shared_fc(beside(nbeats, tda, complexity, clock))  # (B, D)
+    def fuse(self, features: Features) -> Tensor:
+        """Fuse the views to (B, D)."""
+        return self.shared_fc(torch.cat([*features.values()], dim=1))  # (B, D)
 
 
 class GatedFusion(TokenFusion):
     """Gated multimodal unit, ``sum_i sigmoid(W_i [x_1 ... x_M]) * tanh(V_i x_i)``, then linear, ReLU, dropout.
 
     Arevalo et al., *Gated Multimodal Units for Information Fusion*, arXiv 1702.01992, section 3.1 (figure 2a). Every
-    unit has its own gate; gates lie between 0 and 1 and need not sum to 1. An unseen modality has no gate. `gate_names`
-    are the M tokens that are gated, in order.
+    unit has its own gate; gates lie between 0 and 1 and need not sum to 1. An unseen view has no gate. `gate_names` are
+    the M tokens that are gated, in order.
     """
 
     def __init__(
@@ -96,26 +95,22 @@ class GatedFusion(TokenFusion):
         complexity_dim: Width = 64,
         hidden_dim: int = 256,
         dropout: float = 0.3,
-        clock_dim: Width = None,
-        parts: Parts | None = None,
+        **wiring,
     ) -> None:
-        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
-        super().__init__(dims, hidden_dim, parts)
+        super().__init__(nbeats_dim, tda_dim, complexity_dim, hidden_dim, **wiring)
         self.gate_names = tuple(token for names in self.parts.values() for token in names)
-        width = sum(dim for dim in dims.values() if dim is not None)
-        self.gate = xavier(nn.Linear(width, len(self.gate_names) * hidden_dim))
+        self.gate = xavier(nn.Linear(sum(self.dims.values()), len(self.gate_names) * hidden_dim))
         self.output_proj = output_projection(hidden_dim, dropout)
 
-    def gates(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+    def gates(self, features: Features) -> Tensor:
         """Gate of every unit, between 0 and 1: (B, M, D)."""
-        gates = self.gate(beside(nbeats, tda, complexity, clock)).sigmoid()  # (B, M * D)
+        gates = self.gate(torch.cat([*features.values()], dim=1)).sigmoid()  # (B, M * D)
         return gates.unflatten(1, (len(self.gate_names), -1))  # (B, M, D)
 
-    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
-        """Fuse the modalities to (B, D)."""
-        projected = self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock})
-        units = torch.cat([*projected.values()], dim=1).tanh()  # (B, M, D)
-        return self.output_proj((self.gates(nbeats, tda, complexity, clock) * units).sum(1))  # (B, D)
+    def fuse(self, features: Features) -> Tensor:
+        """Fuse the views to (B, D)."""
+        units = torch.cat([*self.project(features).values()], dim=1).tanh()  # (B, M, D)
+        return self.output_proj((self.gates(features) * units).sum(1))  # (B, D)
 
 
 FUSIONS: dict[str, type[Fusion]] = {

@@ -6,16 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.fusion_tokens import (
-    WHOLE,
     AttendingFusion,
-    Parts,
-    Seen,
+    Features,
     Width,
     output_projection,
     positions,
     transformer_layer,
 )
-from cmat_lib.schema import SOURCE_MODALITIES
 
 
 class CrossModalAttentionFusion(AttendingFusion):
@@ -23,12 +20,13 @@ class CrossModalAttentionFusion(AttendingFusion):
 
     ``tokens = projections + positions``; `num_layers` layers of self-attention and feed-forward (Vaswani et al., arXiv
     1706.03762; pre-norm: Xiong et al., arXiv 2002.04745) without a final norm; mean over the tokens, or [CLS] with
-    `use_cls_token`; linear, ReLU, dropout. The tokens of an unseen modality are their learned positions alone; there is
-    a clock token only where the model sees the clock. `token_names` has ``"cls"`` first and ``"clock"`` last where they
-    are used. The ``layers`` of `transformer` can be walked to read attention maps.
+    `use_cls_token`; linear, ReLU, dropout. The tokens of one of the source's views that is not seen are their learned
+    positions alone; other views have tokens only where they are seen. `token_names` has ``"cls"`` first where it is
+    used. The ``layers`` of `transformer` can be walked to read attention maps.
     """
 
     settings = (*AttendingFusion.settings, "use_cls_token")
+    stated_sizes = AttendingFusion.stated_sizes | {"layer": "789,504", "whole": "1,990,400"}
 
     def __init__(
         self,
@@ -41,26 +39,22 @@ class CrossModalAttentionFusion(AttendingFusion):
         ffn_dim: int = 1024,
         dropout: float = 0.3,
         use_cls_token: bool = False,
-        clock_dim: Width = None,
-        parts: Parts | None = None,
+        **wiring,
     ) -> None:
-        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
-        super().__init__(dims, hidden_dim, parts)
-        names = WHOLE if parts is None else parts
-        self._rows = {name: tuple(names[name]) for name in (*SOURCE_MODALITIES, *(["clock"] if clock_dim else []))}
-        own = [token for row in self._rows.values() for token in row]
+        super().__init__(nbeats_dim, tda_dim, complexity_dim, hidden_dim, **wiring)
+        own = [token for row in self.rows.values() for token in row]
         self.token_names = ("cls", *own) if use_cls_token else tuple(own)
         self.pos_embedding = positions(len(self.token_names), hidden_dim)
         self.cls_token = positions(1, hidden_dim) if use_cls_token else None
         self.transformer = _transformer(hidden_dim, num_heads, num_layers, ffn_dim, dropout)
         self.output_proj = output_projection(hidden_dim, dropout)
 
-    def tokens(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+    def tokens(self, features: Features) -> Tensor:
         """Tokens with positions, as the first transformer layer reads them: (B, M, D)."""
-        projected = self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock})
+        projected = self.project(features)
         batch = next(iter(projected.values())).shape[0]  # a len would be a constant to torch.export
         absent = self.pos_embedding.new_zeros(batch, 1, self.output_dim)
-        rows = [projected.get(name, absent.expand(-1, len(names), -1)) for name, names in self._rows.items()]
+        rows = [projected.get(name, absent.expand(-1, len(names), -1)) for name, names in self.rows.items()]
         if self.cls_token is not None:
             rows.insert(0, self.cls_token.expand(batch, -1, -1))
         return torch.cat(rows, dim=1) + self.pos_embedding  # (B, M, D)

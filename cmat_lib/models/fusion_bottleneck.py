@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from cmat_lib.models.fusion_tokens import (
     AttendingFusion,
-    Parts,
-    Seen,
+    Features,
     Width,
     output_projection,
     positions,
@@ -133,11 +132,9 @@ class BottleneckFusion(AttendingFusion):
         ffn_dim: int = 1024,
         dropout: float = 0.3,
         bottleneck_tokens: int = 4,
-        clock_dim: Width = None,
-        parts: Parts | None = None,
+        **wiring,
     ) -> None:
-        dims = {"nbeats": nbeats_dim, "tda": tda_dim, "complexity": complexity_dim, "clock": clock_dim}
-        super().__init__(dims, hidden_dim, parts)
+        super().__init__(nbeats_dim, tda_dim, complexity_dim, hidden_dim, **wiring)
         own = [token for names in self.parts.values() for token in names]
         self.token_names = (*own, *(f"bottleneck {number}" for number in range(1, bottleneck_tokens + 1)))
         self.bottlenecks = bottleneck_tokens
@@ -147,9 +144,9 @@ class BottleneckFusion(AttendingFusion):
         self.transformer = BottleneckEncoder([BottleneckLayer(*shape) for _ in range(num_layers)])
         self.output_proj = output_projection(hidden_dim, dropout)
 
-    def tokens(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
+    def tokens(self, features: Features) -> Tensor:
         """Tokens with positions, bottleneck tokens last: (B, M, D)."""
-        rows = [*self.project({"nbeats": nbeats, "tda": tda, "complexity": complexity, "clock": clock}).values()]
+        rows = [*self.project(features).values()]
         rows.append(rows[0].new_zeros(rows[0].shape[0], self.bottlenecks, self.output_dim))
         return torch.cat(rows, dim=1) + self.pos_embedding  # (B, M, D)
 

@@ -1,4 +1,4 @@
-"""Modalities as tokens: the projections that fusions share, and the layers they are built of."""
+"""Views as tokens: the projections that fusions share, and the layers they are built of."""
 
 from __future__ import annotations
 
@@ -9,105 +9,104 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.models.dropout import Dropout
-from cmat_lib.models.encoders import numbered
-from cmat_lib.schema import MODALITIES, SOURCE_MODALITIES
+from cmat_lib.schema import SOURCE_MODALITIES
+from cmat_lib.views import VIEWS
 
 if TYPE_CHECKING:
     from cmat_lib.config import Config
     from cmat_lib.schema import FusionConfig
 
-INIT_STD = 0.02  # standard deviation of positions and [CLS] at the start
-Parts = Mapping[str, tuple[str, ...]]  # modality -> names of its tokens
-WHOLE: Parts = {name: (name,) for name in MODALITIES}  # a token for each modality
-Width = int | None  # of an encoded modality; None for one that the model does not see
-Seen = Tensor | None  # an encoded modality, (B, width); None for one that the model does not see
-
-
-def beside(*views: Seen) -> Tensor:
-    """Modalities that the model sees, one behind the other: (B, sum of widths)."""
-    return torch.cat([view for view in views if view is not None], dim=1)
+INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
+Parts = Mapping[str, tuple[str, ...]]  # view -> names of its tokens, for those that have several
+Width = int | None  # of an encoded view; None for one that the model does not see
+Seen = Tensor | None  # an encoded view, (B, width); None for one that the model does not see
+Features = Mapping[str, Tensor]  # encoded views that the model sees, (B, width) each
 
 
 class FusionBase(nn.Module):
     """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
 
-    All fusions take the widths as ``nbeats_dim``, ``tda_dim``, ``complexity_dim`` and ``clock_dim``, and `hidden_dim`,
-    `dropout` and `parts`; their own docstrings name what they take beside these. ``forward`` reads the encoded
-    modalities (B, nbeats_dim), (B, tda_dim), (B, complexity_dim), (B, clock_dim), or None, and gives (B, D).
+    All fusions take the widths of the source's three views as ``nbeats_dim``, ``tda_dim`` and ``complexity_dim``, then
+    `hidden_dim` and what their own docstrings name; a class defines `fuse`, which the call of the module ends in.
 
     Parameters
     ----------
-    dims : mapping of str to int or None
-        Widths of the encoded modalities, their pieces together; None for one that the model does not see.
+    nbeats_dim, tda_dim, complexity_dim : int or None
+        Widths of the encoded views, their pieces together; None for one that the model does not see.
     hidden_dim : int
         Length D of the fused vector, which `output_dim` repeats.
+    others : mapping of str to int, optional
+        Widths of the other views that the model sees.
     parts : mapping of str to tuple of str, optional
-        Names of every modality's tokens, among which its width is shared; by default one token of the modality's name.
+        Names of the tokens of views that have several, among which their width is shared.
 
     Attributes
     ----------
     parts : dict of str to tuple of str
-        Names of the tokens of every modality that the model sees.
+        Names of the tokens of every view that the model sees.
     settings : tuple of str
         Keys of the section ``fusion`` that are arguments of the class.
 
     Raises
     ------
     ValueError
-        If nbeats, tda and complexity are all None.
+        If no view is seen.
     """
 
     token_names: tuple[str, ...] = ()
+    # What the document states of its own sizes: weights of the projections, of a layer, of the whole.
+    stated_sizes = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
     settings: tuple[str, ...] = ("hidden_dim", "dropout")
 
-    def __init__(self, dims: Mapping[str, int | None], hidden_dim: int, parts: Parts | None = None) -> None:
+    def __init__(
+        self,
+        nbeats_dim: Width,
+        tda_dim: Width,
+        complexity_dim: Width,
+        hidden_dim: int,
+        others: Mapping[str, int] | None = None,
+        parts: Parts | None = None,
+    ) -> None:
         super().__init__()
-        if all(dims.get(name) is None for name in SOURCE_MODALITIES):
-            raise ValueError("a fusion needs at least one modality; nbeats_dim, tda_dim, complexity_dim are all None")
-        names = WHOLE if parts is None else parts
+        dims = dict(zip(SOURCE_MODALITIES, (nbeats_dim, tda_dim, complexity_dim), strict=True)) | dict(others or {})
+        self.dims = {name: dim for name, dim in dims.items() if dim is not None}
+        if not self.dims:
+            raise ValueError("a fusion needs at least one view; nbeats_dim, tda_dim, complexity_dim are all None")
         self.output_dim = hidden_dim
-        self.parts = {name: tuple(names[name]) for name in MODALITIES if dims.get(name) is not None}
+        self.rows = {name: tuple((parts or {}).get(name, (name,))) for name in dims}  # tokens, also of unseen views
+        self.parts = {name: self.rows[name] for name in self.dims}
 
     @classmethod
-    def from_config(cls, dims: Mapping[str, int | None], config: FusionConfig, parts: Parts | None = None) -> Self:
-        """Build from the modalities' widths (None for one that is not seen), the parameters and the tokens' names."""
-        widths = {f"{name}_dim": dims.get(name) for name in MODALITIES}
-        return cls(**widths, parts=parts, **{key: getattr(config, key) for key in cls.settings})
+    def from_config(cls, dims: Mapping[str, int], config: FusionConfig, parts: Parts | None = None) -> Self:
+        """Build from the widths of the views that are seen, the parameters and the names of their tokens."""
+        widths = {f"{name}_dim": dims.get(name) for name in SOURCE_MODALITIES}
+        others = {name: dim for name, dim in dims.items() if name not in SOURCE_MODALITIES}
+        return cls(**widths, others=others, parts=parts, **{key: getattr(config, key) for key in cls.settings})
+
+    def forward(self, nbeats: Seen = None, tda: Seen = None, complexity: Seen = None, **others: Tensor) -> Tensor:
+        """Fuse encoded views, (B, width) each, to (B, D); one that the model does not see is None or left out."""
+        given = dict(zip(SOURCE_MODALITIES, (nbeats, tda, complexity), strict=True)) | others
+        return self.fuse({name: given[name] for name in self.dims})
+
+    def fuse(self, features: Features) -> Tensor:
+        """The same of a mapping, in the order of `parts`."""
+        raise NotImplementedError
 
 
 class TokenFusion(FusionBase):
-    """Base of fusions that project every modality to one or several tokens of equal width.
+    """Base of fusions that project every view to one or several tokens of equal width; takes what `FusionBase` takes.
 
-    A modality of G tokens is a vector of G equal pieces; its pieces share one projection.
-
-    Parameters
-    ----------
-    dims, hidden_dim, parts
-        As for `FusionBase`; the fused vector is as wide as a token.
-
-    Raises
-    ------
-    ValueError
-        If nbeats, tda and complexity are all None, or a width is no multiple of its number of tokens.
+    A view of G tokens is a vector of G equal pieces; its pieces share one projection. A width that is no multiple of
+    its number of tokens is a ValueError.
     """
 
-    def __init__(self, dims: Mapping[str, int | None], hidden_dim: int, parts: Parts | None = None) -> None:
-        super().__init__(dims, hidden_dim, parts)
-        names = WHOLE if parts is None else parts
-        for name in MODALITIES:
-            setattr(self, f"proj_{name}", _projection(dims.get(name), len(names[name]), hidden_dim))
+    def __init__(self, *dims: Width, **wiring) -> None:
+        super().__init__(*dims, **wiring)
+        for name, dim in self.dims.items():
+            setattr(self, f"proj_{name}", _projection(dim, len(self.parts[name]), self.output_dim))
 
-    def project(self, features: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """Tokens of every modality that the model sees, without positions.
-
-        Parameters
-        ----------
-        features : mapping of str to Tensor, shape (B, width), or None
-
-        Returns
-        -------
-        dict of str to Tensor, shape (B, G, D)
-        """
+    def project(self, features: Features) -> dict[str, Tensor]:
+        """Tokens of every view that the model sees, without positions: (B, G, D) each."""
         pieces = {name: features[name].unflatten(1, (len(names), -1)) for name, names in self.parts.items()}
         return {name: getattr(self, f"proj_{name}")(piece) for name, piece in pieces.items()}
 
@@ -121,27 +120,16 @@ class AttendingFusion(TokenFusion):
 
     settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
 
-    def forward(self, nbeats: Seen, tda: Seen, complexity: Seen, clock: Seen = None) -> Tensor:
-        """Fuse the modalities to (B, D)."""
-        return self.pool(self.transformer(self.tokens(nbeats, tda, complexity, clock)))  # (B, D)
+    def fuse(self, features: Features) -> Tensor:
+        """Fuse the views to (B, D)."""
+        return self.pool(self.transformer(self.tokens(features)))  # (B, D)
 
 
-def token_parts(config: Config) -> Parts:
-    """Names of the tokens of every modality, by ``fusion.tokens``.
-
-    ``fine``: the N-BEATS stacks and the groups of topology features are a token each; with ``model.use_attention`` the
-    stacks have exchanged something before they become tokens.
-    """
-    if config.fusion.tokens == "modality":
-        return WHOLE
-    return {**WHOLE, "nbeats": numbered(config.model.nbeats_stack_types), "tda": tuple(topology_groups(config))}
-
-
-def topology_groups(config: Config) -> dict[str, slice]:
-    """Columns of each group of topology features, see `cmat_lib.tda.features.feature_groups`."""
-    from cmat_lib.tda.features import feature_groups  # numba, which a model does not need otherwise
-
-    return feature_groups(config.tda)
+def token_parts(config: Config) -> dict[str, tuple[str, ...]]:
+    """Names of the tokens of views that have several, by ``fusion.tokens``."""
+    if config.fusion.tokens != "fine":
+        return {}
+    return {name: view.tokens(config) for name, view in VIEWS.known(config).items() if view.tokens}
 
 
 def xavier(linear: nn.Linear) -> nn.Linear:
@@ -178,9 +166,7 @@ def transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: fl
     return layer
 
 
-def _projection(dim: int | None, tokens: int, hidden_dim: int) -> nn.Linear | None:
-    if dim is None:
-        return None
+def _projection(dim: int, tokens: int, hidden_dim: int) -> nn.Linear:
     if dim % tokens:
         raise ValueError(f"a width of {dim} cannot be shared among {tokens} tokens")
     return xavier(nn.Linear(dim // tokens, hidden_dim))

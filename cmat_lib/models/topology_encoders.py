@@ -7,31 +7,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cmat_lib.models.dropout import Dropout
+from cmat_lib.models.encoders import MLPEncoder
 
 
-class TDAEncoder(nn.Module):
+class TDAEncoder(MLPEncoder):
     """Two linear layers on F topology features: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
 
     Dropout follows the first ReLU.
     """
 
+    title, stated_size = "TDA encoder", "~61K"
+
     def __init__(
         self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
     ) -> None:
-        super().__init__()
-        self.output_dim = output_dim
-        self.layers = nn.Sequential(
-            nn.Linear(input_dim, hidden_dim),
-            nn.ReLU(),
-            Dropout(dropout),
-            nn.Linear(hidden_dim, output_dim),
-            nn.ReLU(),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Encode topology features: (B, F) to (B, output_dim)."""
-        return self.layers(features)  # (B, output_dim)
+        super().__init__(input_dim, output_dim, dropout, hidden_dim)
 
 
 class TDAGroupEncoder(nn.Module):
@@ -50,6 +40,8 @@ class TDAGroupEncoder(nn.Module):
         `group_dim` times the number of groups.
     """
 
+    title = "TDA encoder"
+
     def __init__(
         self, groups: Mapping[str, slice], group_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 64
     ) -> None:
@@ -58,6 +50,10 @@ class TDAGroupEncoder(nn.Module):
         self.output_dim = group_dim * len(groups)
         widths = {name: columns.stop - columns.start for name, columns in groups.items()}
         self.groups = nn.ModuleDict({n: TDAEncoder(w, group_dim, dropout, hidden_dim) for n, w in widths.items()})
+
+    def inner_parts(self) -> list[tuple[str, str, str | None]]:
+        """Title, prefix of the names of its parameters, and the document's number, of each part."""
+        return [(name, f"groups.{name}.", None) for name in self.groups]
 
     def forward(self, features: Tensor) -> Tensor:
         """Encode topology features group by group: (B, F) to (B, output_dim)."""

@@ -189,8 +189,7 @@ def _prefixes(config: TdaConfig, space: str) -> list[str]:
 
 def feature_params(config: TdaConfig) -> dict:
     """What a feature vector depends on beside its series, window and delay, for the key of the cache."""
-    other = {"window_size", "time_delay", "windows", "delays", "series", "stride"}
-    return config.model_dump(exclude={*other, "cache_dir", "jobs", "backend", "dask_scheduler", "trust_cache"})
+    return config.model_dump(exclude={"window_size", "time_delay", "windows", "delays", "series"})
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""The view ``complexity``: how regular, how predictable, how rough; and how wide the market swings."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmat_lib.config import Config
+from cmat_lib.data.complexity import check_indicators, log_ranges, path_complexity
+from cmat_lib.views.registry import Asked, Sliding, Values, View
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _compute(asked: Asked) -> Values:
+    """Indicators, from the cache where there is one, then the ranges, which cost nothing."""
+    config, stride = asked.config.complexity, asked.config.data.stride
+    indicators = asked.windows(
+        Sliding(
+            "complexity",
+            np.log(asked.candles["close"].to_numpy(np.float64)),
+            config.window_size,
+            partial(path_complexity, config=config),
+            len(config.indicators),
+            # The ranges are computed from the candles at once, and their choice does not touch the cache.
+            {**config.model_dump(mode="json", exclude={"ranges"}), "stride": stride},
+            stride,
+        )
+    )
+    return Values(np.concatenate([indicators, log_ranges(asked.candles, config.ranges)[asked.rows]], axis=1))
+
+
+def _longer(config: Config, candles: int) -> Config:
+    size = config.complexity.window_size + candles
+    return config.model_copy(update={"complexity": config.complexity.model_copy(update={"window_size": size})})
+
+
+def _encoder(config: Config) -> nn.Module:
+    from cmat_lib.models.encoders import ComplexityEncoder
+
+    return ComplexityEncoder(len(config.complexity.names), config.model.complexity_encoder_dim)
+
+
+VIEW = View(
+    name="complexity",
+    title="Complexity",
+    names=lambda config: config.complexity.names,
+    compute=_compute,
+    encoder=_encoder,
+    look_back=lambda config: config.complexity.window_size,
+    longer=_longer,
+    check=lambda config: check_indicators(config.complexity.indicators),
+    sections=("complexity",),
+    standard=True,
+)

@@ -1,0 +1,139 @@
+"""The view ``nbeats``: channels of the last candles, read by N-BEATS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmat_lib.config import Config
+from cmat_lib.data.channels import compute_channels, look_back
+from cmat_lib.schema import PRICE_CHANNELS
+from cmat_lib.views.registry import Asked, Scaler, Values, View
+from cmat_lib.views.scaling import robust
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SUMMARIES = ("last", "mean", "std", "min", "max", "slope")
+RETURN_HORIZONS = (1, 4, 16, 48)  # candles; the whole window comes on top
+
+
+def _names(config: Config) -> list[str]:
+    return config.data.channel_names
+
+
+def _look_back(config: Config) -> int:
+    return config.data.sequence_length - 1 + look_back(_names(config))
+
+
+def _compute(asked: Asked) -> Values:
+    """A row per candle; in float64, if asked for, a score does not depend on how many candles before it were read."""
+    data = asked.config.data
+    dtype = np.float64 if asked.exact else np.float32
+    return Values(compute_channels(asked.candles, data.channel_names, data.bar, dtype), asked.rows)
+
+
+def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
+    """The four price channels share one scale, that of the change over the look-back, and no centre: windows end at 0."""
+    scaler, names = robust(values[rows]), _names(config)
+    if "log_close" in names:
+        close = values[:, names.index("log_close")]
+        change = robust((close[rows] - close[rows - config.data.sequence_length + 1])[:, None])
+        for index in (names.index(name) for name in PRICE_CHANNELS if name in names):
+            scaler["center"][index], scaler["scale"][index] = 0.0, change["scale"][0]
+    return scaler
+
+
+def _rebase(config: Config) -> Callable[[Tensor], Tensor] | None:
+    """Every price of a window relative to its last close."""
+    names = _names(config)
+    if "log_close" not in names:
+        return None
+    import torch
+
+    close = names.index("log_close")
+    prices = torch.tensor([float(name in PRICE_CHANNELS) for name in names])[None, :, None]  # (1, C, 1)
+
+    def relative(windows: Tensor) -> Tensor:  # (B, C, T)
+        return windows.sub_(windows[:, close, -1, None, None] * prices.to(windows))
+
+    return relative
+
+
+def _tokens(config: Config) -> tuple[str, ...]:
+    """A token for each stack; with ``model.use_attention`` they have exchanged something before."""
+    from cmat_lib.models.encoders import numbered
+
+    return numbered(config.model.nbeats_stack_types)
+
+
+def _encoder(config: Config) -> nn.Module:
+    from cmat_lib.models.encoders import OHLCVNBEATSEncoder
+
+    model = config.model
+    return OHLCVNBEATSEncoder(
+        input_size=config.data.sequence_length,
+        hidden_size=model.nbeats_hidden_size,
+        num_stacks=model.nbeats_num_stacks,
+        num_blocks=model.nbeats_num_blocks,
+        num_layers=model.nbeats_num_layers,
+        dropout=model.encoder_dropout,
+        stack_types=model.nbeats_stack_types,
+        num_channels=len(config.data.channel_names),
+        use_attention=model.use_attention,
+        block_width=model.nbeats_block_width,
+    )
+
+
+def _summary_names(config: Config) -> list[str]:
+    channels = [f"{channel}_{summary}" for summary in SUMMARIES for channel in _names(config)]
+    returns = [f"return_{horizon}" for horizon in _return_horizons(config)]
+    return channels + returns + (["return_std"] if returns else [])
+
+
+def _summaries(ohlcv: Tensor, config: Config) -> Tensor:
+    """Of each channel over the window, and log returns over several horizons: (B, T, C) to (B, S)."""
+    import torch
+
+    steps = torch.arange(ohlcv.shape[1], dtype=ohlcv.dtype, device=ohlcv.device)  # (T,)
+    steps = steps - steps.mean()
+    slope = torch.einsum("t,btc->bc", steps / (steps @ steps), ohlcv)  # (B, C)
+    per_channel = [ohlcv[:, -1], ohlcv.mean(1), ohlcv.std(1), ohlcv.amin(1), ohlcv.amax(1), slope]  # (B, C) each
+    return torch.cat([*per_channel, *_returns(ohlcv, config)], dim=1)
+
+
+def _returns(ohlcv: Tensor, config: Config) -> list[Tensor]:
+    if not (horizons := _return_horizons(config)):
+        return []
+    close = ohlcv[:, :, _names(config).index("log_close")]  # (B, T)
+    returns = [close[:, -1:] - close[:, -1 - horizon, None] for horizon in horizons]  # (B, 1) each
+    return [*returns, close.diff(dim=1).std(1, keepdim=True)]  # (B, 1) each
+
+
+def _return_horizons(config: Config) -> list[int]:
+    if "log_close" not in _names(config):
+        return []
+    whole = config.data.sequence_length - 1
+    return [horizon for horizon in RETURN_HORIZONS if horizon < whole] + [whole]
+
+
+VIEW = View(
+    name="nbeats",
+    title="OHLCV window",
+    names=_names,
+    compute=_compute,
+    encoder=_encoder,
+    look_back=_look_back,
+    window=lambda config: config.data.sequence_length,
+    tokens=_tokens,
+    scale=_scale,
+    rebase=_rebase,
+    summaries=_summaries,
+    summary_names=_summary_names,
+    check=_look_back,
+    sections=("data",),
+    standard=True,
+    by_candle=True,
+)

@@ -1,0 +1,110 @@
+"""The view ``tda``: persistent homology of the Takens-embedded window."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmat_lib.config import Config
+from cmat_lib.schema import TdaConfig
+from cmat_lib.views.registry import Asked, Sliding, Values, View
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BETTI_STEP = 10  # neighbouring bins of a Betti curve say nearly the same; trees take every tenth
+
+
+def _names(config: Config) -> list[str]:
+    from cmat_lib.tda.features import feature_names  # numba, which a model does not need otherwise
+
+    return feature_names(config.tda)
+
+
+def _groups(config: Config) -> dict[str, slice]:
+    from cmat_lib.tda.features import feature_groups
+
+    return feature_groups(config.tda)
+
+
+def _compute(asked: Asked) -> Values:
+    from cmat_lib.data.topology import embeddings
+
+    parts = [asked.windows(sliding) for sliding in (_sliding(e, asked) for e in embeddings(asked.config.tda))]
+    return Values(np.concatenate(parts, axis=1))
+
+
+def _sliding(embedding, asked: Asked) -> Sliding:
+    """Windows of one series at one scale; where they slide, those of every candle are cached, whatever the samples."""
+    from cmat_lib.data.topology import SERIES, FollowedWindow
+    from cmat_lib.tda.features import feature_params, path_features
+
+    config, (series, window, delay) = asked.config.tda, embedding
+    stride = 1 if config.slides else asked.config.data.stride
+    return Sliding(
+        "tda",
+        SERIES[series](asked.candles),
+        window,
+        partial(path_features, window=window, delay=delay, config=config),
+        config.features_per_scale,
+        {**feature_params(config), **embedding._asdict(), "stride": stride},
+        stride,
+        partial(FollowedWindow, delay, config) if config.slides else None,
+    )
+
+
+def _longer(config: Config, candles: int) -> Config:
+    windows, delays = zip(*config.tda.scales, strict=True)
+    scales = {"windows": [window + candles for window in windows], "delays": list(delays)}
+    return config.model_copy(update={"tda": config.tda.model_copy(update=scales)})
+
+
+def _encoder(config: Config) -> nn.Module:
+    from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
+
+    width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
+    if config.fusion.tokens == "fine":
+        return TDAGroupEncoder(_groups(config), width, dropout)
+    return TDAEncoder(config.tda.feature_dim, width, dropout)
+
+
+def _kept(config: TdaConfig) -> list[int]:
+    """Columns that trees see: every tenth Betti bin, and all that is no bin."""
+    size = config.features_per_dimension
+    kept = [column for column in range(size) if column >= config.betti_bins or column % BETTI_STEP == 0]
+    return [start + column for start in range(0, config.feature_dim, size) for column in kept]
+
+
+def _summaries(features: Tensor, config: Config) -> Tensor:
+    return features[:, _kept(config.tda)]
+
+
+def _summary_names(config: Config) -> list[str]:
+    names = _names(config)
+    return [names[column] for column in _kept(config.tda)]
+
+
+def _prepare(config: Config) -> None:
+    from cmat_lib.data.topology import compile_kernels
+
+    compile_kernels(config.tda)
+
+
+VIEW = View(
+    name="tda",
+    title="Topology",
+    names=_names,
+    compute=_compute,
+    encoder=_encoder,
+    look_back=lambda config: config.tda.longest_window,
+    groups=_groups,
+    tokens=lambda config: tuple(_groups(config)),
+    summaries=_summaries,
+    summary_names=_summary_names,
+    longer=_longer,
+    prepare=_prepare,
+    sections=("tda",),
+    standard=True,
+)
