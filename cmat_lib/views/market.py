@@ -1,0 +1,135 @@
+"""The view ``market``: the other symbols at the same moment, and one of them, the leader, by itself.
+
+Markets move together, and where they do not, that tells something too. For each scale k of ``complexity.ranges`` there
+are the mean and the dispersion of two numbers over the other symbols, and these two numbers of the leader: the log
+range of the last k candles (see `cmat_lib.data.complexity.log_ranges`) and the log return over them. The leader is the
+first of ``data.symbols`` that are listed, else the first symbol by name; its own samples hold its own numbers there, so
+that a column means the same for every symbol.
+
+Candles of one open time have one close time: whatever is read is known at the close of the row's own candle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.config import Config
+from cmat_lib.data.candles import window_ends
+from cmat_lib.data.complexity import log_ranges
+from cmat_lib.data.splits import Market
+from cmat_lib.errors import CmatError
+
+__all__ = ["market_look_back", "market_names", "market_values", "scales"]
+
+COLUMNS = (
+    "others_range_mean",
+    "others_range_std",
+    "others_return_mean",
+    "others_return_std",
+    "leader_range",
+    "leader_return",
+)
+
+
+def market_names(config: Config) -> list[str]:
+    """Columns of the view, such as ``others_range_mean_16``: all of the first scale, then all of the second."""
+    return [f"{name}_{length}" for length in scales(config, "market") for name in COLUMNS]
+
+
+def market_look_back(config: Config) -> int:
+    """Candles of the other symbols that one row reads, its own time included: a return over k has k + 1 closes."""
+    return scales(config, "market")[-1] + 1
+
+
+def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config) -> np.ndarray:
+    """Numbers of the market around one symbol.
+
+    Parameters
+    ----------
+    symbol : str
+        Whose rows these are; of its candles only the times are read, unless it is the leader.
+    market : dict of str to DataFrame
+        Checked candles of all symbols (see `cmat_lib.data.candles.load_market`), in any order.
+    rows : ndarray of int, shape (n,)
+        Rows of ``market[symbol]``.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, len(market_names(config)))
+        Without a unit of price. Another symbol counts at a scale k if it has a candle at the row's time and k before it
+        without a gap. A row is NaN as a whole if at any scale no other symbol counts, or the leader does not.
+
+    Raises
+    ------
+    CmatError
+        If ``complexity.ranges`` is empty, or the market has one symbol only.
+    """
+    lengths = scales(config, "market")
+    others = sorted(name for name in market if name != symbol)
+    if not others:
+        raise CmatError(
+            f"the view 'market' needs at least two symbols, and the market has {symbol} only: add candles of others "
+            "(data.data_dir, data.symbols), or take 'market' out of model.modalities"
+        )
+    if not len(rows):
+        return np.empty((0, len(COLUMNS) * len(lengths)), np.float32)
+    times = market[symbol].index[rows]
+    mean, deviation = _moments(_numbers_at(times, market[name], config) for name in others)  # (n, S, 2) each
+    leader = _numbers_at(times, market[_leader(market, config)], config)  # (n, S, 2)
+    both = np.stack([mean, deviation], axis=-1).reshape(*mean.shape[:2], 4)  # range and return, mean and deviation
+    values = np.concatenate([both, leader], axis=2).reshape(len(rows), -1)  # (n, 6 S)
+    return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan).astype(np.float32)
+
+
+def scales(config: Config, view: str) -> list[int]:
+    """Scales of a view in candles, ascending: ``complexity.ranges``, which must not be empty then."""
+    if not config.complexity.ranges:
+        raise CmatError(
+            f"the view '{view}' looks back over the candles that complexity.ranges lists, and it is empty: "
+            f"set complexity.ranges, for example [4, 16, 96], or take '{view}' out of model.modalities"
+        )
+    return config.complexity.ranges
+
+
+def _leader(market: Market, config: Config) -> str:
+    first = (config.data.symbols or [""])[0]
+    return first if first in market else min(market)
+
+
+def _numbers_at(times: pd.DatetimeIndex, candles: pd.DataFrame, config: Config) -> np.ndarray:
+    """Log range and log return of one symbol at moments and scales, (n, S, 2); NaN where it does not count."""
+    begin = max(candles.index.searchsorted(times.min()) - market_look_back(config) + 1, 0)
+    read = candles.iloc[begin : candles.index.searchsorted(times.max(), side="right")]
+    return _numbers(read, config)[read.index.get_indexer(times)]
+
+
+def _numbers(candles: pd.DataFrame, config: Config) -> np.ndarray:
+    """Log range and log return of each candle, (T + 1, S, 2); the last row, -1, is for times without a candle."""
+    lengths = config.complexity.ranges
+    ranges = log_ranges(candles, lengths)  # (T, S)
+    log_close = np.log(candles["close"].to_numpy(np.float64))
+    out = np.full((len(candles) + 1, len(lengths), 2), np.nan)
+    for column, length in enumerate(lengths):
+        ends = window_ends(candles, config.data.bar, length + 1)
+        out[ends, column, 0] = ranges[ends, column]
+        out[ends, column, 1] = log_close[ends] - log_close[ends - length]
+    return out
+
+
+def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 0) over arrays of one shape, each without its NaN; NaN where all are.
+
+    One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
+    """
+    count = mean = squares = 0.0
+    for values in symbols:
+        known = np.isfinite(values)
+        count = count + known
+        step = np.where(known, values - mean, 0.0)
+        mean = mean + step / np.maximum(count, 1)
+        squares = squares + step * np.where(known, values - mean, 0.0)
+    some = count > 0
+    return np.where(some, mean, np.nan), np.where(some, np.sqrt(squares / np.maximum(count, 1)), np.nan)
