@@ -29,7 +29,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmat_lib.config import Config, load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import CLIP, Panel, build_samples, clock_fractions
+from cmat_lib.views.clock import clock_fractions
+from cmat_lib.views.panel import CLIP, Panel
+from cmat_lib.views.samples import build_samples
 from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
 
 CHUNK = 50_000  # rows that are made at a time, so that files larger than memory could be

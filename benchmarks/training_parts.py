@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from training_steps import EAGER, Stepper, config_of
 
-from cmat_lib.data.panel import Batch, Panel
+from cmat_lib.views.panel import Batch, Panel
 from cmat_lib.models import build_model
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.encoders import OHLCVNBEATSEncoder

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmat_lib.config import Config, load_config, merge
-from cmat_lib.data.panel import Panel
+from cmat_lib.views.panel import Panel
 from cmat_lib.models import MultiTaskLoss, build_model, input_shapes
 from cmat_lib.training.devices import half_precision, is_on, make_fabric
 from cmat_lib.training.objective import Objective

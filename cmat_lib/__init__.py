@@ -16,7 +16,7 @@ Letters for shapes, everywhere in this library:
 
 Some arguments are the same everywhere: `candles` are the checked candles of one symbol, T rows by candle open; `market`
 those of each symbol; `bar` the length of a candle; `horizon` H in candles; `samples` what
-`cmat_lib.data.panel.build_samples` gives, N rows, and `spans` what `cmat_lib.data.splits.split_spans` gives; `frame`
+`cmat_lib.views.samples.build_samples` gives, N rows, and `spans` what `cmat_lib.data.splits.split_spans` gives; `frame`
 the predictions of one part, N rows; `trigger` 0 or 1 and `timestamps` a moment for each row; `tokens` M names; `batch`
 B samples; `confidence` the coverage of intervals, in (0, 1); `size` the samples per forward pass; `say` takes lines of
 progress. A parameter that a docstring does not list is what its name and annotation say.

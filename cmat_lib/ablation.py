@@ -19,7 +19,6 @@ from sklearn.metrics import roc_auc_score
 
 from cmat_lib.config import Config, merge, validate
 from cmat_lib.data.candles import unstack
-from cmat_lib.data.panel import Panel, fit_scalers, with_parts
 from cmat_lib.data.splits import split_spans
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.evaluation.breakdown import ORACLE, oracle_share
@@ -30,10 +29,13 @@ from cmat_lib.files import atomic_path
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.run import Run, hash_text
-from cmat_lib.schema import SOURCE_MODALITIES
-from cmat_lib.stages import predict
+from cmat_lib.stages import predict, read_views
 from cmat_lib.training.devices import pick_device
 from cmat_lib.training.trainer import train
+from cmat_lib.views import VIEWS
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import with_parts
+from cmat_lib.views.scaling import fit_scalers
 
 SCORED = ("train", "calibrate", "test")
 POWER = 1.96 + 0.84  # standard errors that a difference must have to be seen at 5 % with a power of 80 %
@@ -52,16 +54,16 @@ class Cell(NamedTuple):
 def network_rows(config: Config) -> dict[str, dict]:
     """Changes to the parameters that make each network of the ablation.
 
-    ``full`` is the model as configured; then every other fusion of the registry, and every subset of its modalities (a
-    clock, if it has one, stays). Row -> section -> key -> value.
+    ``full`` is the model as configured; then every other fusion of the registry, and every subset of its views (those
+    that say nothing of the market by themselves, as a clock, stay). Row -> section -> key -> value.
     """
-    seen = [name for name in config.model.modalities if name in SOURCE_MODALITIES]
-    clock = [name for name in config.model.modalities if name not in SOURCE_MODALITIES]
+    seen = VIEWS.seen(config)
+    chosen, kept = ([view.name for view in seen if view.context is context] for context in (False, True))
     rows: dict[str, dict] = {"full": {}}
     rows |= {name: {"fusion": {"fusion_type": name}} for name in FUSIONS if name != config.fusion.fusion_type}
-    for size in range(1, len(seen)):
-        for subset in combinations(seen, size):
-            rows["+".join(subset)] = {"model": {"modalities": [*subset, *clock]}}
+    for size in range(1, len(chosen)):
+        for subset in combinations(chosen, size):
+            rows["+".join(subset)] = {"model": {"modalities": [*subset, *kept]}}
     return rows
 
 
@@ -90,13 +92,13 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
     """
     every = run.read_frame("data/samples.parquet")
     market = unstack(run.read_frame("data/candles.parquet"))
-    arrays = [run.read_array(f"data/{name}.npy") for name in ("channels", "tda", "complexity")]
+    views, arrays = VIEWS.active(config), read_views(config, run)
     for fold in folds:
         data = config.data.model_copy(update={"fold": fold})
         of_fold = config.model_copy(update={"data": data})
         samples = with_parts(every, split_spans(market, data), of_fold)
-        scalers = fit_scalers(*arrays, samples, of_fold)
-        yield fold, Panel(*arrays, samples, scalers, of_fold, pick_device(config.training))
+        scalers = fit_scalers(views, arrays, samples, of_fold)
+        yield fold, Panel(arrays, samples, scalers, of_fold, pick_device(config.training))
 
 
 def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, folds: Sequence[int], say: Say) -> Path:

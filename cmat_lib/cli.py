@@ -171,8 +171,8 @@ def train(
     params: Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")] = None,
     assignments: Assignments = None,
     run_dir: RunDir = None,
-    cache_dir: Annotated[str | None, typer.Option(help="tda.cache_dir")] = None,
-    trust_cache: Annotated[bool, typer.Option("--trust-cache", help="tda.trust_cache: true")] = False,
+    cache_dir: Annotated[str | None, typer.Option(help="cache.dir")] = None,
+    trust_cache: Annotated[bool, typer.Option("--trust-cache", help="cache.trust: true")] = False,
     data_dir: Annotated[str | None, typer.Option(help="data.data_dir")] = None,
     log_level: Annotated[str | None, typer.Option(help="logging.level")] = None,
     epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
@@ -193,7 +193,7 @@ def train(
     each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under torchrun or SLURM.
     """
     flags = {
-        "tda": {"cache_dir": cache_dir, "trust_cache": trust_cache or None},
+        "cache": {"dir": cache_dir, "trust": trust_cache or None},
         "data": {"data_dir": data_dir},
         "logging": {"level": log_level},
         "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "device": device}

@@ -12,11 +12,11 @@ from cmat_lib.cli_help import examples
 from cmat_lib.cli_options import Assignments, assign
 from cmat_lib.config import load_config, merge, resolve_path
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import TdaConfig
+from cmat_lib.schema import CacheConfig
 
 cache_app = typer.Typer(no_args_is_help=True, help="Build, look at, check or empty the feature cache.")
 
-CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="tda.cache_dir; that of the defaults without it.")]
+CacheDir = Annotated[str | None, typer.Option("--cache-dir", help="cache.dir; that of the defaults without it.")]
 
 
 @cache_app.command(epilog=examples("cache build"))
@@ -28,13 +28,13 @@ def build(
     """Compute the features of every window that the cache does not have yet; no run is needed or made."""
     changes = assign(assignments)
     if cache_dir is not None:
-        changes = merge(changes, {"tda": {"cache_dir": cache_dir}})
+        changes = merge(changes, {"cache": {"dir": cache_dir}})
     config = load_config(params, changes)
     logging.basicConfig(level=config.logging.level, format="%(message)s")
     from cmat_lib.stages import build_cache
 
     build_cache(config)
-    info(config.tda.cache_dir)
+    info(config.cache.dir)
 
 
 @cache_app.command(epilog=examples("cache info"))
@@ -78,7 +78,7 @@ def clean(cache_dir: CacheDir = None) -> None:
 
 
 def _folder(cache_dir: str | None) -> Path:
-    folder = resolve_path(cache_dir or TdaConfig().cache_dir)
+    folder = resolve_path(cache_dir or CacheConfig().dir)
     if not folder.is_dir():
         raise CmatError(f"{folder}: no such cache folder; 'cmat cache build' makes one")
     return folder

@@ -53,6 +53,7 @@ def predict(
     if follow:
         _follow(predictor, data, first, output, poll)
     market = predictor.market(data)
+    predictor.refuse_stale(market)
     if first is None and output is None:
         first = {symbol: candles.index.max() for symbol, candles in market.items()}
     write_predictions(predictor.scores(market, first, progress=None), output)

@@ -298,7 +298,10 @@ def commented_defaults() -> str:
             lines.append(f"{name}: {_yaml_value(field.default)}  # {field.description}")
             continue
         section = field.annotation
-        lines += ["", f"{name}:{'' if section.model_fields else ' {}'}  # {section.__doc__.splitlines()[0].rstrip('.')}"]
+        lines += [
+            "",
+            f"{name}:{'' if section.model_fields else ' {}'}  # {section.__doc__.splitlines()[0].rstrip('.')}",
+        ]
         lines += [
             f"  {key}: {_yaml_value(f.default)}  # {f.description}{_choices(f.annotation)}"
             for key, f in section.model_fields.items()

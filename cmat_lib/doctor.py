@@ -137,14 +137,14 @@ def check_memory_for(config: Config | None) -> Iterator[Finding]:
         need = memory_need(config).total(training.batch_size // processes(training))
         yield Finding("", "ok", f"a batch of {training.batch_size} needs about {need / 1e9:.2g} GB")
     state, mend = (
-        ("ok", "") if free > LITTLE_MEMORY else ("warning", "close other programs, or use a larger tda.stride")
+        ("ok", "") if free > LITTLE_MEMORY else ("warning", "close other programs, or use a larger data.stride")
     )
     yield Finding("", state, f"{free / 1e9:.1f} GB free", mend)
 
 
 def check_folders(config: Config) -> Iterator[Finding]:
     """Room and write rights where runs and the feature cache go."""
-    for key, folder in {"run_dir": Path(config.run_dir).parent, "tda.cache_dir": Path(config.tda.cache_dir)}.items():
+    for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": Path(config.cache.dir)}.items():
         path = resolve_path(folder)
         there = next(place for place in (path, *path.parents) if place.exists())
         try:
@@ -160,8 +160,8 @@ def check_folders(config: Config) -> Iterator[Finding]:
 
 def check_data(config: Config) -> Iterator[Finding]:
     """The candles as page 01 would find them."""
-    from cmat_lib.data.panel import check_length
     from cmat_lib.stages import audit_candles, load_candles
+    from cmat_lib.views.samples import check_length
 
     for symbol, candles in load_candles(config).items():
         check_length(symbol, candles, config)

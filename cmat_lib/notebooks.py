@@ -105,7 +105,7 @@ def execute(run: Run, page: Path) -> None:
     except DeadKernelError:
         raise CmatError(
             f"notebooks/{run.stage}.ipynb: the kernel died, most often for want of memory; use fewer or shorter candle "
-            f"files, a larger tda.stride, or a smaller training.batch_size. The executed page is {page}"
+            f"files, a larger data.stride, or a smaller training.batch_size. The executed page is {page}"
         ) from None
 
 

@@ -7,31 +7,30 @@ windows that are asked for, nothing else, so the newest candle costs millisecond
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
-from tqdm.auto import tqdm
 
 from cmat_lib.config import merge, validate
-from cmat_lib.data.cache import split_series
 from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
-from cmat_lib.data.channels import compute_channels
-from cmat_lib.data.complexity import log_ranges, path_complexity
-from cmat_lib.data.panel import Panel, longest_look_back, sample_rows, unlabelled_samples
 from cmat_lib.data.splits import Market
-from cmat_lib.data.topology import SERIES, LiveTopology, candle_topology
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.schema import DataConfig
 from cmat_lib.stages import load_candles, predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
+from cmat_lib.views import VIEWS, Asked, Sliding
+from cmat_lib.views.compute import Windows, compute_views, computed, with_rows
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import sample_rows, unlabelled_samples
 
 COLUMNS = (
     "symbol",
@@ -48,6 +47,7 @@ COLUMNS = (
 NAME_LENGTH = 12  # hex digits of the file's SHA-256
 
 First = pd.Timestamp | Mapping[str, pd.Timestamp] | None
+Live = dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]]  # sliding windows that are fed candle by candle
 
 
 class Predictor:
@@ -64,7 +64,7 @@ class Predictor:
     Attributes
     ----------
     config : Config
-        Of the training, but for device and processes, and with ``tda.stride`` 1: every candle can be scored.
+        Of the training, but for device and processes, and with ``data.stride`` 1: every candle can be scored.
     name : str
         First digits of the SHA-256 of the file, so that no prediction is without a known source.
     history : int
@@ -78,13 +78,14 @@ class Predictor:
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
         model, config, content = load_model(path)
-        own = {"tda": {"stride": 1, "jobs": jobs}, "training": {"device": device}}
+        own = {"data": {"stride": 1}, "cache": {"jobs": jobs}, "training": {"device": device}}
         self.config = validate(merge(config.model_dump(mode="json"), own), str(path))
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
         self.model = model.double().to(self.device)
         self.name = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:NAME_LENGTH]
-        self.history = longest_look_back(self.config)
+        self.history = VIEWS.look_back(self.config)
+        self.views = VIEWS.active(self.config)
         self._scalers, self._calibration = content["scalers"], content["calibration"]
         self._threshold = content["threshold"]
         self._seen_until = pd.Timestamp(content["seen_until"])
@@ -115,7 +116,8 @@ class Predictor:
         market: Market,
         first: First = None,
         progress: bool | None = False,
-        live: Mapping[str, LiveTopology] | None = None,
+        live: Live | None = None,
+        symbols: Iterable[str] | None = None,
     ) -> pd.DataFrame:
         """Scores of the candles of a market.
 
@@ -127,9 +129,11 @@ class Predictor:
             Open of the first candle to score, for all symbols or for each; the first possible one by default.
         progress : bool, optional
             Show a bar; None shows it where a terminal watches.
-        live : mapping of str to LiveTopology, optional
-            Topology of each symbol as the last call left it: the newest candle is added to it, and the same numbers
-            come out.
+        live : dict, optional
+            Empty at first, and given back at the next call: sliding windows as this call leaves them. The newest candle
+            is then added to them, and the same numbers come out.
+        symbols : iterable of str, optional
+            Those to score; the others are only looked at. All by default.
 
         Returns
         -------
@@ -143,32 +147,53 @@ class Predictor:
         Raises
         ------
         CmatError
-            If no symbol has `history` candles without a gap, a column that the model reads is missing, or a score is
-            not finite.
+            If no symbol has `history` candles without a gap, a view cannot be made of these candles, or a score is not
+            finite.
 
         Warns
         -----
         UserWarning
             If a symbol, or its newest candle, cannot be scored.
         """
-        possible = {symbol: sample_rows(candles, self.config) for symbol, candles in market.items()}
+        for view in self.views:
+            view.admit(market, self.config)
+        possible = {symbol: sample_rows(market[symbol], self.config) for symbol in symbols or market}
         for symbol, rows in possible.items():
             self._check(symbol, market[symbol], rows, alone=not any(map(len, possible.values())))
         wanted = {symbol: _from(market[symbol], rows, symbol, first) for symbol, rows in possible.items()}
-        kept = live or {}
-        inputs = [
-            self._inputs(symbol, market[symbol], rows, progress, kept.get(symbol))
-            for symbol, rows in wanted.items()
-            if len(rows)
-        ]
-        if not inputs:
+        wanted = {symbol: rows for symbol, rows in wanted.items() if len(rows)}
+        if not wanted:
             return pd.DataFrame(columns=list(COLUMNS))
-        samples, channels, tda, complexity = zip(*inputs, strict=True)
-        offsets = np.cumsum([0, *(len(rows) for rows in channels[:-1])])
-        samples = pd.concat([s.assign(row=s["row"] + n) for s, n in zip(samples, offsets, strict=True)])
-        arrays = (np.concatenate(array) for array in (channels, tda, complexity))
-        panel = Panel(*arrays, samples.reset_index(drop=True), self._scalers, self.config, self.device)
-        return self._frame(panel)
+        return self._frame(self._panel(market, wanted, progress, live))
+
+    def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
+        """Everything that the model sees at these rows, made from the candles that they read."""
+        begin = {symbol: rows[0] - self.history + 1 for symbol, rows in wanted.items()}
+        cut = market | {symbol: market[symbol].iloc[start:] for symbol, start in begin.items()}
+        rows = {symbol: own - begin[symbol] for symbol, own in wanted.items()}
+
+        def windows(symbol: str) -> Windows:
+            make = partial(computed, symbol, cut[symbol], jobs=self.config.cache.jobs, progress=progress)
+            return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
+
+        found = compute_views(self.views, cut, rows, self.config, windows, exact=True)
+        samples = [unlabelled_samples(symbol, cut[symbol], own, self.config) for symbol, own in rows.items()]
+        offsets = np.cumsum([0, *(len(cut[symbol]) for symbol in rows)])
+        samples = pd.concat([s.assign(row=s["row"] + n) for s, n in zip(samples, offsets[:-1], strict=True)])
+        samples = with_rows(samples.reset_index(drop=True), self.views, found)
+        arrays = {name: values.values for name, values in found.items()}
+        return Panel(arrays, samples, self._scalers, self.config, self.device)
+
+    def refuse_stale(self, market: Market) -> None:
+        """Raise a CmatError if a view that the model sees has nothing new enough to show at a newest candle.
+
+        A score of long ago may rest on a mask token; one of today should not, without anybody knowing.
+        """
+        for view in VIEWS.seen(self.config):
+            for symbol, candles in market.items():
+                asked = Asked(symbol, market, np.array([len(candles) - 1]), self.config, None)
+                if len(candles) and (why := view.problem(asked)):
+                    raise CmatError(f"{symbol}: no score of the newest candle: {why}")
 
     def _check(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, alone: bool) -> None:
         """Say why a symbol, or its newest candle, has no score."""
@@ -181,31 +206,6 @@ class Predictor:
             raise CmatError(why)
         if why:
             warnings.warn(why, stacklevel=3)
-
-    def _inputs(
-        self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None, live: LiveTopology | None
-    ) -> tuple:
-        """Samples (n rows), channels (T, C), topology (n, F), complexity (n, K), made from the candles they read."""
-        begin, data = rows[0] - self.history + 1, self.config.data
-        candles, rows = candles.iloc[begin:], rows - begin
-        samples = unlabelled_samples(symbol, candles, rows, self.config)
-        tda = candle_topology(candles, rows if live is None else rows[:-1], self.config.tda)
-        if live is not None:
-            tda = np.concatenate([tda, live.features(candles.iloc[: rows[-1] + 1])[None]])
-        indicators = self._indicators(f"{symbol} complexity", candles, rows, progress)
-        complexity = np.concatenate([indicators, log_ranges(candles, self.config.complexity.ranges)[rows]], axis=1)
-        # In float64, so that a score does not depend on how many candles before its own were read.
-        channels = compute_channels(candles, data.channel_names, data.bar, np.float64)
-        return samples, channels, tda, complexity
-
-    def _indicators(self, label: str, candles: pd.DataFrame, rows: np.ndarray, progress: bool | None) -> np.ndarray:
-        """Complexity indicators of the windows that end at `rows`, chunk by chunk."""
-        log_close, stamps, config = SERIES["log_close"](candles), candles.index.asi8, self.config.complexity
-        chunks = split_series(log_close, stamps, rows, config.window_size)
-        workers = Parallel(n_jobs=min(effective_n_jobs(self.config.tda.jobs), len(chunks)), return_as="generator")
-        results = workers(delayed(path_complexity)(chunk.series, chunk.ends, config) for chunk in chunks)
-        disable = None if progress is None else not progress
-        return np.concatenate(list(tqdm(results, desc=label, total=len(chunks), unit="chunk", disable=disable)))
 
     def _frame(self, panel: Panel) -> pd.DataFrame:
         everything = torch.arange(len(panel), device=self.device)
@@ -222,6 +222,19 @@ class Predictor:
             "model": self.name,
         }
         return panel.samples.assign(**answers)[list(COLUMNS)]
+
+
+def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:
+    """Windows of which the newest is made from the one that the last call saw, where that can be."""
+
+    def windows(sliding: Sliding) -> np.ndarray:
+        if sliding.follow is None:
+            return make(rows)(sliding)
+        key = (symbol, sliding.kind, json.dumps(sliding.parameters, sort_keys=True, default=str))
+        newest = live.setdefault(key, sliding.follow())(sliding.series[rows[-1] - sliding.window + 1 : rows[-1] + 1])
+        return np.concatenate([make(rows[:-1])(sliding), newest[None]]) if len(rows) > 1 else newest[None]
+
+    return windows
 
 
 def _from(candles: pd.DataFrame, rows: np.ndarray, symbol: str, first: First) -> np.ndarray:

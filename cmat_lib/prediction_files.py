@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -15,10 +13,10 @@ import pandas as pd
 
 from cmat_lib.data.candle_sources import CandleSource, market_files
 from cmat_lib.data.candles import closed, load_market
-from cmat_lib.data.topology import LiveTopology
+from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, make_folder, unwritten
-from cmat_lib.prediction import Predictor
+from cmat_lib.prediction import Live, Predictor
 from cmat_lib.schema import DataConfig
 
 HEAD = b"symbol,timestamp,"  # how a file of predictions begins
@@ -138,7 +136,7 @@ class Follower:
             raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
         self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
         self._start: dict[str, pd.Timestamp] = {}
-        self._topology: defaultdict[str, LiveTopology] = defaultdict(partial(LiveTopology, predictor.config.tda))
+        self._live: Live = {}
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
@@ -153,7 +151,7 @@ class Follower:
         for symbol in ready:
             self._read[symbol] = self._seen[symbol]
             try:
-                scores = self._score(symbol, sources[symbol])
+                scores = self._score(symbol)
             except (CmatError, OSError) as error:
                 warnings.warn(str(error), stacklevel=2)
                 continue
@@ -169,10 +167,10 @@ class Follower:
         self._seen = now
         return ready
 
-    def _score(self, symbol: str, source: CandleSource) -> pd.DataFrame:
+    def _score(self, symbol: str) -> pd.DataFrame:
         """Scores of a symbol's candles that were over when the file was written and have none yet."""
-        candles = load_market(self.data.model_copy(update={"symbols": [symbol]}))[symbol]
-        finished = closed(candles, self.data.bar, source.written)
+        market = self._finished(symbol)
+        finished = market[symbol]
         if finished.empty:
             return finished
         start = self._start.setdefault(symbol, finished.index[-1] if self.first is None else self.first)
@@ -180,4 +178,14 @@ class Follower:
             start = self.last[symbol] + self.data.bar
         if finished.index[-1] < start:
             return finished[:0]
-        return self.predictor.scores({symbol: finished}, start, live={symbol: self._topology[symbol]})
+        self.predictor.refuse_stale({symbol: finished})
+        return self.predictor.scores(market, start, live=self._live, symbols=[symbol])
+
+    def _finished(self, symbol: str) -> Market:
+        """Candles that were over when their file was written; of all symbols, up to the same time, if views ask so."""
+        reads_others = any(view.reads_others for view in self.predictor.views)
+        data = self.data if reads_others else self.data.model_copy(update={"symbols": [symbol]})
+        sources, market = market_files(data), load_market(data)
+        market = {s: closed(candles, data.bar, sources[s].written) for s, candles in market.items()}
+        last = min((candles.index[-1] for candles in market.values() if len(candles)), default=None)
+        return {s: candles if last is None else candles.loc[:last] for s, candles in market.items()}

@@ -30,6 +30,7 @@ from cmat_lib.data.candle_files import market_files
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path, write_text
 from cmat_lib.schema import SECTIONS
+from cmat_lib.views import VIEWS
 
 
 class Stage(NamedTuple):
@@ -37,11 +38,12 @@ class Stage(NamedTuple):
 
     name: str
     sections: tuple[str, ...]
+    computes_views: bool = False  # what changes their numbers, too
 
 
 STAGES = (
     Stage("01_data_prep", ("data", "labels")),
-    Stage("02_tda_cache", ("tda", "complexity")),
+    Stage("02_tda_cache", ("cache",), computes_views=True),
     Stage("03_model_build", ("fusion", "model")),
     Stage("04_training", ("training", "logging", "seed", "evaluation.calibration")),
     Stage("05_evaluation", ("evaluation",)),
@@ -52,7 +54,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 # These change where or how fast, never what; data_dir counts by the content of its files.
 OPERATIONAL = {
     "data": {"data_dir"},
-    "tda": {"jobs", "backend", "dask_scheduler", "cache_dir"},
+    "cache": {"dir", "jobs", "backend", "dask_scheduler"},
     "training": {"resume"},
     "logging": {"level", "mlflow"},
     "evaluation": {"batch_size"},
@@ -113,6 +115,10 @@ class Run:
         prints, previous = {}, hash_text(json.dumps([__version__, input_identity(self.config)]))
         for stage in STAGES:
             own = {name: self._section(name) for name in stage.sections}
+            if stage.computes_views:
+                views = VIEWS.active(self.config)
+                own |= {name: self._section(name) for view in views for name in view.sections}
+                own["views"] = {view.name: view.identity(self.config) for view in views}
             previous = hash_text(previous + json.dumps(own, sort_keys=True))
             prints[stage.name] = previous
         return prints

@@ -62,9 +62,9 @@ def check_model(config: Config) -> Iterator[Finding]:
 
     device = pick_device(config.training)
     model = build_model(config).to(device).train()
-    shapes = input_shapes(config).values()
-    generator = torch.Generator().manual_seed(0)
-    answers = model.answers(*(torch.rand(8, *shape, generator=generator).to(device) for shape in shapes))
+    shapes, generator = input_shapes(config), torch.Generator().manual_seed(0)
+    inputs = {name: torch.rand(8, *shape, generator=generator).to(device) for name, shape in shapes.items()}
+    answers = model.answers(inputs)
     torch.cat([answer.flatten() for answer in answers if answer is not None]).square().mean().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if not gradients or not all(bool(gradient.isfinite().all()) for gradient in gradients):

@@ -10,7 +10,6 @@ import torch
 
 from cmat_lib.config import Config
 from cmat_lib.data.candles import unstack
-from cmat_lib.data.panel import Panel
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import (
@@ -32,6 +31,7 @@ from cmat_lib.run import Run
 from cmat_lib.stages import load_panel, predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
+from cmat_lib.views.panel import Panel
 
 MODEL = "probability"
 BASELINES = ("volatility", "trees")  # what the model must beat

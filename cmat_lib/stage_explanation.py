@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Batch, Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.attention import (
     Names,
+    attending_encoder,
     attention_maps,
     collect_maps,
     gate_values,
@@ -45,9 +45,10 @@ from cmat_lib.run import Run, resolve_path
 from cmat_lib.stages import load_panel
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
+from cmat_lib.views.panel import Batch, Panel
 
 Order = Callable[[], np.ndarray]
-SAME = ("data_hash", "channel_names", "feature_names", "complexity_names", "scalers", "labels")  # for runs as controls
+SAME = ("data_hash", "views", "scalers", "labels")  # for runs as controls
 
 
 class Subject(NamedTuple):
@@ -80,7 +81,7 @@ def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
     subject = _subject(config, run, config.explain.max_samples)
     model, index = subject.model, subject.index
     arrays = {"sample": index.cpu().numpy()}
-    stacks_attend = getattr(model.ohlcv_encoder, "attention", None) is not None
+    stacks_attend = attending_encoder(model) is not None
     for key, names, present, reader in (
         ("maps", "tokens", has_attention(model), attention_maps),
         ("signed", "tokens", has_attention(model), _signed),

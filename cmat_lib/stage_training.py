@@ -17,7 +17,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, project_root, resolve_path
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.metrics import choose_threshold
@@ -25,7 +24,6 @@ from cmat_lib.models import build_model
 from cmat_lib.run import Run, environment
 from cmat_lib.run_lock import working_in
 from cmat_lib.stages import build_features, check_before_work, describe_model, load_panel, predict, prepare_data
-from cmat_lib.tda.features import feature_names
 from cmat_lib.tracking import log_run
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric, pick_device, processes
@@ -33,6 +31,8 @@ from cmat_lib.training.logs import TrainingLogs, epoch_line
 from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.trainer import Row, Training, train
+from cmat_lib.views import VIEWS
+from cmat_lib.views.panel import Panel
 
 FITTED = ("train", "stop", "calibrate")  # parts of whose labels something in the model was chosen
 RESULTS = "training_results.json"
@@ -232,9 +232,7 @@ def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float,
     return {
         "weights": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
         "config": config.model_dump(mode="json"),
-        "channel_names": config.data.channel_names,
-        "feature_names": feature_names(config.tda),
-        "complexity_names": config.complexity.names,
+        "views": {view.name: view.names(config) for view in VIEWS.active(config)},
         "scalers": panel.scalers,
         "threshold": threshold,
         "calibration": calibration,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,21 @@ from cmat_lib.config import Config
 from cmat_lib.data.cache import cached_features, worker_pool
 from cmat_lib.data.candle_files import market_files
 from cmat_lib.data.candles import audit, data_hash, load_market, read_market, stack, unstack, window_ends
-from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.data.complexity import check_indicators, log_ranges, path_complexity
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, build_samples, check_length, fit_scalers
 from cmat_lib.data.splits import Market
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.data.topology import SERIES, compile_kernels, embeddings
 from cmat_lib.errors import CmatError, nearest
+from cmat_lib.models import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention, parameter_table
+from cmat_lib.models.multitask import evaluation_mode
 from cmat_lib.run import Run, resolve_path
-from cmat_lib.tda.features import feature_params, path_features
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
+from cmat_lib.views import VIEWS, Sliding
+from cmat_lib.views.compute import Windows, compute_views, with_rows
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import build_samples, check_length
+from cmat_lib.views.scaling import fit_scalers
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
 
@@ -37,12 +38,11 @@ def check_before_work(config: Config) -> None:
     Raises
     ------
     CmatError
-        For an unknown channel, indicator or fusion (with the nearest name), missing candle files, a missing GPU,
-        or a package that is asked for and not installed.
+        For an unknown view, channel, indicator or fusion (with the nearest name), a view that the parameters do not
+        allow, missing candle files, a missing GPU, or a package that is asked for and not installed.
     """
     check_mlflow(config)
-    look_back(config.data.channel_names)
-    check_indicators(config.complexity.indicators)
+    VIEWS.check(config)
     fusion_class(config.fusion.fusion_type)
     if config.data.data_dir is not None:
         market_files(config.data)
@@ -88,9 +88,9 @@ def audit_candles(config: Config) -> pd.DataFrame:
 
 
 def prepare_data(config: Config, run: Run) -> dict[str, Any]:
-    """Stage 01: candles, channels and labels of all symbols.
+    """Stage 01: candles and labels of all symbols, and the views that have a row per candle.
 
-    ``market`` (symbol to candles), ``channels`` (symbol to (T, C) float32), ``labels`` (symbol to frame).
+    ``market`` (symbol to candles), ``labels`` (symbol to frame), ``views`` (view to symbol to (T, C) float32).
 
     Raises
     ------
@@ -99,101 +99,100 @@ def prepare_data(config: Config, run: Run) -> dict[str, Any]:
     """
     check_before_work(config)
     market = load_candles(config)
-    for symbol, candles in market.items():
-        check_length(symbol, candles, config)
-    channels = {s: compute_channels(c, config.data.channel_names, config.data.bar) for s, c in market.items()}
+    check_market(market, config)
+    rows = {symbol: np.arange(len(candles)) for symbol, candles in market.items()}
+    views = [view for view in VIEWS.active(config) if view.by_candle]
+    found = compute_views(views, market, rows, config, lambda symbol: None)
     labels = {s: compute_labels(c, config.labels, config.data.bar) for s, c in market.items()}
     run.save_frame("data/candles.parquet", stack(market))
     run.save_frame("data/labels.parquet", stack(labels))
-    run.save_array("data/channels.npy", np.concatenate(list(channels.values())))
+    ends = np.cumsum([len(candles) for candles in market.values()])[:-1]
+    for name, values in found.items():
+        run.save_array(f"data/{name}.npy", values.values)
     run.save_json("data/data.json", {"data_hash": data_hash(market), "symbols": list(market)})
-    return {"market": market, "channels": channels, "labels": labels}
+    by_symbol = {n: dict(zip(market, np.split(v.values, ends), strict=True)) for n, v in found.items()}
+    return {"market": market, "labels": labels, "views": by_symbol}
+
+
+def check_market(market: Market, config: Config) -> None:
+    """Raise a CmatError for candles that are too few, or that a view cannot be made of."""
+    for symbol, candles in market.items():
+        check_length(symbol, candles, config)
+    for view in VIEWS.active(config):
+        view.admit(market, config)
 
 
 # -- 02 ----------------------------------------------------------------------------------------------------------------
 
 
 def build_features(config: Config, run: Run, progress: bool | None = None) -> pd.DataFrame:
-    """Stage 02: topology and complexity of every sample's window, the index of samples (returned), and the scalers.
+    """Stage 02: the numbers of every other view at every sample, the index of samples (returned), and the scalers.
 
-    Features come from the cache where it has them. The run keeps its own copy, so that a cache which grows or is
-    cleaned cannot change a finished run.
+    Features of sliding windows come from the cache where it has them. The run keeps its own copy, so that a cache which
+    grows or is cleaned cannot change a finished run.
     """
     market = unstack(run.read_frame("data/candles.parquet"))
     labels = unstack(run.read_frame("data/labels.parquet"))
     samples = build_samples(market, labels, config)
     rows = {symbol: frame["local_row"].to_numpy() for symbol, frame in samples.groupby("symbol", sort=False)}
-    with worker_pool(config.tda):
-        compiling = compile_kernels(config.tda)
-        complexity = np.concatenate([all_complexity(s, market[s], rows[s], config, progress) for s in market])
-        compiling.join()
-        tda = np.concatenate([cached_tda(s, market[s], rows[s], config, progress) for s in market])
-    channels = run.read_array("data/channels.npy")
-    run.save_array("data/tda.npy", tda)
-    run.save_array("data/complexity.npy", complexity)
+    views = VIEWS.active(config)
+    others = [view for view in views if not view.by_candle]
+    with worker_pool(config.cache):
+        found = compute_views(others, market, rows, config, lambda s: cached(s, market[s], rows[s], config, progress))
+    samples = with_rows(samples, others, found)
+    arrays = {view.name: run.read_array(f"data/{view.name}.npy") for view in views if view.by_candle}
+    arrays |= {name: values.values for name, values in found.items()}
+    for name in found:
+        run.save_array(f"data/{name}.npy", arrays[name])
     run.save_frame("data/samples.parquet", samples)
-    run.save_json("data/scalers.json", fit_scalers(channels, tda, complexity, samples, config))
+    run.save_json("data/scalers.json", fit_scalers(views, arrays, samples, config))
     return samples
 
 
 def build_cache(config: Config, progress: bool | None = None) -> None:
-    """Features of every window of all symbols, computed into the cache where it lacks them; no run is touched."""
-    market, no_rows = load_candles(config), np.empty(0, dtype=np.int64)
-    with worker_pool(config.tda):
-        compiling = compile_kernels(config.tda)
-        for symbol, candles in market.items():
-            cached_complexity(symbol, candles, no_rows, config, progress)
-        compiling.join()
-        for symbol, candles in market.items():
-            cached_tda(symbol, candles, no_rows, config, progress)
+    """Features of every sliding window of all symbols, computed into the cache where it lacks them; no run is touched."""
+    market = load_candles(config)
+    rows = {symbol: np.empty(0, dtype=np.int64) for symbol in market}
+    others = [view for view in VIEWS.active(config) if not view.by_candle]
+    with worker_pool(config.cache):
+        compute_views(others, market, rows, config, lambda s: cached(s, market[s], rows[s], config, progress))
 
 
-def cached_tda(
-    symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
-) -> np.ndarray:
-    """Topology features of the windows that end at `rows`, shape (N, F), from the cache or computed into it."""
-    parts, stride = [], 1 if config.tda.slides else config.tda.stride
-    for embedding in embeddings(config.tda):
-        window, delay = embedding.window, embedding.delay
-        compute = partial(path_features, window=window, delay=delay, config=config.tda)
-        parameters = {**feature_params(config.tda), **embedding._asdict(), "stride": stride}
-        values, width = SERIES[embedding.series](candles), config.tda.features_per_scale
-        ends = window_ends(candles, config.data.bar, window, stride)
-        parts.append(
-            _cached("tda", symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress)
+def cached(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None) -> Windows:
+    """Features of sliding windows that end at `rows`, from the cache or computed into it.
+
+    The cache covers every window of the symbol, so that runs with other channels or look-backs share it.
+    """
+
+    def windows(sliding: Sliding) -> np.ndarray:
+        common = {"timeframe": config.data.timeframe} | _sessions(config)
+        return cached_features(
+            replace(sliding, parameters=sliding.parameters | common),
+            symbol,
+            candles.index,
+            window_ends(candles, config.data.bar, sliding.window, sliding.stride),
+            rows,
+            resolve_path(config.cache.dir),
+            jobs=config.cache.jobs,
+            trust=config.cache.trust,
+            progress=progress,
         )
-    return np.concatenate(parts, axis=1)
 
-
-def all_complexity(
-    symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
-) -> np.ndarray:
-    """Complexity features of the windows that end at `rows`, shape (N, K): cached indicators, then the ranges."""
-    indicators = cached_complexity(symbol, candles, rows, config, progress)
-    return np.concatenate([indicators, log_ranges(candles, config.complexity.ranges)[rows]], axis=1)
-
-
-def cached_complexity(
-    symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config, progress: bool | None
-) -> np.ndarray:
-    """Complexity indicators of the windows that end at `rows`, shape (N, K), from the cache or computed into it."""
-    compute = partial(path_complexity, config=config.complexity)
-    # The ranges are computed from the candles at once, and their choice does not touch the cache.
-    parameters = {**config.complexity.model_dump(mode="json", exclude={"ranges"}), "stride": config.tda.stride}
-    window, width = config.complexity.window_size, len(config.complexity.indicators)
-    ends, values = window_ends(candles, config.data.bar, window, config.tda.stride), SERIES["log_close"](candles)
-    return _cached(
-        "complexity", symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress
-    )
+    return windows
 
 
 # -- 03 to 06 read the panel -----------------------------------------------------------------------------------------
 
 
+def read_views(config: Config, run: Run) -> dict[str, np.ndarray]:
+    """Numbers of all views of a run whose stages 01 and 02 are finished."""
+    return {view.name: run.read_array(f"data/{view.name}.npy") for view in VIEWS.active(config)}
+
+
 def load_panel(config: Config, run: Run, device: torch.device | str = "cpu") -> Panel:
     """Panel of a run whose stages 01 and 02 are finished."""
-    arrays = (run.read_array(f"data/{name}.npy") for name in ("channels", "tda", "complexity"))
-    return Panel(*arrays, run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json"), config, device)
+    samples, scalers = run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json")
+    return Panel(read_views(config, run), samples, scalers, config, device)
 
 
 def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFrame:
@@ -213,29 +212,12 @@ def predict(
 
     Computed in the precision of the model's weights.
     """
-    dtype = next(model.parameters()).dtype
-    pairs = [model.predict(*(x.to(dtype) for x in batch.inputs)) for batch in panel.batches(index, size)]
-    return tuple(torch.cat(column)[:, 0].double().cpu().numpy() for column in zip(*pairs, strict=True))
-
-
-def _cached(kind, symbol, candles, values, ends, rows, window, compute, width, parameters, config, progress):
-    """The cache covers every window of the symbol, so that runs with other channels or look-backs share it."""
-    return cached_features(
-        kind,
-        symbol,
-        values,
-        candles.index,
-        ends,
-        rows,
-        window,
-        compute,
-        width,
-        parameters | {"timeframe": config.data.timeframe} | _sessions(config),
-        resolve_path(config.tda.cache_dir),
-        jobs=config.tda.jobs,
-        trust=config.tda.trust_cache,
-        progress=progress,
-    )
+    dtype, found = next(model.parameters()).dtype, []
+    with evaluation_mode(model), torch.no_grad():
+        for batch in panel.batches(index, size):
+            said = model.answers({name: x.to(dtype) for name, x in batch.inputs.items()})
+            found.append((said.trigger_logits.sigmoid(), said.max_pct))
+    return tuple(torch.cat(column)[:, 0].double().cpu().numpy() for column in zip(*found, strict=True))
 
 
 def _sessions(config: Config) -> dict[str, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import Panel
+from cmat_lib.views.panel import Panel
 from cmat_lib.schema import AUXILIARY_TARGETS
 from cmat_lib.tda.features import feature_names
 

@@ -7,7 +7,8 @@ from slim import SLIM
 from test_sessions import NEW_YORK, forex_index, stock_index
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import longest_look_back, needed_candles
+from cmat_lib.views import VIEWS
+from cmat_lib.views.samples import needed_candles
 from cmat_lib.run import Run
 from cmat_lib.stages import audit_candles, build_features, load_panel, prepare_data
 
@@ -55,7 +56,7 @@ def stages(folder, index, symbols=1, taker=False, **data):
 
 def check(config, run, samples):
     """Sizes follow from the parameters, nothing is missing, and no time is shared that must not be."""
-    assert longest_look_back(config) == max(16 - 1 + 48, WINDOW) and needed_candles(config) == WINDOW + 6
+    assert VIEWS.look_back(config) == max(16 - 1 + 48, WINDOW) and needed_candles(config) == WINDOW + 6
     panel = load_panel(config, run)
     batch = panel.gather(panel.index("train")[:32])
     assert batch.ohlcv.shape == (32, 16, len(config.data.channel_names))

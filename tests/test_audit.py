@@ -15,7 +15,7 @@ from cmat_lib.data import panel
 from cmat_lib.data.channels import CHANNELS, Channel
 from cmat_lib.data.complexity import INDICATORS, Indicator
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import sample_rows
+from cmat_lib.views.samples import sample_rows
 from cmat_lib.data.splits import split_spans
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError

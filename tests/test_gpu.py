@@ -5,7 +5,7 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import Panel
+from cmat_lib.views.panel import Panel
 from cmat_lib.models import build_model
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_need

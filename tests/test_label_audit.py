@@ -7,7 +7,7 @@ import pytest
 from cmat_lib.config import load_config
 from cmat_lib.data.label_audit import MODES, compare_modes, independent_symbols, label_statistics, uniqueness
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import build_samples
+from cmat_lib.views.samples import build_samples
 
 
 def frame(rows, trigger=None, symbol="A"):

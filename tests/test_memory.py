@@ -6,7 +6,7 @@ from slim import panel_of, slim
 
 from cmat_lib.config import load_config
 from cmat_lib.data import panel as panel_module
-from cmat_lib.data.panel import Panel
+from cmat_lib.views.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training import memory, trainer

@@ -13,7 +13,7 @@ from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.data import panel as panel_module
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel
+from cmat_lib.views.panel import Panel
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models import build_model
 from cmat_lib.run import Run

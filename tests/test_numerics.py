@@ -21,7 +21,9 @@ from cmat_lib.config import Config, load_config, merge
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, fit_scalers, sample_rows, unlabelled_samples
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import sample_rows, unlabelled_samples
+from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model

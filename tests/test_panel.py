@@ -7,7 +7,10 @@ import torch
 
 from cmat_lib.config import load_config
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import Panel, build_samples, clock_fractions, fit_scalers, needed_candles
+from cmat_lib.views.clock import clock_fractions
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import build_samples, needed_candles
+from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.data.splits import PARTS, split_boundaries
 from cmat_lib.errors import CmatError
 

@@ -5,7 +5,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import Batch
+from cmat_lib.views.panel import Batch
 from cmat_lib.models import build_model
 from cmat_lib.plots.architecture import architecture
 from cmat_lib.plots.style import GREY

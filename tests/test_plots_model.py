@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from torch import nn
 
 from cmat_lib.config import load_config
-from cmat_lib.data.panel import Batch
+from cmat_lib.views.panel import Batch
 from cmat_lib.models import build_model, parameter_table
 from cmat_lib.plots import model as plots
 from cmat_lib.plots.style import GREY

@@ -8,7 +8,8 @@ from cmat_lib.config import load_config
 from cmat_lib.data.candles import audit, load_market, segment_ids, window_ends
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import build_samples, check_length, longest_look_back
+from cmat_lib.views import VIEWS
+from cmat_lib.views.samples import build_samples, check_length
 from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
@@ -241,7 +242,7 @@ def test_purge_and_embargo_follow_the_clock(tmp_path):
     market = load_market(config.data)
     labels = {symbol: compute_labels(c, config.labels, config.data.bar) for symbol, c in market.items()}
     samples = build_samples(market, labels, config)
-    opens, longest = market["AAPL"].index, longest_look_back(config)
+    opens, longest = market["AAPL"].index, VIEWS.look_back(config)
     row = samples["local_row"].to_numpy()
     assert (samples["input_start"] == opens[row - longest + 1]).all()
     known = samples["label_end"].notna()

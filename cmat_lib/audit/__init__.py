@@ -7,6 +7,7 @@ and compares them with what the run has stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from cmat_lib.audit.channels import check_channels
 from cmat_lib.audit.knowing import check_single_inputs
@@ -15,15 +16,14 @@ from cmat_lib.audit.predictions import check_predictions
 from cmat_lib.audit.scalers import check_scalers
 from cmat_lib.audit.splits import check_split
 from cmat_lib.audit.subject import CAUSES, Finding, Report, Subject, open_subject
-from cmat_lib.audit.windows import check_complexity, check_topology
+from cmat_lib.audit.windows import check_view
 
-__all__ = ["CAUSES", "CHECKS", "Finding", "Report", "Subject", "audit_run", "open_subject"]
+__all__ = ["CAUSES", "Finding", "Report", "Subject", "audit_run", "checks", "open_subject"]
 
-CHECKS: dict[str, Callable[[Subject], Report]] = {
-    "candles": check_candles,
-    "channels": check_channels,
-    "topology": check_topology,
-    "complexity": check_complexity,
+Check = Callable[[Subject], Report]
+
+BEFORE: dict[str, Check] = {"candles": check_candles, "channels": check_channels}
+AFTER: dict[str, Check] = {
     "labels": check_labels,
     "samples": check_samples,
     "split": check_split,
@@ -33,7 +33,13 @@ CHECKS: dict[str, Callable[[Subject], Report]] = {
 }
 
 
+def checks(subject: Subject) -> dict[str, Check]:
+    """All checks of a run by name: those of candles and labels, and one of each view that has a row per sample."""
+    views = [view for view in subject.views if not view.by_candle]
+    return BEFORE | {view.title.lower(): partial(check_view, view=view) for view in views} | AFTER
+
+
 def audit_run(subject: Subject) -> Iterator[tuple[str, Report]]:
     """Name and report of every check, one after the other."""
-    for name, check in CHECKS.items():
+    for name, check in checks(subject).items():
         yield name, check(subject)

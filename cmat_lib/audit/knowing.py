@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 
 from cmat_lib.audit.subject import Finding, Report, Subject
 from cmat_lib.schema import AUXILIARY_TARGETS
-from cmat_lib.tda.features import feature_names
 
 # The true volatility of the hours to come, known in advance, ranks 3 % rises of real candles with an AUC of 0.92
 # (docs/results.md); no input that is known at the close can do better than that by itself.
@@ -40,17 +39,16 @@ def check_single_inputs(subject: Subject) -> Report:
 
 
 def _inputs(subject: Subject) -> tuple[list[str], np.ndarray]:
-    """Names and values of all inputs at each sample: the newest candle of the channels, topology, complexity."""
-    config = subject.config
-    names = [*config.data.channel_names, *feature_names(config.tda), *config.complexity.names]
-    newest = subject.channels[subject.samples["row"].to_numpy()]
-    values = np.concatenate([newest, subject.tda, subject.complexity], axis=1).astype(np.float64)
+    """Names and newest values of all inputs at each sample, but for those that say nothing of the market."""
+    names = [name for view in subject.views for name in view.names(subject.config) if not view.context]
+    shown = [subject.at_samples(view) for view in subject.views if not view.context]
+    values = np.concatenate(shown, axis=1).astype(np.float64)
     return names, np.where(np.isfinite(values), values, 0.0)  # the other checks name a value that is not finite
 
 
 def _events(subject: Subject, samples: pd.DataFrame) -> int:
     """Triggers of each symbol that are at least a horizon apart from the one before."""
-    apart = (subject.config.labels.horizon + subject.config.tda.stride) * subject.config.data.bar
+    apart = (subject.config.labels.horizon + subject.config.data.stride) * subject.config.data.bar
     hits = samples[samples["trigger"] == 1].sort_values("close_time").groupby("symbol")["close_time"]
     return sum(int((times.diff() > apart).sum()) + 1 for _, times in hits)
 

@@ -10,8 +10,8 @@ import pandas as pd
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.panel import LABELS, sample_rows
 from cmat_lib.errors import CmatError
+from cmat_lib.views.samples import LABELS, sample_rows
 
 
 def check_candles(subject: Subject) -> Report:

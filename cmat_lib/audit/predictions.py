@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import PLACE, Finding, Report, Subject
-from cmat_lib.data.panel import sample_rows
 from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.prediction import Predictor
 from cmat_lib.training.checkpoint import load_checkpoint
+from cmat_lib.views.samples import sample_rows
 
 SHARE_OF_ROWS = 10  # a score costs ten times what a feature does
 # The run keeps channels in float32 and computes in it, the predictor in float64. Measured: 1e-6 in the raw probability
@@ -83,7 +83,8 @@ def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame | None
     window = subject.hidden[place.symbol].iloc[end - predictor.history : end]
     if not len(sample_rows(window, subject.config)):
         return None
-    return predictor.scores({place.symbol: window})
+    others = {symbol: candles.loc[: place.timestamp] for symbol, candles in subject.hidden.items()}
+    return predictor.scores(others | {place.symbol: window}, symbols=[place.symbol])
 
 
 def _against_samples(samples: pd.DataFrame, stored: pd.DataFrame) -> Iterator[Finding]:

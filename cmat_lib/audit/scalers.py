@@ -12,8 +12,8 @@ from cmat_lib.audit.subject import SHARE_OF_SPREAD, Finding, Report, Subject
 from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS
-from cmat_lib.tda.features import feature_names
 from cmat_lib.training.checkpoint import load_checkpoint
+from cmat_lib.views import View
 
 Statistics = dict[str, np.ndarray]  # "center" and "scale", shape (features,) each
 
@@ -34,17 +34,13 @@ def check_scalers(subject: Subject) -> Report:
     if subject.has("04_training"):
         path = subject.run.model_folder / "best_model.pt"
         scalers[path.name] = _parsed(load_checkpoint(path)["scalers"], names, path)
-    findings = [f for file, stored in scalers.items() for group in names for f in _check(subject, file, group, stored)]
+    checked = [view for view in subject.views if not view.context]  # a clock stays as it is
+    findings = [f for file, stored in scalers.items() for v in checked for f in _check(subject, file, v, stored)]
     return Report(f"{sum(map(len, names.values()))} inputs in {' and '.join(scalers)}", findings)
 
 
 def _names(subject: Subject) -> dict[str, list[str]]:
-    config = subject.config
-    return {
-        "ohlcv": config.data.channel_names,
-        "tda": feature_names(config.tda),
-        "complexity": config.complexity.names,
-    }
+    return {view.name: view.names(subject.config) for view in subject.views}
 
 
 def _parsed(content: Any, names: dict[str, list[str]], path: Path) -> dict[str, Statistics]:
@@ -58,20 +54,20 @@ def _parsed(content: Any, names: dict[str, list[str]], path: Path) -> dict[str, 
     return parsed
 
 
-def _check(subject: Subject, file: str, group: str, scalers: dict[str, Statistics]) -> Iterator[Finding]:
-    """One finding for a group of inputs: the feature that is furthest off, and whose statistics these are."""
-    stored = scalers[group]
-    right = _statistics(subject, group, PARTS[:1])
+def _check(subject: Subject, file: str, view: View, scalers: dict[str, Statistics]) -> Iterator[Finding]:
+    """One finding for a view: the feature that is furthest off, and whose statistics these are."""
+    stored = scalers[view.name]
+    right = _statistics(subject, view, PARTS[:1])
     wrong = _wrong(stored, right)
     if not wrong.any():
         return
     away = np.abs(stored["center"] - right["center"]) + np.abs(stored["scale"] - right["scale"])
     worst = int(np.argmax(np.where(wrong, away / right["scale"], -1)))
     texts = [f"center {s['center'][worst]:.6g}, scale {s['scale'][worst]:.6g}" for s in (stored, right)]
-    whose = [what for what, parts in OTHER_ROWS.items() if not _wrong(stored, _statistics(subject, group, parts)).any()]
-    detail = f"{file}: {wrong.sum()} of {len(wrong)} {group} inputs differ; "
+    whose = [what for what, parts in OTHER_ROWS.items() if not _wrong(stored, _statistics(subject, view, parts)).any()]
+    detail = f"{file}: {wrong.sum()} of {len(wrong)} {view.name} inputs differ; "
     detail += f"these are the statistics of {whose[0]}" if whose else "they are not those of other parts either"
-    yield Finding("scaler", _names(subject)[group][worst], "", None, *texts, detail)
+    yield Finding("scaler", view.names(subject.config)[worst], "", None, *texts, detail)
 
 
 def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
@@ -80,22 +76,21 @@ def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
     return ~np.all([np.abs(stored[key] - right[key]) <= allowed for key in ("center", "scale")], axis=0)  # nor is NaN
 
 
-def _statistics(subject: Subject, group: str, parts: tuple[str, ...] | None) -> Statistics:
+def _statistics(subject: Subject, view: View, parts: tuple[str, ...] | None) -> Statistics:
     """Median and interquartile range of the inputs at the samples of some parts; a range of 0 counts as 1."""
     chosen = np.ones(len(subject.samples), bool) if parts is None else subject.samples["part"].isin(parts).to_numpy()
-    if group != "ohlcv":
-        return _robust(getattr(subject, group)[chosen])
-    rows, names = subject.samples["row"].to_numpy()[chosen], subject.config.data.channel_names
-    found = _robust(subject.channels[rows])
+    found, names = _robust(subject.at_samples(view)[chosen]), view.names(subject.config)
     prices = [column for column, name in enumerate(names) if name in PRICE_CHANNELS]
-    if prices:
+    if prices and view.by_candle:
+        rows, length = subject.samples["row"].to_numpy()[chosen], view.window(subject.config)
         close = subject.channels[:, names.index("log_close")]
-        change = close[rows] - close[rows - subject.config.data.sequence_length + 1]
+        change = close[rows] - close[rows - length + 1]
         found["center"][prices], found["scale"][prices] = 0.0, _robust(change[:, None])["scale"]
     return found
 
 
 def _robust(values: np.ndarray) -> Statistics:
-    low, center, high = np.percentile(np.asarray(values, np.float64), [25, 50, 75], axis=0)
+    known = np.isfinite(values).any(axis=0)
+    low, center, high = np.nanpercentile(np.where(known, values, 0.0).astype(np.float64), [25, 50, 75], axis=0)
     scale = high - low
     return {"center": center, "scale": np.where(scale < 10 * np.finfo(np.float64).eps, 1.0, scale)}

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.audit.subject import Finding, Report, Subject
-from cmat_lib.data.panel import longest_look_back
 from cmat_lib.data.splits import PARTS, Span, split_spans
+from cmat_lib.views import VIEWS
 
 
 def check_split(subject: Subject) -> Report:
@@ -33,7 +33,7 @@ def _with_input_start(subject: Subject) -> pd.DataFrame:
     parts = []
     for symbol, frame in subject.samples.groupby("symbol", sort=False):
         index = subject.market[symbol].index
-        first = index.searchsorted(frame["timestamp"], side="right") - longest_look_back(subject.config)
+        first = index.searchsorted(frame["timestamp"], side="right") - VIEWS.look_back(subject.config)
         parts.append(frame.assign(input_start=index[np.maximum(first, 0)]))
     return pd.concat(parts)
 

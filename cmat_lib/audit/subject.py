@@ -14,11 +14,12 @@ import pandas as pd
 from cmat_lib.config import Config
 from cmat_lib.data.candles import CLOSED, segment_ids, unstack
 from cmat_lib.data.channels import channel_of
-from cmat_lib.data.panel import LABELS
 from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run, is_of_numbers, open_run
-from cmat_lib.tda.features import feature_names
+from cmat_lib.views import VIEWS, View
+from cmat_lib.views.samples import LABELS
+from cmat_lib.views.scaling import row_column, sample_rows_of
 
 LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future
 
@@ -123,9 +124,7 @@ class Subject:
     market: Market
     labels: dict[str, pd.DataFrame]
     samples: pd.DataFrame
-    channels: np.ndarray  # (ΣT, C)
-    tda: np.ndarray  # (N, F)
-    complexity: np.ndarray  # (N, K)
+    numbers: dict[str, np.ndarray]  # of each view, (R, F)
     rows: int = 200  # of each symbol to look at
     seed: int = 0  # of the choice of rows
     offsets: dict[str, int] = field(init=False)
@@ -139,6 +138,20 @@ class Subject:
     def config(self) -> Config:
         """Parameters of the run."""
         return self.run.config
+
+    @cached_property
+    def views(self) -> list[View]:
+        """Those that the run has computed."""
+        return VIEWS.active(self.config)
+
+    @cached_property
+    def channels(self) -> np.ndarray:
+        """Numbers of the view that has a row per candle, (ΣT, C)."""
+        return next(self.numbers[view.name] for view in self.views if view.by_candle)
+
+    def at_samples(self, view: View) -> np.ndarray:
+        """Newest numbers of a view at each sample, (N, F)."""
+        return self.numbers[view.name][sample_rows_of(view, self.samples)]
 
     @cached_property
     def runs(self) -> dict[str, np.ndarray]:
@@ -211,14 +224,8 @@ def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
     market = _read_candles(run)
     labels = _read_labels(run, market)
     samples = _read_samples(run, market)
-    candles, config = sum(map(len, market.values())), run.config
-    shapes = {
-        "channels": (candles, len(config.data.channel_names)),
-        "tda": (len(samples), len(feature_names(config.tda))),
-        "complexity": (len(samples), len(config.complexity.names)),
-    }
-    arrays = [_read_array(run, f"data/{name}.npy", shape) for name, shape in shapes.items()]
-    return Subject(run, market, labels, samples, *arrays, rows, seed)
+    numbers = {view.name: _read_numbers(run, view, samples, market) for view in VIEWS.active(run.config)}
+    return Subject(run, market, labels, samples, numbers, rows, seed)
 
 
 def _read_candles(run: Run) -> Market:
@@ -259,12 +266,16 @@ def _read_samples(run: Run, market: Market) -> pd.DataFrame:
     return samples
 
 
-def _read_array(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray:
-    array = run.read_array(name)
+def _read_numbers(run: Run, view: View, samples: pd.DataFrame, market: Market) -> np.ndarray:
+    name, width = f"data/{view.name}.npy", len(view.names(run.config))
+    array, column = run.read_array(name), row_column(view)
     _check(run, name, array.dtype.kind == "f", f"values of type {array.dtype}")
-    _check(
-        run, name, array.shape == shape, f"the shape {array.shape}, where the run's rows and parameters give {shape}"
-    )
+    length = sum(map(len, market.values())) if view.by_candle else len(samples)
+    if column in samples:
+        _check(run, name, samples[column].between(0, len(array) - 1).all(), f"not the rows that {column} names")
+        length = len(array)
+    shape, wanted = array.shape, (length, width)
+    _check(run, name, shape == wanted, f"the shape {shape}, where the run's rows and parameters give {wanted}")
     return array
 
 

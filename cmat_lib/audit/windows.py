@@ -1,29 +1,39 @@
-"""Topology and complexity against the same functions on exactly the candles of the window that ends at the row."""
+"""Views against the same functions on exactly what a sample may know: candles up to its row, tables up to its close."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from cmat_lib.audit.subject import Finding, Report, Subject, differs, spread
-from cmat_lib.data.complexity import complexity_features, log_ranges
-from cmat_lib.data.topology import window_topology
-from cmat_lib.tda.features import feature_names
+from cmat_lib.config import Config
+from cmat_lib.data.splits import Market
+from cmat_lib.views import View
+from cmat_lib.views.compute import computed
+from cmat_lib.views.registry import Asked
+from cmat_lib.views.table import read
+from cmat_lib.views.table_join import cut
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Features that are made from one window of candles each."""
+class Cut:
+    """A view of a run, beside what it shows if each sample is computed from what it may know."""
 
     subject: Subject
-    names: Sequence[str]  # F of them
-    stored: np.ndarray  # (N, F)
-    length: int  # candles of a window, W
-    # symbol, number of candles up to the window's end, length -> (F,), from these candles alone
-    compute: Callable[[str, int, int], np.ndarray]
+    view: View
+
+    @cached_property
+    def names(self) -> list[str]:
+        """F names of its numbers."""
+        return self.view.names(self.subject.config)
+
+    @cached_property
+    def stored(self) -> np.ndarray:
+        """Newest numbers at each sample, (N, F)."""
+        return self.subject.at_samples(self.view)
 
     @cached_property
     def spread(self) -> np.ndarray:
@@ -53,12 +63,36 @@ class Windows:
         return replace(finding, detail=f"{finding.detail}; {total}")
 
     def at(self, place, shift: int = 0, longer: int = 0) -> np.ndarray:
-        """Features of the window that ends `shift` candles after a sample; NaN if it is not there without a gap."""
-        end, length = self.subject.end(place.symbol, place.timestamp) + shift, self.length + longer
+        """Numbers of a sample that ends `shift` candles later; NaN if its candles are not there without a gap."""
+        config = self.subject.config
+        if longer:
+            config = self.view.longer(config, longer)
+        end, length = self.subject.end(place.symbol, place.timestamp) + shift, self.view.look_back(config)
         runs = self.subject.runs[place.symbol]
         if end < length or end > len(runs) or runs[end - 1] != runs[end - length]:
             return np.full(len(self.names), np.nan)
-        return self.compute(place.symbol, end, length)
+        return self._shown(place.symbol, [end], end - length, config)[0]
+
+    def together(self, places: list) -> np.ndarray:
+        """Numbers of several samples of one symbol, computed at once, (n, F)."""
+        ends = [self.subject.end(place.symbol, place.timestamp) for place in places]
+        return self._shown(places[0].symbol, ends, 0, self.subject.config)
+
+    def _shown(self, symbol: str, ends: list[int], start: int, config: Config) -> np.ndarray:
+        """Newest numbers of samples that end before candles of these numbers, from the candles from `start` on."""
+        market = self._known(symbol, start, ends[-1])
+        rows, close = np.array(ends) - 1 - start, market[symbol].index[-1] + config.data.bar
+        windows = computed(symbol, market[symbol], rows)
+        asked = Asked(symbol, market, rows, config, windows, table=lambda n, t: cut(read(n, t), close, t))
+        found = self.view.compute(asked)
+        return found.values if found.rows is None else found.values[found.rows]
+
+    def _known(self, symbol: str, start: int, end: int) -> Market:
+        """Candles up to the row; of the other symbols, where they are read, those that were over then."""
+        own = self.subject.hidden[symbol].iloc[start:end]
+        if not self.view.reads_others:
+            return {symbol: own}
+        return {s: own if s == symbol else c.loc[: own.index[-1]] for s, c in self.subject.hidden.items()}
 
     def _finding(self, column: int) -> Finding:
         rows, (again, wrong) = self.subject.sample_rows, self.compared
@@ -74,12 +108,16 @@ class Windows:
         """The window near the right one that gives the stored values, if one does."""
         stored, horizon = self.stored[place.name], self.subject.config.labels.horizon
         for shift in sorted(range(-horizon, horizon + 1), key=abs):
-            for longer in (0, 1, -1):
+            for longer in (0, 1, -1) if self.view.longer else (0,):
                 if differs(stored, self.at(place, shift, longer), self.spread)[wrong].any():
                     continue
-                window = f"a window of {self.length + longer} candles that ends {_relative(shift)} gives it"
+                window = f"a window of {self._length + longer} candles that ends {_relative(shift)} gives it"
                 return "future" if shift > 0 else "window", window
         return "stored", "no window of nearly this length and place gives it"
+
+    @property
+    def _length(self) -> int:
+        return self.view.look_back(self.subject.config)
 
 
 def _relative(shift: int) -> str:
@@ -88,59 +126,31 @@ def _relative(shift: int) -> str:
     return f"{abs(shift)} candle{'s' * (abs(shift) > 1)} {'after' if shift > 0 else 'before'} the row"
 
 
-def check_topology(subject: Subject) -> Report:
-    """Topology features of chosen samples, each window computed alone."""
-    config = subject.config.tda
-
-    def compute(symbol: str, end: int, length: int) -> np.ndarray:
-        windows, delays = zip(*config.scales, strict=True)
-        longer = [window + length - config.longest_window for window in windows]
-        changed = config.model_copy(update={"windows": longer, "delays": list(delays)})
-        return window_topology(subject.market[symbol].iloc[end - length : end], changed)
-
-    windows = Windows(subject, feature_names(config), subject.tda, config.longest_window, compute)
-    findings = [windows.first_finding()] if windows.compared[1].any() else []
-    return _report(windows, findings, "features")
+def check_view(subject: Subject, view: View) -> Report:
+    """Numbers of a view at chosen samples, each computed alone from what it may know."""
+    windows = Cut(subject, view)
+    alone = _sociable(windows)
+    if view.groups and not alone:  # numbers of one diagram: a wrong window moves nearly all
+        findings = [windows.first_finding()] if windows.compared[1].any() else []
+    else:
+        findings = [_of_batch(f) if f.feature in alone else f for f in windows.findings()]
+    number, names = len(subject.sample_rows), len(windows.names)
+    of = f"{number:,} windows of {view.look_back(subject.config)} candles"
+    return Report(f"{names} numbers of {of}", findings)
 
 
-def check_complexity(subject: Subject) -> Report:
-    """Complexity indicators and ranges of chosen samples, each window computed alone."""
-    config = subject.config.complexity
-
-    def compute(symbol: str, end: int, length: int) -> np.ndarray:
-        candles = subject.market[symbol].iloc[end - length : end]
-        indicators = complexity_features(_log_closes(subject, symbol, end, length)[None], config)[0]
-        return np.concatenate([indicators, log_ranges(candles, config.ranges)[-1]])
-
-    windows = Windows(subject, config.names, subject.complexity, config.window_size, compute)
-    sociable = _sociable(windows)
-    findings = [
-        replace(finding, cause="batch", detail=f"{finding.detail.partition(';')[0]}; alone a window has another value")
-        if finding.feature in sociable
-        else finding
-        for finding in windows.findings()
-    ]
-    return _report(windows, findings, "indicators and ranges")
+def _of_batch(finding: Finding) -> Finding:
+    detail = f"{finding.detail.partition(';')[0]}; alone a window has another value"
+    return replace(finding, cause="batch", detail=detail)
 
 
-def _report(windows: Windows, findings: list[Finding], what: str) -> Report:
-    number = len(windows.subject.sample_rows)
-    return Report(f"{len(windows.names)} {what} of {number:,} windows of {windows.length} candles", findings)
-
-
-def _log_closes(subject: Subject, symbol: str, end: int, length: int) -> np.ndarray:
-    """Log closes of the `length` candles before candle number `end`, shape (length,)."""
-    return np.log(subject.market[symbol]["close"].to_numpy()[end - length : end])
-
-
-def _sociable(windows: Windows) -> set[str]:
-    """Indicators that give two windows other values together than each alone."""
-    subject, config = windows.subject, windows.subject.config.complexity
-    places = [place for place in subject.sample_rows.iloc[[0, -1]].itertuples() if np.isfinite(windows.at(place)).all()]
+def _sociable(windows: Cut) -> set[str]:
+    """Features that give two samples of a symbol other values together than each alone."""
+    rows = windows.subject.sample_rows
+    own = rows[rows["symbol"] == rows["symbol"].iloc[0]].iloc[[0, -1]]
+    places = [place for place in own.itertuples() if np.isfinite(windows.at(place)).all()]
     if len(places) < 2:
         return set()
-    ends = [(place.symbol, subject.end(place.symbol, place.timestamp)) for place in places]
-    together = complexity_features(np.array([_log_closes(subject, *end, windows.length) for end in ends]), config)
-    alone = np.array([windows.at(place) for place in places])[:, : len(config.indicators)]
-    differing = differs(together, alone, windows.spread[: len(config.indicators)]).any(axis=0)
-    return {name for name, differs_here in zip(config.indicators, differing, strict=True) if differs_here}
+    together, alone = windows.together(places), np.array([windows.at(place) for place in places])
+    differing = differs(together, alone, windows.spread).any(axis=0)
+    return {name for name, is_other in zip(windows.names, differing, strict=True) if is_other}

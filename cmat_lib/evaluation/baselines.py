@@ -11,90 +11,58 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from cmat_lib.config import Config
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import TdaConfig
-from cmat_lib.tda.features import feature_names
+from cmat_lib.views import VIEWS, View
 
 if TYPE_CHECKING:
-    from cmat_lib.data.panel import Batch
+    from cmat_lib.views.panel import Batch
 
-SUMMARIES = ("last", "mean", "std", "min", "max", "slope")
-RETURN_HORIZONS = (1, 4, 16, 48)  # candles; the whole window comes on top
-BETTI_STEP = 10  # neighbouring bins of a Betti curve say nearly the same; trees take every tenth
 MAX_ITERATIONS = 200
-HARMONICS = {"day": (1, 2), "week": (1,)}
 
 
-def summary_names(config: Config) -> list[str]:
+def summary_names(config: Config, context: bool = False) -> list[str]:
     """Names of the columns of `window_summaries`, in order."""
-    channels = [f"{channel}_{summary}" for summary in SUMMARIES for channel in config.data.channel_names]
-    returns = [f"return_{horizon}" for horizon in _return_horizons(config)]
-    volatility = ["return_std"] if returns else []
-    topology = feature_names(config.tda)
-    picked = [topology[column] for column in tda_columns(config.tda)]
-    return channels + returns + volatility + picked + config.complexity.names
+    views = _summarised(config, context)
+    return [name for v in views for name in (v.summary_names(config) if v.summaries else v.names(config))]
 
 
-def window_summaries(ohlcv: torch.Tensor, tda: torch.Tensor, complexity: torch.Tensor, config: Config) -> torch.Tensor:
+def window_summaries(inputs: Mapping[str, Tensor], config: Config, context: bool = False) -> np.ndarray:
     """Plain features of a batch, made of nothing but the model's own inputs.
 
-    Per channel the last value, mean, standard deviation, minimum, maximum and least-squares slope over the window; log
-    returns over several horizons and the standard deviation of the one-candle returns; every tenth Betti bin and all
-    other topology features; all complexity indicators. Scaling an input changes nothing for trees: scaled batches do.
+    What each view makes of its window, or its newest numbers. Scaling an input changes nothing for trees: scaled
+    batches do.
 
     Parameters
     ----------
-    ohlcv : torch.Tensor, shape (B, T, C)
-    tda : torch.Tensor, shape (B, F)
-    complexity : torch.Tensor, shape (B, K)
+    inputs : mapping of str to Tensor
+        View -> (B, F), or (B, L, F).
+    context : bool
+        Whether views that say nothing of the market by themselves, as a clock, come behind the others.
 
     Returns
     -------
-    torch.Tensor, shape (B, S)
-        Columns as `summary_names`.
+    ndarray, shape (B, S)
+        Columns as `summary_names`; NaN where a view has nothing to show.
     """
-    steps = torch.arange(ohlcv.shape[1], dtype=ohlcv.dtype, device=ohlcv.device)  # (T,)
-    steps = steps - steps.mean()
-    slope = torch.einsum("t,btc->bc", steps / (steps @ steps), ohlcv)  # (B, C)
-    per_channel = [ohlcv[:, -1], ohlcv.mean(1), ohlcv.std(1), ohlcv.amin(1), ohlcv.amax(1), slope]  # (B, C) each
-    returns = _return_summaries(ohlcv, config)
-    return torch.cat([*per_channel, *returns, tda[:, tda_columns(config.tda)], complexity], dim=1)  # (B, S)
+    columns = [_summary(view, inputs[view.name], config) for view in _summarised(config, context)]
+    return np.hstack([x.cpu().numpy() for x in columns])
 
 
-def _return_summaries(ohlcv: torch.Tensor, config: Config) -> list[torch.Tensor]:
-    if "log_close" not in config.data.channel_names:
-        return []
-    close = ohlcv[:, :, config.data.channel_names.index("log_close")]  # (B, T)
-    returns = [close[:, -1:] - close[:, -1 - horizon, None] for horizon in _return_horizons(config)]  # (B, 1) each
-    return [*returns, close.diff(dim=1).std(1, keepdim=True)]  # (B, 1) each
+def _summarised(config: Config, context: bool) -> list[View]:
+    views = VIEWS.active(config)
+    return [v for v in views if not v.context] + [v for v in views if v.context and context]
 
 
-def _return_horizons(config: Config) -> list[int]:
-    if "log_close" not in config.data.channel_names:
-        return []
-    whole = config.data.sequence_length - 1
-    return [horizon for horizon in RETURN_HORIZONS if horizon < whole] + [whole]
-
-
-def tda_columns(config: TdaConfig) -> list[int]:
-    """Columns of the topology features that the trees see: every tenth Betti bin, and all that is no bin."""
-    size = config.features_per_dimension
-    kept = [column for column in range(size) if column >= config.betti_bins or column % BETTI_STEP == 0]
-    return [start + column for start in range(0, config.feature_dim, size) for column in kept]
-
-
-def clock_columns(clock: torch.Tensor) -> np.ndarray:
-    """Fractions of day and week (n, 2) as numbers for trees and as harmonics for linear models, (n, 8)."""
-    fractions = clock.cpu().numpy().astype(np.float64)
-    turns = [k * fractions[:, column] for column, ks in enumerate(HARMONICS.values()) for k in ks]
-    waves = [wave(2 * np.pi * turn) for turn in turns for wave in (np.sin, np.cos)]
-    return np.column_stack([fractions, *waves])
+def _summary(view: View, numbers: Tensor, config: Config) -> Tensor:
+    if view.summaries:
+        return view.summaries(numbers, config)
+    return numbers if numbers.ndim == 2 else numbers[:, -1]
 
 
 @dataclass(frozen=True)
@@ -143,23 +111,14 @@ def fit_trees(
     return Trees(model, int(np.argmin(losses)) + 1)
 
 
-def summarise(batches: Iterable[Batch], config: Config, clock: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Summaries and triggers of all batches, one batch of windows in memory at a time.
+def summarise(batches: Iterable[Batch], config: Config, context: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Summaries (N, S) and triggers (N,), float32, of all batches, one batch of windows in memory at a time.
 
-    Parameters
-    ----------
-    clock : bool
-        Whether hour and weekday come behind the summaries, as `clock_columns`.
-
-    Returns
-    -------
-    features : (N, S) array, with the clock (N, S + 8)
-    trigger : (N,) float32 array
+    `context` as for `window_summaries`.
     """
     features, trigger = [], []
     for batch in batches:
-        columns = [window_summaries(*batch.inputs[:3], config).cpu().numpy()]
-        features.append(np.hstack([*columns, clock_columns(batch.clock)] if clock else columns))
+        features.append(window_summaries(batch.inputs, config, context))
         trigger.append(batch.trigger.cpu().numpy())
     return np.concatenate(features), np.concatenate(trigger)
 
@@ -167,7 +126,7 @@ def summarise(batches: Iterable[Batch], config: Config, clock: bool = False) -> 
 def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[str, np.ndarray]:
     """Probability of a trigger by trees that saw the train and stop parts, for the rows of every part.
 
-    The trees read all three views, whichever the model has, and the clock if the model reads it.
+    The trees read the source's views, whichever the model has, and all others that the model reads.
 
     Parameters
     ----------
@@ -187,8 +146,8 @@ def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[st
     for part in ("train", "stop"):
         if part not in parts:
             raise CmatError(f"trees: the {part} part is missing; the parts given are {', '.join(parts)}")
-    clock = "clock" in config.model.modalities
-    summaries = {part: summarise(batches, config, clock) for part, batches in parts.items()}
+    context = any(view.context for view in VIEWS.seen(config))
+    summaries = {part: summarise(batches, config, context) for part, batches in parts.items()}
     # Small histograms: on a busy machine waiting threads make this twenty times slower, on an idle one little faster.
     with threadpool_limits(1, user_api="openmp"):
         trees = fit_trees(summaries["train"], summaries["stop"])

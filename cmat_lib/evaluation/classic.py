@@ -12,9 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Panel
-from cmat_lib.evaluation.baselines import clock_columns, fit_trees, summarise
+from cmat_lib.evaluation.baselines import fit_trees, summarise, summary_names
 from cmat_lib.schema import AUXILIARY_TARGETS
+from cmat_lib.views.panel import Panel
 
 CLASSIC = ("base_rate", "volatility", "har+clock", "logistic", "trees", "logistic+clock", "trees+clock")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation of the logistic regression; the stop part chooses
@@ -59,8 +59,8 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
         return {part: predict(data[part][0]) for part in parts}
 
 
-def _features(panel: Panel, part: str, clock: bool, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    return summarise(panel.batches(panel.index(part), config.evaluation.batch_size), config, clock)
+def _features(panel: Panel, part: str, context: bool, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    return summarise(panel.batches(panel.index(part), config.evaluation.batch_size), config, context)
 
 
 def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
@@ -68,13 +68,11 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
 
     Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
     """
-    ranges = [n for n, name in enumerate(config.complexity.names) if name.startswith("log_range_")]
+    names = summary_names(config, context=True)
+    read = [n for n, name in enumerate(names) if name.startswith("log_range_") or n >= len(summary_names(config))]
 
     def features(part: str) -> np.ndarray:
-        index = panel.index(part)
-        batches = panel.batches(index, config.evaluation.batch_size)
-        scales = np.concatenate([batch.complexity[:, ranges].cpu().numpy() for batch in batches])
-        return np.concatenate([scales, clock_columns(panel.clock(index))], axis=1)
+        return _features(panel, part, True, config)[0][:, read]
 
     trigger, _, realised = (values.cpu().numpy() for values in panel.targets(panel.index("train")))
     target = realised[:, AUXILIARY_TARGETS.index("log_volatility")]
@@ -89,11 +87,15 @@ def _trees(data: Parts):
 
 
 def _logistic(data: Parts):
-    """Logistic regression on standardised features, with the strength that is best on the stop part."""
+    """Logistic regression on standardised features, with the strength that is best on the stop part.
+
+    What a view cannot show counts as its training median, which scaled inputs have at 0.
+    """
+    data = {part: (np.nan_to_num(features), trigger) for part, (features, trigger) in data.items()}
     features, trigger = data["stop"]
     models = [
         make_pipeline(StandardScaler(), LogisticRegression(C=strength, solver="newton-cholesky")).fit(*data["train"])
         for strength in STRENGTHS
     ]
     best = min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))
-    return lambda x: best.predict_proba(x)[:, 1]
+    return lambda x: best.predict_proba(np.nan_to_num(x))[:, 1]

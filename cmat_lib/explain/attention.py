@@ -22,7 +22,7 @@ from cmat_lib.models.fusion_bottleneck import BottleneckLayer
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 
 if TYPE_CHECKING:
-    from cmat_lib.data.panel import Batch
+    from cmat_lib.views.panel import Batch
 
 Names = tuple[str, ...]
 Reader = Callable[[MultiTaskCrossModalAttention, "Batch"], tuple[Tensor, Names]]
@@ -98,7 +98,7 @@ def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[T
     """
     _check_attention(model)
     with evaluation_mode(model):
-        tokens = model.fusion.tokens(*model.encode(*batch.inputs))  # (B, M, D)
+        tokens = model.fusion.tokens(model.encode(batch.inputs))  # (B, M, D)
         maps, _ = walk_layers(model.fusion.transformer.layers, tokens)  # (layers, B, h, M, M)
     return maps, tuple(model.fusion.token_names)
 
@@ -125,7 +125,7 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
     layers = list(model.fusion.transformer.layers)
     with evaluation_mode(model):
         with torch.no_grad():
-            tokens = model.fusion.tokens(*model.encode(*batch.inputs))  # (B, M, D)
+            tokens = model.fusion.tokens(model.encode(batch.inputs))  # (B, M, D)
         with torch.enable_grad():
             parts, output = walk(layers, tokens.requires_grad_(), explicit)
             logit = model.read_off(model.fusion.pool(output)).trigger_logits.sum()
@@ -134,6 +134,11 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
     # What modalities write to a bottleneck token adds up; that it is averaged is in the gradient already.
     maps = [_whole(layer, weights, share=1.0) for layer, weights in zip(layers, signed, strict=True)]
     return torch.stack(maps), tuple(model.fusion.token_names)
+
+
+def attending_encoder(model: MultiTaskCrossModalAttention) -> str | None:
+    """Name of the view whose encoder has attention between its stacks, if there is one."""
+    return next((name for name, e in model.encoders.items() if getattr(e, "attention", None) is not None), None)
 
 
 @torch.no_grad()
@@ -152,13 +157,12 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
     CmatError
         If the model has no N-BEATS encoder, or one without attention.
     """
-    encoder = model.ohlcv_encoder
-    if encoder is None or encoder.attention is None:
-        raise CmatError(
-            "no attention between stacks: it needs 'nbeats' in model.modalities and model.use_attention true"
-        )
+    name = attending_encoder(model)
+    if name is None:
+        raise CmatError("no attention between stacks: it needs an N-BEATS encoder and model.use_attention true")
+    encoder = model.encoders[name]
     with evaluation_mode(model):
-        normed = encoder.attention.token_norm(encoder.stack_tokens(batch.ohlcv))  # (B, M, D)
+        normed = encoder.attention.token_norm(encoder.stack_tokens(batch.inputs[name]))  # (B, M, D)
         _, maps = encoder.attention.self_attn(normed, normed, normed, average_attn_weights=False)  # (B, h, M, M)
     return maps[None], numbered(encoder.stack_types)  # (1, B, h, M, M)
 
@@ -181,7 +185,7 @@ def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tens
     if not hasattr(model.fusion, "gates"):
         raise CmatError(f"fusion.fusion_type: {type(model.fusion).__name__} has no gates to show; use 'gated'")
     with evaluation_mode(model):
-        return model.fusion.gates(*model.encode(*batch.inputs)).mean(dim=2), model.fusion.gate_names
+        return model.fusion.gates(model.encode(batch.inputs)).mean(dim=2), model.fusion.gate_names
 
 
 def collect_maps(

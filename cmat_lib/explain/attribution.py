@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cmat_lib.data.panel import Panel
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.measures import Loss, mean_table
 from cmat_lib.explain.shapley import (
@@ -28,6 +27,7 @@ from cmat_lib.explain.shapley import (
     shapley_of,
 )
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
+from cmat_lib.views.panel import Panel
 
 
 class ShapleyTables(NamedTuple):

@@ -21,7 +21,6 @@ from cmat_lib.explain.layers import Step, beside, uniform
 from cmat_lib.explain.measures import Loss, mean_table
 from cmat_lib.explain.shapley import Features, logits
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, evaluation_mode
-from cmat_lib.schema import MODALITIES
 
 
 class Reading(NamedTuple):
@@ -51,7 +50,7 @@ def read(model: MultiTaskCrossModalAttention, features: Features, size: int, ste
             if not has_attention(model):
                 said.append(logits(model, part))
                 continue
-            tokens = model.fusion.tokens(*(part.get(name) for name in MODALITIES))
+            tokens = model.fusion.tokens(part)
             found, output = walk_layers(model.fusion.transformer.layers, tokens, step)
             maps.append(found.transpose(0, 1).cpu().numpy())
             said.append(model.read_off(model.fusion.pool(output)).trigger_logits[:, 0])

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models.encoders import OHLCVNBEATSEncoder, numbered
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
+from cmat_lib.views import VIEWS, View
+from cmat_lib.views.panel import Panel
 
 
 class Decomposition(NamedTuple):
@@ -45,7 +46,7 @@ def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decompositi
     CmatError
         If the model has no N-BEATS encoder.
     """
-    encoder = _encoder(model)
+    encoder = model.encoders[_view(model).name]
     with evaluation_mode(model):
         flat = encoder.flatten_window(ohlcv)  # (B, C * T)
         left = [flat]
@@ -79,20 +80,23 @@ def decompose_log_price(
     CmatError
         If the model has no N-BEATS encoder, or does not see the channel.
     """
-    norm, names = _encoder(model).input_norm, model.config.data.channel_names
+    view = _view(model)
+    norm, names = model.encoders[view.name].input_norm, view.names(model.config)
     if channel not in names:
         raise CmatError(f"decomposition: the model has no channel '{channel}'; data.channels lists {', '.join(names)}")
     place = names.index(channel)
-    ohlcv = panel.gather(index).ohlcv  # (B, T, C)
+    ohlcv = panel.gather(index).inputs[view.name]  # (B, T, C)
     found = decompose(model, ohlcv)
-    scale = panel.scalers["ohlcv"]["scale"][place]
+    scale = panel.scalers[view.name]["scale"][place]
     unit = scale * (norm.running_var[place] + norm.eps).sqrt() / norm.weight[place].detach()
     parts = found.parts[:, :, place] * unit  # (B, S, T)
     window = ohlcv[:, :, place] * scale  # (B, T)
     return Decomposition(found.stacks, parts, window - parts.sum(1), window)
 
 
-def _encoder(model: MultiTaskCrossModalAttention) -> OHLCVNBEATSEncoder:
-    if model.ohlcv_encoder is None:
-        raise CmatError("decomposition: the model has no N-BEATS encoder; it needs 'nbeats' in model.modalities")
-    return model.ohlcv_encoder
+def _view(model: MultiTaskCrossModalAttention) -> View:
+    """The view of the candles, if an N-BEATS encoder reads it."""
+    for view in VIEWS.seen(model.config):
+        if view.by_candle and isinstance(model.encoders[view.name], OHLCVNBEATSEncoder):
+            return view
+    raise CmatError("decomposition: the model sees no candles by an N-BEATS encoder; add its view to model.modalities")

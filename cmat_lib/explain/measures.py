@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Panel
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
 from cmat_lib.models.losses import focal_loss
+from cmat_lib.views.panel import Panel
 
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (n, ...) and triggers (n,) -> losses (n, ...)
 

@@ -10,19 +10,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cmat_lib.data.panel import Panel
 from cmat_lib.evaluation.uncertainty import Resampling, moments_per_block
 from cmat_lib.explain.measures import mean_table
 from cmat_lib.explain.shapley import embed, logits
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
-from cmat_lib.schema import MODALITIES
-from cmat_lib.tda.features import feature_groups
+from cmat_lib.views import VIEWS
+from cmat_lib.views.panel import Panel
 
 
 class Piece(NamedTuple):
     """A part of the input that is permuted."""
 
-    kind: str  # modality, channel, tda or complexity
+    kind: str  # modality, or the view that it is a part of
     name: str
     modality: str  # whose encoder reads it
     columns: slice | int  # of the last axis of that modality's input
@@ -34,12 +33,9 @@ def modality_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
 
 
 def input_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
-    """Channels, groups of topology features and complexity indicators of the modalities that the model sees."""
-    config = model.config
-    pieces = [Piece("channel", name, "nbeats", i) for i, name in enumerate(config.data.channel_names)]
-    pieces += [Piece("tda", name, "tda", columns) for name, columns in feature_groups(config.tda).items()]
-    pieces += [Piece("complexity", name, "complexity", i) for i, name in enumerate(config.complexity.names)]
-    return [piece for piece in pieces if piece.modality in model.fusion.parts]
+    """Groups of features of the views that the model sees."""
+    views = VIEWS.seen(model.config)
+    return [Piece(v.name, name, v.name, columns) for v in views for name, columns in v.parts(model.config).items()]
 
 
 def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, rng: np.random.Generator) -> np.ndarray:
@@ -107,10 +103,9 @@ def permuted_logits(
     return found
 
 
-def _encode_mixed(model, inputs: tuple[Tensor, ...], donors: tuple[Tensor, ...], piece: Piece) -> Tensor:
-    place = MODALITIES.index(piece.modality)
-    mixed = inputs[place].clone()
-    mixed[..., piece.columns] = donors[place][..., piece.columns]
+def _encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], piece: Piece) -> Tensor:
+    mixed = inputs[piece.modality].clone()
+    mixed[..., piece.columns] = donors[piece.modality][..., piece.columns]
     return model.encoders[piece.modality](mixed)
 
 

@@ -20,10 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
-from cmat_lib.schema import MODALITIES
 
 if TYPE_CHECKING:
-    from cmat_lib.data.panel import Batch, Panel
+    from cmat_lib.views.panel import Batch, Panel
 
 Features = dict[str, Tensor]  # modality that the model sees -> (B, width)
 
@@ -80,8 +79,7 @@ def interaction_matrix(count: int) -> np.ndarray:
 
 def embed(model: MultiTaskCrossModalAttention, batch: Batch) -> Features:
     """Encoded modalities that the model sees."""
-    encoded = dict(zip(MODALITIES, model.encode(*batch.inputs), strict=True))
-    return {name: x for name, x in encoded.items() if x is not None}
+    return model.encode(batch.inputs)
 
 
 @torch.no_grad()
@@ -94,7 +92,7 @@ def embed_samples(model: MultiTaskCrossModalAttention, panel: Panel, index: Tens
 
 def logits(model: MultiTaskCrossModalAttention, features: Features) -> Tensor:
     """Trigger logits (B,) from encoded modalities."""
-    return model.read_off(model.fusion(*(features.get(name) for name in MODALITIES))).trigger_logits[:, 0]
+    return model.read_off(model.fusion(**features)).trigger_logits[:, 0]
 
 
 class StandIns(NamedTuple):

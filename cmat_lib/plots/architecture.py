@@ -11,15 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from cmat_lib.data.panel import Batch
 from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
-from cmat_lib.plots.style import GREY, PALETTE
-from cmat_lib.schema import SOURCE_MODALITIES
-
-MODALITY_COLORS = dict(zip(SOURCE_MODALITIES, PALETTE, strict=False))
-_TITLES = {"nbeats": "OHLCV window", "tda": "TDA features", "complexity": "Complexity"}
-_ENCODERS = {"nbeats": "ohlcv_encoder", "tda": "tda_encoder", "complexity": "complexity_encoder"}
+from cmat_lib.plots.style import GREY, PALETTE, token_color
+from cmat_lib.views import VIEWS, View
+from cmat_lib.views.panel import Batch
 
 
 class _Box(NamedTuple):
@@ -34,63 +30,75 @@ class _Box(NamedTuple):
     color: str
 
 
-_ROWS = {"nbeats": 49.0, "tda": 29.0, "complexity": 11.0}
-_MIDDLE = 30.0
+FUSION_X = 91.0
+ROW = 19.0  # height of a view, in units of the canvas
 
 
 def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
     """Picture of the model from left to right: inputs, encoders, tokens, fusion, heads.
 
-    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a modality that the model
-    does not see is grey.
+    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a view that the model does
+    not see is grey.
     """
-    figure = Figure(figsize=(12.5, 5.2))
+    views = [v for v in VIEWS.active(model.config) if v.name in model.encoders or v.name in model.fusion.rows]
+    height = ROW * len(views)
+    figure = Figure(figsize=(12.5, 0.4 + 1.6 * len(views)))
     ax = figure.add_subplot()
-    ax.set(xlim=(-1, 125), ylim=(-1, 61))
+    ax.set(xlim=(-1, 125), ylim=(-1, height + 1))
     ax.axis("off")
     ax.set_title(f"The model: {_count(model)}")
-    fusion = _fusion_box(model)
+    fusion = _fusion_box(model, height / 2, min(44.0, height))
     _draw_box(ax, fusion)
-    for name, x in zip(SOURCE_MODALITIES, batch.inputs, strict=False):
-        boxes = _modality_boxes(model, name, tuple(x.shape[1:]))
+    for number, view in enumerate(views):
+        y, shape = height - ROW * (number + 0.5), tuple(batch.inputs[view.name].shape[1:])
+        boxes = _view_boxes(model, view, y, token_color(number), shape)
         for box in boxes:
             _draw_box(ax, box)
-        reaches = [*boxes[1:], fusion] if _is_seen(model, name) else boxes[1:]
+        reaches = [*boxes[1:], fusion] if _is_seen(model, view.name) else boxes[1:]
         for left, right in zip(boxes, reaches, strict=False):
             _draw_arrow(ax, left, right)
-    for head in _head_boxes(model):
+    for head in _head_boxes(model, height / 2):
         _draw_box(ax, head)
         _draw_arrow(ax, fusion, head)
     return figure
 
 
 def _is_seen(model: MultiTaskCrossModalAttention, name: str) -> bool:
-    """Whether the fusion gets anything of a modality; with self-attention, an unseen one still has its position."""
+    """Whether the fusion gets anything of a view; with self-attention, an unseen one may still have its position."""
     return name in model.fusion.parts or isinstance(model.fusion, CrossModalAttentionFusion)
 
 
-def _modality_boxes(model: MultiTaskCrossModalAttention, name: str, shape: tuple[int, ...]) -> list[_Box]:
-    """Input, encoder and, where the fusion has tokens, projection of one modality."""
-    y, height = _ROWS[name], 20.0 if name == "nbeats" else 14.0
-    encoder = getattr(model, _ENCODERS[name])
-    color = MODALITY_COLORS[name] if encoder is not None else GREY
-    boxes = [_Box(8.5, y, 17, 11, _TITLES[name], _shape(*shape), color)]
+def _view_boxes(
+    model: MultiTaskCrossModalAttention, view: View, y: float, color: str, shape: tuple[int, ...]
+) -> list[_Box]:
+    """Input, encoder and, where the fusion has tokens, projection of one view, on a level y."""
+    name = view.name
+    encoder = model.encoders[name] if name in model.encoders else None
+    color = GREY if encoder is None else color
+    boxes = [_Box(8.5, y, 17, 11, view.title, _shape(*shape), color)]
     if encoder is None:
-        boxes.append(_Box(40, y, 34, height, "not seen", "model.modalities leaves it out", color))
+        boxes.append(_Box(40, y, 34, 14, "not seen", "model.modalities leaves it out", color))
     else:
         lines = [_inside(encoder), f"{_shape(encoder.output_dim)} · {_count(encoder)}"]
-        boxes.append(_Box(40, y, 34, height, type(encoder).__name__, "\n".join(filter(None, lines)), color))
+        title, height = _encoder_title(encoder), 18.0 if hasattr(encoder, "stack_types") else 14.0
+        boxes.append(_Box(40, y, 34, height, title, "\n".join(filter(None, lines)), color))
     if model.fusion.token_names and _is_seen(model, name):
         projection = getattr(model.fusion, f"proj_{name}", None)
-        tokens = len(model.fusion.parts.get(name, ("one",)))
+        tokens = len(model.fusion.rows[name])
         size = f"\n{_count(projection)}" if projection is not None else ""
         title, text = ("token" if tokens == 1 else f"{tokens} tokens"), f"{_shape(model.fusion.output_dim)}{size}"
         boxes.append(_Box(70, y, 17, 13, title, text, color))
     return boxes
 
 
+def _encoder_title(encoder: nn.Module) -> str:
+    inner = getattr(encoder, "encoder", encoder)
+    return type(inner).__name__ + (" or mask" if inner is not encoder else "")
+
+
 def _inside(encoder: nn.Module) -> str:
     """What an encoder consists of, in a few words."""
+    encoder = getattr(encoder, "encoder", encoder)
     if hasattr(encoder, "groups"):
         return f"{len(encoder.groups)} groups of features, each → {encoder.output_dim // len(encoder.groups)}"
     if not hasattr(encoder, "stack_types"):
@@ -99,7 +107,7 @@ def _inside(encoder: nn.Module) -> str:
     return f"{text}\nthen attention between the stacks" if encoder.attention is not None else text
 
 
-def _fusion_box(model: MultiTaskCrossModalAttention) -> _Box:
+def _fusion_box(model: MultiTaskCrossModalAttention, middle: float, height: float) -> _Box:
     fusion = model.fusion
     size = [_shape(fusion.output_dim), _count(fusion)]
     lines = size
@@ -117,11 +125,14 @@ def _fusion_box(model: MultiTaskCrossModalAttention) -> _Box:
             "(projections included)",
         ]
     title = " ".join(re.findall("[A-Z][a-z]+", type(fusion).__name__)).capitalize()
-    return _Box(91, _MIDDLE, 18, 44, fill(title, 14), "\n".join(lines), PALETTE[3])
+    return _Box(FUSION_X, middle, 18, height, fill(title, 14), "\n".join(lines), PALETTE[3])
 
 
-def _head_boxes(model: MultiTaskCrossModalAttention) -> list[_Box]:
-    heads = (("Trigger", 42, "probability", model.trigger_head), ("Max-pct", 18, "percent", model.max_pct_head))
+def _head_boxes(model: MultiTaskCrossModalAttention, middle: float) -> list[_Box]:
+    heads = (
+        ("Trigger", middle + 9, "probability", model.trigger_head),
+        ("Max-pct", middle - 9, "percent", model.max_pct_head),
+    )
     return [
         _Box(115, y, 17, 14, title, f"(B, 1) · {unit}\n{_count(head)}", PALETTE[4]) for title, y, unit, head in heads
     ]
@@ -142,10 +153,16 @@ def _draw_box(ax: Axes, box: _Box) -> None:
 def _draw_arrow(ax: Axes, left: _Box, right: _Box) -> None:
     start = (left.x + left.width / 2, left.y)
     # Arrows into a tall box arrive level, those out of it leave level with their target.
-    tall = right.height > 40 or left.height > 40
-    end = (right.x - right.width / 2, left.y if right.height > 40 else right.y)
-    start = (start[0], end[1]) if tall else start
+    is_fusion = [box.x == FUSION_X for box in (left, right)]
+    end = (right.x - right.width / 2, _within(left.y, right) if is_fusion[1] else right.y)
+    start = (start[0], _within(end[1], left)) if is_fusion[0] else start
     ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 2, "shrinkB": 2})
+
+
+def _within(y: float, box: _Box) -> float:
+    """The nearest level on the side of a box."""
+    reach = box.height / 2 - 2
+    return min(max(y, box.y - reach), box.y + reach)
 
 
 def _shape(*sizes: int) -> str:

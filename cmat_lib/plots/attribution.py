@@ -18,7 +18,6 @@ MEASURES = {
     "alone": "if only this one is seen",
     "last": "if only this one is taken away",
 }
-KINDS = {"channel": "Channels", "tda": "TDA features", "complexity": "Complexity indicators"}
 
 
 def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence: float) -> Figure:
@@ -59,10 +58,10 @@ def ablation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence
     ablation : DataFrame
         Columns ``modality``, ``value``, ``low``, ``high``.
     importance : DataFrame
-        Columns ``kind`` (a key of `KINDS`), ``name``, ``value``, ``low``, ``high``.
+        Columns ``kind`` (the view), ``name``, ``value``, ``low``, ``high``.
     """
-    tables = {"Whole modalities": ablation.rename(columns={"modality": "name"})}
-    tables |= {title: importance[importance["kind"] == kind] for kind, title in KINDS.items()}
+    tables = {"Whole views": ablation.rename(columns={"modality": "name"})}
+    tables |= {f"Parts of {kind}": rows for kind, rows in importance.groupby("kind", sort=False)}
     tables = {title: table.sort_values("value", ascending=False) for title, table in tables.items() if len(table)}
     most = max(len(table) for table in tables.values())
     figure = Figure(figsize=(3.4 * len(tables), 1.5 + 0.3 * most))

@@ -13,11 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from cmat_lib.data.panel import Batch
+from cmat_lib.config import Config
 from cmat_lib.models.nbeats import seasonality_basis, trend_basis
-from cmat_lib.plots.architecture import MODALITY_COLORS
 from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.views import View
+from cmat_lib.views.panel import Batch
 
+MANY = 40  # numbers that bars have no room for
 SCALED = "scaled value (interquartile ranges)"
 
 
@@ -34,46 +36,49 @@ def batch_table(batch: Batch) -> pd.DataFrame:
             "median": x.median().item(),
             "largest": x.max().item(),
         }
-        for name, x in batch._asdict().items()
+        for name, x in (batch.inputs | {n: x for n, x in batch._asdict().items() if n != "inputs"}).items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def sample_inputs(
-    batch: Batch, sample: int, channels: Sequence[str], features: Sequence[str], indicators: Sequence[str]
-) -> Figure:
+def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
     """Everything that the model sees of one moment, as it sees it (scaled).
 
-    OHLCV window (C, T) as a heatmap, F topology features as a line, K indicators as bars.
-
-    Parameters
-    ----------
-    channels, features, indicators : sequence of str
-        C, F and K names.
+    A window (L, F) as a heatmap, many numbers as a line, few as bars.
     """
-    figure = Figure(figsize=(11, 6))
-    grid = figure.add_gridspec(2, 2, width_ratios=(2.6, 1), height_ratios=(1.3, 1))
-    window = batch.ohlcv[sample].T.cpu().numpy()  # (C, T)
-    _draw_window(figure.add_subplot(grid[0, :]), window, channels)
-    _draw_features(figure.add_subplot(grid[1, 0]), batch.tda[sample].cpu().numpy(), features)
-    ax = figure.add_subplot(grid[1, 1])
-    sns.barplot(
-        x=batch.complexity[sample].cpu().numpy(), y=list(indicators), ax=ax, color=MODALITY_COLORS["complexity"]
-    )
-    ax.set(title="Complexity", xlabel=SCALED)
+    shown = [view for view in views if not view.context]
+    windows = [view for view in shown if view.window(config)]
+    rest = [view for view in shown if not view.window(config)]
+    pairs = [rest[n : n + 2] for n in range(0, len(rest), 2)]
+    figure = Figure(figsize=(11, 3.4 * len(windows) + 2.6 * len(pairs)))
+    heights = [1.3] * len(windows) + [1.0] * len(pairs)
+    grid = figure.add_gridspec(len(heights), 2, width_ratios=(2.6, 1), height_ratios=heights)
+    for row, view in enumerate(windows):
+        _draw_window(figure.add_subplot(grid[row, :]), batch.inputs[view.name][sample].T.cpu().numpy(), view, config)
+    for row, pair in enumerate(pairs, start=len(windows)):
+        for column, view in enumerate(pair):
+            numbers, ax = batch.inputs[view.name][sample].cpu().numpy(), figure.add_subplot(grid[row, column])
+            draw = _draw_features if len(numbers) > MANY else _draw_bars
+            draw(ax, numbers, view.names(config))
+            ax.set(title=view.title)
     return figure
 
 
-def _draw_window(ax: Axes, window: np.ndarray, channels: Sequence[str]) -> None:
+def _draw_bars(ax: Axes, values: np.ndarray, features: Sequence[str]) -> None:
+    sns.barplot(x=values, y=list(features), ax=ax, color=PALETTE[2])
+    ax.set(xlabel=SCALED)
+
+
+def _draw_window(ax: Axes, window: np.ndarray, view: View, config: Config) -> None:
     length = window.shape[1]
     limit = float(np.abs(window).max()) or 1.0
     candles = np.arange(1 - length, 1)
     every = max(1, length // 12)
-    frame = pd.DataFrame(window, index=list(channels), columns=candles)
+    frame = pd.DataFrame(window, index=view.names(config), columns=candles)
     sns.heatmap(
         frame, ax=ax, cmap=DIVERGING, vmin=-limit, vmax=limit, xticklabels=every, cbar_kws={"label": "scaled value"}
     )
-    ax.set(title="OHLCV window", xlabel="candles before the sample's own (0)")
+    ax.set(title=view.title, xlabel=f"{'candles' if view.by_candle else 'rows'} before the sample's own (0)")
     ax.tick_params(axis="x", rotation=0)
 
 
@@ -82,7 +87,7 @@ def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> Non
     for color, dimension in zip(PALETTE[1::2], dict.fromkeys(dimensions), strict=False):
         rows = [i for i, name in enumerate(dimensions) if name == dimension]
         ax.plot(rows, values[rows], color=color, marker=".", markersize=3, linewidth=1, label=dimension.upper())
-    ax.set(title="TDA features", xlabel="number of the feature", ylabel=SCALED.replace(" (", "\n("))
+    ax.set(xlabel="number of the feature", ylabel=SCALED.replace(" (", "\n("))
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 

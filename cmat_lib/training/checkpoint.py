@@ -19,15 +19,14 @@ from cmat_lib.config import Config, validate
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
+from cmat_lib.views import VIEWS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 1 and 2 knew three views by position
 KEYS = {  # and what stands under them
     "format_version": int,
     "weights": dict,
     "config": dict,
-    "channel_names": list,
-    "feature_names": list,
-    "complexity_names": list,
+    "views": dict,  # names of the numbers of each
     "scalers": dict,
     "threshold": float,
     "calibration": dict,
@@ -98,16 +97,15 @@ def _damaged(path: Path, reason: str) -> CmatError:
 
 def _fault(content: dict[str, Any], config: Config) -> str | None:
     """What in a checkpoint is not as the training writes it, or None."""
-    sizes = {
-        "ohlcv": ("channel_names", len(config.data.channel_names)),
-        "tda": ("feature_names", config.tda.feature_dim),
-        "complexity": ("complexity_names", len(config.complexity.names)),
-    }
-    for group, (key, size) in sizes.items():
-        if len(content[key]) != size or not all(isinstance(name, str) for name in content[key]):
-            return f"{key} are not the {size} names that the parameters ask for"
-        if not _is_scaler(content["scalers"].get(group), size):
-            return f"scalers: {group} needs {size} centres and {size} scales above 0, all finite"
+    try:
+        views = {view.name: view.names(config) for view in VIEWS.active(config)}
+    except CmatError as error:  # a view of somebody's own, which is not here
+        return str(error)
+    if content["views"] != views:
+        return "views are not the names that the parameters ask for"
+    for name, names in views.items():
+        if not _is_scaler(content["scalers"].get(name), len(names)):
+            return f"scalers: {name} needs {len(names)} centres and {len(names)} scales above 0, all finite"
     checks = {
         "weights are not tensors by name": _are_tensors(content["weights"]),
         "threshold is not between 0 and 1": 0 <= content["threshold"] <= 1,

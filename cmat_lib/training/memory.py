@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import free_memory
 from cmat_lib.errors import LocalError
 from cmat_lib.models import build_model, input_shapes
 from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import is_on
+from cmat_lib.views.panel import free_memory
 
 COPIES = 5  # of every weight: itself, its gradient, two moments of AdamW, and the best epoch's; one more of an average
 # Share of what eager float32 keeps that is still kept, measured at full size: (half precision, compiled) -> share.
@@ -54,9 +54,9 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    shapes = input_shapes(config).values()
+    inputs = {name: torch.empty(batch, *shape, device="meta") for name, shape in input_shapes(config).items()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        answers = model.answers(*(torch.empty(batch, *shape, device="meta") for shape in shapes))
+        answers = model.answers(inputs)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights]
     del answers  # the graph has to live until here, or storages would be counted that share one address

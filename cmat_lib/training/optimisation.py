@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import MultiTaskLoss
 from cmat_lib.schema import AUXILIARY_TARGETS, TrainingConfig
 from cmat_lib.training.devices import half_precision, is_on
+from cmat_lib.views.panel import Panel
 
 
 def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training.average import WeightAverage
@@ -20,6 +19,7 @@ from cmat_lib.training.memory import check_memory
 from cmat_lib.training.objective import Objective, compiled
 from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, prior, schedule
 from cmat_lib.training.resume import random_states, restore_random_states
+from cmat_lib.views.panel import Panel
 
 
 class Steps:
@@ -87,9 +87,7 @@ class Steps:
     def freeze_encoders(self, frozen: bool) -> None:
         """Frozen encoders get no gradient, and their BatchNorm and dropout stand still; all else is in train mode."""
         self.objective.train()
-        for encoder in self.raw.encoders.values():
-            if encoder is not None:
-                encoder.requires_grad_(not frozen).train(not frozen)
+        self.raw.encoders.requires_grad_(not frozen).train(not frozen)
 
     def new_order(self) -> Tensor:
         """Samples of the train part in a new random order, shape (n,)."""

@@ -13,7 +13,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cmat_lib.config import Config
-from cmat_lib.data.panel import Panel
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
@@ -22,6 +21,7 @@ from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import LOOP, SavePoint
 from cmat_lib.training.signals import StopRequest
 from cmat_lib.training.steps import Steps, loss_name
+from cmat_lib.views.panel import Panel
 
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
 SAVE_SECONDS = 300  # an epoch that takes longer is saved on the way

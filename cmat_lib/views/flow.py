@@ -18,8 +18,10 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.config import Config
+from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
-from cmat_lib.views.market import scales
+from cmat_lib.views.market import mlp_encoder, scales
+from cmat_lib.views.registry import Values, View
 
 __all__ = ["flow_look_back", "flow_names", "flow_values"]
 
@@ -117,3 +119,20 @@ def _ratios(recent: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
     """top / bottom, and `otherwise` where bottom is 0."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
+
+
+def _admit(market: Market, config: Config) -> None:
+    for symbol, candles in market.items():
+        _amounts(symbol, candles)
+
+
+VIEW = View(
+    name="flow",
+    title="Flow",
+    names=flow_names,
+    compute=lambda asked: Values(flow_values(asked.symbol, asked.candles, asked.rows, asked.config)),
+    encoder=lambda config: mlp_encoder(len(flow_names(config)), config),
+    look_back=flow_look_back,
+    check=flow_names,
+    admit=_admit,
+)

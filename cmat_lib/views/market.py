@@ -12,6 +12,7 @@ Candles of one open time have one close time: whatever is read is known at the c
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,12 @@ from cmat_lib.data.candles import window_ends
 from cmat_lib.data.complexity import log_ranges
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
+from cmat_lib.views.registry import Values, View
 
-__all__ = ["market_look_back", "market_names", "market_values", "scales"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["market_look_back", "market_names", "market_values", "mlp_encoder", "scales"]
 
 COLUMNS = (
     "others_range_mean",
@@ -68,12 +73,8 @@ def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config)
         If ``complexity.ranges`` is empty, or the market has one symbol only.
     """
     lengths = scales(config, "market")
+    _check_market(market, config)
     others = sorted(name for name in market if name != symbol)
-    if not others:
-        raise CmatError(
-            f"the view 'market' needs at least two symbols, and the market has {symbol} only: add candles of others "
-            "(data.data_dir, data.symbols), or take 'market' out of model.modalities"
-        )
     if not len(rows):
         return np.empty((0, len(COLUMNS) * len(lengths)), np.float32)
     times = market[symbol].index[rows]
@@ -92,6 +93,15 @@ def scales(config: Config, view: str) -> list[int]:
             f"set complexity.ranges, for example [4, 16, 96], or take '{view}' out of model.modalities"
         )
     return config.complexity.ranges
+
+
+def _check_market(market: Market, config: Config) -> None:
+    scales(config, "market")
+    if len(market) < 2:
+        raise CmatError(
+            f"the view 'market' needs at least two symbols, and the market has {', '.join(market)} only: add candles of "
+            "others (data.data_dir, data.symbols), or take 'market' out of model.modalities"
+        )
 
 
 def _leader(market: Market, config: Config) -> str:
@@ -133,3 +143,23 @@ def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         squares = squares + step * np.where(known, values - mean, 0.0)
     some = count > 0
     return np.where(some, mean, np.nan), np.where(some, np.sqrt(squares / np.maximum(count, 1)), np.nan)
+
+
+def mlp_encoder(width: int, config: Config) -> nn.Module:
+    """Encoder of a view of plain numbers."""
+    from cmat_lib.models.encoders import MLPEncoder
+
+    return MLPEncoder(width, config.model.view_encoder_dim, config.model.encoder_dropout)
+
+
+VIEW = View(
+    name="market",
+    title="Market",
+    names=market_names,
+    compute=lambda asked: Values(market_values(asked.symbol, asked.market, asked.rows, asked.config)),
+    encoder=lambda config: mlp_encoder(len(market_names(config)), config),
+    check=market_names,
+    admit=_check_market,
+    reads_others=True,
+    may_be_absent=True,
+)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmat_lib.data.cache import Sliding
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import TableConfig
@@ -20,20 +21,6 @@ if TYPE_CHECKING:
 
 Scaler = dict[str, list[float]]  # "center" and "scale", one number per feature each
 Group = slice | int  # columns of a view
-
-
-@dataclass(frozen=True)
-class Sliding:
-    """Features of the windows of one series: the part of a view that a cache can keep."""
-
-    kind: str  # begins the name of the folder in the cache
-    series: np.ndarray  # (T,), what windows are cut from
-    window: int  # candles
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]  # series (t,), rows that end windows (n,) -> (n, width)
-    width: int
-    parameters: dict[str, Any]  # all that `compute` and `series` depend on
-    stride: int = 1  # windows that are cached: every k-th
-    follow: Callable[[], Callable[[np.ndarray], np.ndarray]] | None = None  # makes one that is fed window after window
 
 
 class Asked(NamedTuple):
@@ -95,6 +82,7 @@ class View:
     by_candle: bool = False  # its values have a row for each candle
     context: bool = False  # says nothing of the market by itself
     may_be_absent: bool = False
+    reads_others: bool = False  # the candles of the other symbols too
     problem: Callable[[Asked], str | None] = lambda asked: None  # why the newest sample cannot be scored
 
     def parts(self, config: Config) -> dict[str, Group]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from cmat_lib.config import Config
@@ -15,10 +15,9 @@ from cmat_lib.views.table_join import (
     as_of,
     as_sequence,
     check_overlap,
+    find_files,
     newest_problem,
     read_table,
-    table_files,
-    table_names,
 )
 
 if TYPE_CHECKING:
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
 
 def table_view(name: str, table: TableConfig) -> View:
     """The view of a table of the section ``views``."""
-    is_sequence = table.encoder != "mlp"
     return View(
         name=name,
         title=name,
-        names=lambda config: [f"{name}.{column}" for column in table_names(table)],
+        names=lambda config: [f"{name}.{column}" for column in table.feature_names],
         compute=partial(_compute, name, table),
         encoder=partial(_encoder, table),
-        window=lambda config: table.rows if is_sequence else 0,
-        check=lambda config: read_table(name, table),
+        window=lambda config: table.rows if table.is_sequence else 0,
+        check=lambda config: read(name, table),
         identity=partial(_identity, name, table),
         admit=partial(_admit, name, table),
         problem=partial(_problem, name, table),
@@ -43,25 +41,36 @@ def table_view(name: str, table: TableConfig) -> View:
     )
 
 
+def read(name: str, table: TableConfig) -> Table:
+    """Content of a table, read again only if one of its files has changed."""
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in find_files(name, table)]
+    return _read(name, table.model_dump_json(), tuple(states))
+
+
+@lru_cache(maxsize=16)
+def _read(name: str, table: str, states: tuple[tuple[str, int, int], ...]) -> Table:
+    return read_table(name, TableConfig.model_validate_json(table))
+
+
 def _table(name: str, table: TableConfig, asked: Asked) -> Table:
-    return (asked.table or read_table)(name, table)
+    return (asked.table or read)(name, table)
 
 
 def _compute(name: str, table: TableConfig, asked: Asked) -> Values:
     content, closes = _table(name, table, asked), asked.candles.index[asked.rows] + asked.config.data.bar
-    if table.encoder == "mlp":
+    if not table.is_sequence:
         return Values(as_of(content, asked.symbol, closes, table))
     return Values(*as_sequence(content, asked.symbol, closes, table))
 
 
 def _identity(name: str, table: TableConfig, config: Config) -> Any:
-    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in table_files(name, table)]
+    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in find_files(name, table)]
     return [table.model_dump(mode="json"), files]
 
 
 def _admit(name: str, table: TableConfig, market: Market, config: Config) -> None:
-    closes = {symbol: candles.index + config.data.bar for symbol, candles in market.items()}
-    check_overlap(name, read_table(name, table), closes, table)
+    closes = {symbol: candles.index[[0, -1]] + config.data.bar for symbol, candles in market.items()}
+    check_overlap(name, read(name, table), {symbol: tuple(ends) for symbol, ends in closes.items()}, table)
 
 
 def _problem(name: str, table: TableConfig, asked: Asked) -> str | None:
@@ -72,7 +81,7 @@ def _problem(name: str, table: TableConfig, asked: Asked) -> str | None:
 def _encoder(table: TableConfig, config: Config) -> nn.Module:
     from cmat_lib.models.encoders import GRUEncoder, MLPEncoder, OHLCVNBEATSEncoder
 
-    model, width = config.model, len(table_names(table))
+    model, width = config.model, len(table.feature_names)
     if table.encoder == "mlp":
         return MLPEncoder(width, model.view_encoder_dim, model.encoder_dropout)
     if table.encoder == "gru":

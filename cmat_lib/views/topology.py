@@ -51,7 +51,8 @@ def _sliding(embedding, asked: Asked) -> Sliding:
         config.features_per_scale,
         {**feature_params(config), **embedding._asdict(), "stride": stride},
         stride,
-        partial(FollowedWindow, delay, config) if config.slides else None,
+        version=2,
+        follow=partial(FollowedWindow, delay, config) if config.slides else None,
     )
 
 

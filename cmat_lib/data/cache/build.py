@@ -8,7 +8,9 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,21 +24,28 @@ logger = logging.getLogger(__name__)
 
 Compute = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-# Raise the number of a kind whenever its features change for the same candles and parameters.
-FEATURE_VERSION = {"tda": 2, "complexity": 1}
+
+@dataclass(frozen=True)
+class Sliding:
+    """Features of the windows of one series: what the cache can keep."""
+
+    kind: str  # begins the name of the folder
+    series: np.ndarray  # (T,), what windows are cut from, such as the logarithm of the close
+    window: int  # candles
+    compute: Compute  # series (t,), rows that end windows (n,) -> (n, width); picklable; a row reads its window only
+    width: int
+    parameters: dict[str, Any]  # all that `compute` and `series` depend on; part of the key
+    stride: int = 1  # windows that are kept: every k-th
+    version: int = 1  # to be raised whenever features change for the same candles and parameters
+    follow: Callable[[], Callable[[np.ndarray], np.ndarray]] | None = None  # makes one that is fed window after window
 
 
 def cached_features(
-    kind: str,
+    sliding: Sliding,
     symbol: str,
-    series: np.ndarray,
     times: pd.DatetimeIndex,
     ends: np.ndarray,
     rows: np.ndarray,
-    window: int,
-    compute: Compute,
-    width: int,
-    params: dict,
     cache_dir: str | Path,
     jobs: int = -1,
     trust: bool = False,
@@ -51,20 +60,12 @@ def cached_features(
 
     Parameters
     ----------
-    kind : str
-        ``tda`` or ``complexity``; begins the name of the folder.
-    series : np.ndarray, shape (T,), float64
-        What windows are cut from, such as the logarithm of the close.
     times : pd.DatetimeIndex, length T
         Open time of every candle, UTC.
     ends : np.ndarray, shape (N,)
         Rows that end a window, ascending.
     rows : np.ndarray, shape (n,)
         Those of `ends` that are wanted; may be empty.
-    compute : callable
-        ``compute(series (t,), ends (n,)) -> (n, width)``, picklable; a row must depend on its own window only.
-    params : dict
-        Everything that `compute` and `series` depend on and the stride of `ends`; part of the key.
     trust : bool
         Read an (N, width) file of older code, which nothing vouches for, instead of refusing it.
 
@@ -77,13 +78,15 @@ def cached_features(
         If `rows` are not all among `ends`.
     """
     ends = np.asarray(ends, dtype=np.int64)
-    if not len(ends) or ends[0] < window - 1:
-        raise CmatError(f"{symbol}: no gap-free window of {window} candles for {kind} features; give more candles")
+    kind, width = sliding.kind, sliding.width
+    if not len(ends) or ends[0] < sliding.window - 1:
+        window = f"gap-free window of {sliding.window} candles"
+        raise CmatError(f"{symbol}: no {window} for {kind} features; give more candles")
     if not np.isin(rows, ends).all():
         raise ValueError(f"{symbol}: rows are asked for that end no window")
     stamps = pd.DatetimeIndex(times).as_unit("ns").asi8  # (T,)
-    about = {"kind": kind, "symbol": symbol, "window": window, "width": width, "params": params}
-    about |= {"version": FEATURE_VERSION[kind], "start": int(stamps[ends[0]])}
+    about = {"kind": kind, "symbol": symbol, "window": sliding.window, "width": width, "params": sliding.parameters}
+    about |= {"version": sliding.version, "start": int(stamps[ends[0]])}
     description = json.dumps(about, sort_keys=True, default=str).encode()
     plain = Path(cache_dir) / f"{kind}_features_{re.sub(r'[^A-Za-z0-9-]', '_', symbol)}"
     folder = ChunkFolder(plain.with_name(f"{plain.name}_{digest(description)}"))
@@ -94,13 +97,13 @@ def cached_features(
 
     folder.describe(description)
     features, missing = np.empty((len(places), width), dtype=np.float32), []
-    for chunk in split_series(np.asarray(series, dtype=np.float64), stamps, ends, window):
+    for chunk in split_series(np.asarray(sliding.series, dtype=np.float64), stamps, ends, sliding.window):
         content = folder.find(chunk)
         if content is None:
             missing.append(chunk)
         else:
             _place(features, places, chunk, np.frombuffer(content, dtype="<f4").reshape(-1, width))
-    for chunk, table in _computed(missing, compute, width, jobs, f"{kind} {symbol}", len(ends), progress):
+    for chunk, table in _computed(missing, sliding.compute, width, jobs, f"{kind} {symbol}", len(ends), progress):
         folder.keep(chunk, table.tobytes())
         _place(features, places, chunk, table)
     return features
@@ -131,7 +134,7 @@ def _computed(
         except BrokenProcessPool as error:
             raise CmatError(
                 f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
-                "same command goes on, with fewer tda.jobs if it happens again"
+                "same command goes on, with fewer cache.jobs if it happens again"
             ) from error
     seconds = time.monotonic() - began
     report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
@@ -155,7 +158,7 @@ def _read_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.ndar
     if not trust:
         raise CmatError(
             f"{path}: this cache file has no record of the candles and parameters it was made from; move it away to "
-            "rebuild it, or read it as it is with --trust-cache (or --set tda.trust_cache=true)"
+            "rebuild it, or read it as it is with --trust-cache (or --set cache.trust=true)"
         )
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -58,10 +58,10 @@ def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
             yield
         except KilledWorker:
             raise CmatError(
-                f"tda.dask_scheduler: several workers of {place} died on the same chunk, most likely for lack of memory"
+                f"cache.dask_scheduler: several workers of {place} died on the same chunk, most likely for lack of memory"
             ) from None
         except CancelledError:
-            message = f"tda.dask_scheduler: {place} was lost; finished chunks are kept, so start it and run again"
+            message = f"cache.dask_scheduler: {place} was lost; finished chunks are kept, so start it and run again"
             raise CmatError(message) from None
 
 
@@ -73,12 +73,12 @@ def _connect(scheduler: str | None, jobs: int) -> Client:
     try:
         client = Client(scheduler, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        message = f"tda.dask_scheduler: {scheduler} does not answer ({type(error).__name__}); "
-        raise CmatError(message + "start it with 'dask scheduler', or set tda.backend: loky") from None
+        message = f"cache.dask_scheduler: {scheduler} does not answer ({type(error).__name__}); "
+        raise CmatError(message + "start it with 'dask scheduler', or set cache.backend: loky") from None
     try:
         client.wait_for_workers(1, timeout=ANSWER_SECONDS)
     except TimeoutError:
         client.close()
-        message = f"tda.dask_scheduler: {scheduler} has no workers; start some with 'dask worker {scheduler}'"
+        message = f"cache.dask_scheduler: {scheduler} has no workers; start some with 'dask worker {scheduler}'"
         raise CmatError(message) from None
     return client

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmat_lib.data.cache.build import FEATURE_VERSION
 from cmat_lib.data.cache.chunks import ABOUT, chunk_files, read_about, remove
+
+OLD = ("tda_features_*", "complexity_features_*")  # what earlier versions wrote beside the folders
 
 
 def cache_info(cache_dir: str | Path) -> pd.DataFrame:
@@ -55,13 +56,13 @@ def clean(cache_dir: str | Path) -> int:
 
 
 def _named(cache_dir: str | Path, suffix: str) -> list[Path]:
-    """What has a name that this code gives, or older code gave."""
-    found = (path for kind in FEATURE_VERSION for path in Path(cache_dir).glob(f"{kind}_features_*"))
+    """Files that have a name that older code gave."""
+    found = (path for pattern in OLD for path in Path(cache_dir).glob(pattern))
     return sorted(path for path in found if path.suffix == suffix)
 
 
 def _folders(cache_dir: str | Path, suffix: str = "") -> list[Path]:
-    return [path for path in _named(cache_dir, suffix) if path.is_dir()]
+    return sorted(path for path in Path(cache_dir).glob("*_features_*") if path.is_dir() and path.suffix == suffix)
 
 
 def _describe(folder: Path) -> dict:

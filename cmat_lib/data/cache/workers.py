@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import TdaConfig
+from cmat_lib.schema import CacheConfig
 
 
 @contextmanager
-def worker_pool(config: TdaConfig) -> Iterator[None]:
-    """Let builds inside the block use the workers of ``tda.backend``.
+def worker_pool(config: CacheConfig) -> Iterator[None]:
+    """Let builds inside the block use the workers of ``cache.backend``.
 
-    ``loky`` changes nothing. ``dask`` connects to ``tda.dask_scheduler``, or starts a cluster of ``tda.jobs`` processes
+    ``loky`` changes nothing. ``dask`` connects to ``cache.dask_scheduler``, or starts a cluster of ``cache.jobs`` processes
     on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers may come
     and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with the task.
 
@@ -29,7 +29,7 @@ def worker_pool(config: TdaConfig) -> Iterator[None]:
     try:
         from cmat_lib.data.cache.dask_backend import dask_workers
     except ImportError as error:
-        message = f"tda.backend 'dask' needs the package {error.name}, which is not installed; "
+        message = f"cache.backend 'dask' needs the package {error.name}, which is not installed; "
         raise CmatError(message + 'pip install -c constraints.txt -e ".[dask]"') from None
     with dask_workers(config.dask_scheduler, config.jobs):
         yield

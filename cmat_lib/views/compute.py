@@ -1,0 +1,80 @@
+"""The numbers of views for the samples of a whole market."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from threading import Thread
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+from tqdm.auto import tqdm
+
+from cmat_lib.config import Config
+from cmat_lib.data.cache import split_series
+from cmat_lib.data.splits import Market
+from cmat_lib.views.registry import Asked, Sliding, Values, View
+from cmat_lib.views.scaling import row_column
+
+Windows = Callable[[Sliding], np.ndarray]
+
+
+def compute_views(
+    views: Iterable[View],
+    market: Market,
+    rows: Mapping[str, np.ndarray],
+    config: Config,
+    windows: Callable[[str], Windows],
+    **how,
+) -> dict[str, Values]:
+    """Numbers of views at rows of all symbols, one symbol behind the other.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray of int, shape (n,)
+        Rows of each symbol's candles.
+    windows : callable
+        Gives, for a symbol, what computes or reads the features of sliding windows at its rows.
+    **how
+        Further fields of `cmat_lib.views.registry.Asked`.
+    """
+    found = {}
+    views = sorted(views, key=lambda view: view.prepare is not None)  # who has to prepare comes last
+    preparing = {v.name: Thread(target=v.prepare, args=(config,), daemon=True) for v in views if v.prepare}
+    for thread in preparing.values():
+        thread.start()
+    for view in views:
+        if view.name in preparing:
+            preparing[view.name].join()
+        asked = [Asked(symbol, market, own, config, windows(symbol), **how) for symbol, own in rows.items()]
+        found[view.name] = _stacked([view.compute(one) for one in asked])
+    return found
+
+
+def _stacked(parts: list[Values]) -> Values:
+    values = np.concatenate([part.values for part in parts])
+    if parts[0].rows is None:
+        return Values(values)
+    offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
+    return Values(values, np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)]))
+
+
+def with_rows(samples: pd.DataFrame, views: Iterable[View], found: Mapping[str, Values]) -> pd.DataFrame:
+    """Samples with a column for each view whose rows are neither candles nor samples."""
+    columns = {row_column(v): found[v.name].rows for v in views if found[v.name].rows is not None and not v.by_candle}
+    return samples.assign(**columns)
+
+
+def computed(
+    label: str, candles: pd.DataFrame, rows: np.ndarray, jobs: int = 1, progress: bool | None = False
+) -> Windows:
+    """Features of sliding windows that end at `rows`, computed chunk by chunk without a cache."""
+
+    def windows(sliding: Sliding) -> np.ndarray:
+        chunks = split_series(sliding.series, candles.index.asi8, rows, sliding.window)
+        workers = Parallel(n_jobs=min(effective_n_jobs(jobs), len(chunks)), return_as="generator")
+        results = workers(delayed(sliding.compute)(chunk.series, chunk.ends) for chunk in chunks)
+        bar = {"desc": f"{label} {sliding.kind}", "total": len(chunks), "unit": "chunk"}
+        return np.concatenate(list(tqdm(results, disable=None if progress is None else not progress, **bar)))
+
+    return windows
