@@ -68,7 +68,7 @@ def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config)
         If ``complexity.ranges`` is empty, or the market has one symbol only.
     """
     lengths = scales(config, "market")
-    others = sorted(name for name in market if name != symbol)
+    others = [name for name in market if name != symbol]
     if not others:
         raise CmatError(
             f"the view 'market' needs at least two symbols, and the market has {symbol} only: add candles of others "
@@ -120,7 +120,7 @@ def _numbers(candles: pd.DataFrame, config: Config) -> np.ndarray:
 
 
 def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) over arrays of one shape, each without its NaN; NaN where all are.
+    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are.
 
     One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
     """
@@ -131,5 +131,4 @@ def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         step = np.where(known, values - mean, 0.0)
         mean = mean + step / np.maximum(count, 1)
         squares = squares + step * np.where(known, values - mean, 0.0)
-    some = count > 0
-    return np.where(some, mean, np.nan), np.where(some, np.sqrt(squares / np.maximum(count, 1)), np.nan)
+    return mean, np.sqrt(squares / np.where(count > 0, count, np.nan))
