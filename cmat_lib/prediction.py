@@ -64,7 +64,8 @@ class Predictor:
     Attributes
     ----------
     config : Config
-        Of the training, but for device and processes, and with ``data.stride`` 1: every candle can be scored.
+        Of the training and its symbols, but for device and processes, and with ``data.stride`` 1: every candle can be
+        scored.
     name : str
         First digits of the SHA-256 of the file, so that no prediction is without a known source.
     history : int
@@ -78,7 +79,12 @@ class Predictor:
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
         model, config, content = load_model(path)
-        own = {"data": {"stride": 1}, "cache": {"jobs": jobs}, "training": {"device": device}}
+        self._data = config.data
+        own = {
+            "data": {"stride": 1, "symbols": content["symbols"]},
+            "cache": {"jobs": jobs},
+            "training": {"device": device},
+        }
         self.config = validate(merge(config.model_dump(mode="json"), own), str(path))
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
@@ -92,7 +98,7 @@ class Predictor:
 
     def data(self, data_dir: str | None = None, symbols: list[str] | None = None) -> DataConfig:
         """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest."""
-        own = self.config.data
+        own = self._data
         chosen = symbols or (own.symbols if data_dir is None else None)
         changes = {"data_dir": data_dir or own.data_dir, "symbols": chosen, "since": None, "until": None}
         return own.model_copy(update=changes)

@@ -237,7 +237,7 @@ def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float,
         "threshold": threshold,
         "calibration": calibration,
         "labels": config.labels.model_dump(mode="json"),
-        "data_hash": run.read_json("data/data.json")["data_hash"],
+        **{key: value for key, value in run.read_json("data/data.json").items() if key in ("data_hash", "symbols")},
         "seen_until": panel.samples.loc[panel.samples["part"].isin(FITTED), "label_end"].max().isoformat(),
         "versions": {"cmat": __version__, "torch": metadata.version("torch")},
     }

@@ -31,6 +31,7 @@ KEYS = {  # and what stands under them
     "threshold": float,
     "calibration": dict,
     "labels": dict,
+    "symbols": list,  # of the training
     "data_hash": str,
     "seen_until": str,
     "versions": dict,
@@ -108,6 +109,7 @@ def _fault(content: dict[str, Any], config: Config) -> str | None:
             return f"scalers: {name} needs {len(names)} centres and {len(names)} scales above 0, all finite"
     checks = {
         "weights are not tensors by name": _are_tensors(content["weights"]),
+        "symbols are not names": all(isinstance(name, str) for name in content["symbols"]),
         "threshold is not between 0 and 1": 0 <= content["threshold"] <= 1,
         "calibration is none of " + " and ".join(CALIBRATIONS): _is_calibration(content["calibration"]),
         "seen_until is not a time with its zone": _is_zoned_time(content["seen_until"]),

@@ -3,7 +3,7 @@
 Markets move together, and where they do not, that tells something too. For each scale k of ``complexity.ranges`` there
 are the mean and the dispersion of two numbers over the other symbols, and these two numbers of the leader: the log
 range of the last k candles (see `cmat_lib.data.complexity.log_ranges`) and the log return over them. The leader is the
-first of ``data.symbols`` that are listed, else the first symbol by name; its own samples hold its own numbers there, so
+first of ``data.symbols``, else the first symbol by name, and a model keeps the one that it was trained with; its own samples hold its own numbers there, so
 that a column means the same for every symbol.
 
 Candles of one open time have one close time: whatever is read is known at the close of the row's own candle.
@@ -74,7 +74,7 @@ def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config)
     """
     lengths = scales(config, "market")
     _check_market(market, config)
-    others = sorted(name for name in market if name != symbol)
+    others = [name for name in market if name != symbol]
     if not len(rows):
         return np.empty((0, len(COLUMNS) * len(lengths)), np.float32)
     times = market[symbol].index[rows]
@@ -99,14 +99,15 @@ def _check_market(market: Market, config: Config) -> None:
     scales(config, "market")
     if len(market) < 2:
         raise CmatError(
-            f"the view 'market' needs at least two symbols, and the market has {', '.join(market)} only: add candles of "
-            "others (data.data_dir, data.symbols), or take 'market' out of model.modalities"
+            f"the view 'market' needs at least two symbols, and the market has {', '.join(market)} only: add candles "
+            "of others (data.data_dir, data.symbols), or take 'market' out of model.modalities"
         )
+    if (leader := _leader(market, config)) not in market:
+        raise CmatError(f"the view 'market' reads its leader {leader}, and the market has only {', '.join(market)}")
 
 
 def _leader(market: Market, config: Config) -> str:
-    first = (config.data.symbols or [""])[0]
-    return first if first in market else min(market)
+    return config.data.symbols[0] if config.data.symbols else min(market)
 
 
 def _numbers_at(times: pd.DatetimeIndex, candles: pd.DataFrame, config: Config) -> np.ndarray:
@@ -130,7 +131,7 @@ def _numbers(candles: pd.DataFrame, config: Config) -> np.ndarray:
 
 
 def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) over arrays of one shape, each without its NaN; NaN where all are.
+    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are.
 
     One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
     """
@@ -141,8 +142,7 @@ def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         step = np.where(known, values - mean, 0.0)
         mean = mean + step / np.maximum(count, 1)
         squares = squares + step * np.where(known, values - mean, 0.0)
-    some = count > 0
-    return np.where(some, mean, np.nan), np.where(some, np.sqrt(squares / np.maximum(count, 1)), np.nan)
+    return mean, np.sqrt(squares / np.where(count > 0, count, np.nan))
 
 
 def mlp_encoder(width: int, config: Config) -> nn.Module:
