@@ -150,7 +150,7 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
 
 
 def build_cache(config: Config, progress: bool | None = None) -> None:
-    """Features of every sliding window of all symbols, computed into the cache where it lacks them; no run is touched."""
+    """Features of every sliding window of all symbols, computed into the cache where it lacks them, without a run."""
     market = load_candles(config)
     rows = {symbol: np.empty(0, dtype=np.int64) for symbol in market}
     others = [view for view in VIEWS.active(config) if not view.by_candle]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class FusionBase(nn.Module):
 
     token_names: tuple[str, ...] = ()
     # What the document states of its own sizes: weights of the projections, of a layer, of the whole.
-    stated_sizes = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
+    stated_sizes: ClassVar = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
     settings: tuple[str, ...] = ("hidden_dim", "dropout")
 
     def __init__(

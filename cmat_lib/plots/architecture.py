@@ -73,7 +73,7 @@ def _view_boxes(
 ) -> list[_Box]:
     """Input, encoder and, where the fusion has tokens, projection of one view, on a level y."""
     name = view.name
-    encoder = model.encoders[name] if name in model.encoders else None
+    encoder = dict(model.encoders).get(name)
     color = GREY if encoder is None else color
     boxes = [_Box(8.5, y, 17, 11, view.title, _shape(*shape), color)]
     if encoder is None:

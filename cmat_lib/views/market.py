@@ -3,8 +3,8 @@
 Markets move together, and where they do not, that tells something too. For each scale k of ``complexity.ranges`` there
 are the mean and the dispersion of two numbers over the other symbols, and these two numbers of the leader: the log
 range of the last k candles (see `cmat_lib.data.complexity.log_ranges`) and the log return over them. The leader is the
-first of ``data.symbols``, else the first symbol by name, and a model keeps the one that it was trained with; its own samples hold its own numbers there, so
-that a column means the same for every symbol.
+first of ``data.symbols``, else the first symbol by name, and a model keeps the one that it was trained with; its own
+samples hold its own numbers there, so that a column means the same for every symbol.
 
 Candles of one open time have one close time: whatever is read is known at the close of the row's own candle.
 """

@@ -36,7 +36,7 @@ def _compute(asked: Asked) -> Values:
 
 
 def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
-    """The four price channels share one scale, that of the change over the look-back, and no centre: windows end at 0."""
+    """The price channels share one scale, that of the change over the look-back, and no centre: windows end at 0."""
     scaler, names = robust(values[rows]), _names(config)
     if "log_close" in names:
         close = values[:, names.index("log_close")]

@@ -13,7 +13,7 @@ from cmat_lib.views.registry import Scaler, View
 
 
 def robust(values: np.ndarray) -> Scaler:
-    """Medians and interquartile ranges of the columns (n, F), because single candles of −33 % happen; NaN is left out."""
+    """Medians and interquartile ranges of the columns (n, F), as single candles of −33 % happen; NaN is left out."""
     scaler = RobustScaler().fit(values)
     center, scale = (np.nan_to_num(x, nan=empty).tolist() for x, empty in ((scaler.center_, 0.0), (scaler.scale_, 1.0)))
     return {"center": center, "scale": scale}

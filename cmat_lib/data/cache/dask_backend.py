@@ -58,7 +58,7 @@ def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
             yield
         except KilledWorker:
             raise CmatError(
-                f"cache.dask_scheduler: several workers of {place} died on the same chunk, most likely for lack of memory"
+                f"cache.dask_scheduler: several workers of {place} died on the same chunk, likely for lack of memory"
             ) from None
         except CancelledError:
             message = f"cache.dask_scheduler: {place} was lost; finished chunks are kept, so start it and run again"
