@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
-from cmat_lib.data.candles import data_hash
+from cmat_lib.data.candles import checked_market, data_hash
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
@@ -56,7 +56,7 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.prediction.Predictor.scores`."""
-        return self._predictor().scores(market, first)
+        return self._predictor().scores(checked_market(market, self.config.data), first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
         """Attention between the tokens at the candles that `predict` would score.
@@ -66,7 +66,9 @@ class Fitted:
         CmatError
             If the fusion has no attention, or no candle can be scored.
         """
-        panel = self._predictor().panel(market, first)
+        panel = self._predictor().panel(checked_market(market, self.config.data), first)
+        if panel is None:
+            raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
         found = collect_maps(self.model, panel.batches(index, size), len(index), attention_maps)
         return Attention(found.maps, found.token_names, panel.samples[["symbol", "timestamp", "close_time", "close"]])
@@ -99,7 +101,7 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     Parameters
     ----------
     market : dict of str to DataFrame
-        Checked candles of each symbol by open time (UTC), see `cmat_lib.data.candles.check_candles`.
+        Candles of each symbol, see `cmat_lib.data.candles.checked_market`.
     on_epoch : callable
         Takes each row of the history.
 
@@ -110,6 +112,7 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     """
     load_parts()
     check_before_work(config)
+    market = checked_market(market, config.data)
     check_market(market, config)
     fabric = make_fabric(config.training)
     panel = make_panel(market, config, fabric.device)
