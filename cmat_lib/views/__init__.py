@@ -1,0 +1,1 @@
+"""Views of the market that come from elsewhere than its candles."""
