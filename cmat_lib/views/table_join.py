@@ -116,7 +116,8 @@ def _read_part(name: str, path: Path, config: TableConfig) -> Table:
     symbol = config.symbol or next((column for column in raw if column.lower() == "symbol"), None)
     rest = [column for column in raw if column not in config.columns and column != symbol]
     read = {column: times for column in rest if (times := _other_times(raw[column], path, config)) is not None}
-    time = config.time or _only_one(name, path, rest, read)
+    starts = [column for column in rest if _other_times(raw[column].head(1), path, config) is not None]
+    time = config.time or _only_one(name, path, rest, list(read) or starts)
     frame = {"time": _times_of(name, raw[time], path, config)}
     if symbol is not None:
         check_rows(raw[symbol].notna(), raw[symbol], path, "is no symbol; write one in each row")
@@ -167,10 +168,10 @@ def _read_text(path: Path) -> pd.DataFrame:
     return raw.set_index(raw.index + 1)  # the header is a line too
 
 
-def _only_one(name: str, path: Path, rest: Sequence[str], read: Mapping[str, pd.Series]) -> str:
-    """The column of times, if there is no doubt."""
+def _only_one(name: str, path: Path, rest: Sequence[str], read: Sequence[str]) -> str:
+    """The column of times, if there is no doubt; where none reads as times, one that begins so will say why."""
     if len(read) == 1:
-        return next(iter(read))
+        return read[0]
     if read:
         raise CmatError(f"{path}: the columns {', '.join(read)} all read as times; set views.{name}.time to one")
     among = f"of the columns {', '.join(rest)} none reads as times" if rest else "there is no column beside the numbers"
