@@ -34,7 +34,7 @@ def table_view(name: str, table: TableConfig) -> View:
         compute=partial(_compute, name, table),
         encoder=partial(_encoder, name, table),
         window=lambda config: table.rows if table.is_sequence else 0,
-        check=lambda config: read(name, table),
+        check=partial(_check, name, table),
         identity=partial(_identity, name, table),
         admit=partial(_admit, name, table),
         problem=partial(_problem, name, table),
@@ -51,6 +51,11 @@ def read(name: str, table: TableConfig) -> Table:
 @lru_cache(maxsize=16)
 def _read(name: str, table: str, states: tuple[tuple[str, int, int], ...]) -> Table:
     return read_table(name, TableConfig.model_validate_json(table))
+
+
+def _check(name: str, table: TableConfig, config: Config) -> None:
+    read(name, table)
+    _encoder(name, table, config)
 
 
 def _table(name: str, table: TableConfig, asked: Asked) -> Table:
