@@ -43,8 +43,8 @@ def audit(
 ) -> None:
     """Look for leaks in a run: cut the candles at a row, compute again, compare, and name what differs.
 
-    Looks at channels (your own too), topology, complexity, labels, split, scalers, inputs that know too much and, if
-    the run has them, predictions. Exit code 0: nothing found; 1: findings, each with its feature, row and meaning.
+    Looks at channels and every other view (your own too), tables, labels, split, scalers, inputs that know too much and,
+    if the run has them, predictions. Exit code 0: nothing found; 1: findings, each with its feature, row and meaning.
     """
     from cmat_lib.audit import audit_run, open_subject
 
@@ -69,7 +69,8 @@ def _table(found: list) -> str:
     for check, finding in found:
         where = f"{finding.symbol} {finding.time:%Y-%m-%d %H:%M}" if finding.time is not None else "whole run"
         lines.append(f"\n{check}: {finding.feature} ({finding.cause}), first at {where}")
-        lines.append(f"    stored {_text(finding.stored)}, should be {_text(finding.recomputed)}")
+        if finding.stored != "":
+            lines.append(f"    stored {_text(finding.stored)}, should be {_text(finding.recomputed)}")
         lines.append(f"    {finding.detail}")
     return "\n".join(lines)
 
