@@ -52,7 +52,7 @@ class _Shown:
         self.values.div_(self.values.new_tensor(scaler["scale"]))
         if not self.length:
             self.values.clamp_(-CLIP, CLIP)
-        self.rows = torch.from_numpy(rows).to(home)  # (N,)
+        self.rows = torch.tensor(rows, device=home)  # (N,)
 
     def gather(self, index: Tensor) -> Tensor:
         """Samples by number: (B, F), or (B, L, F); windows are clipped after they are rebased."""
