@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib.data.cache import cached_features, worker_pool
+from cmat_lib.data.cache import Sliding, cached_features, worker_pool
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import TdaConfig
@@ -49,8 +49,8 @@ def build(folder, compute):
     length = (CHUNKS - 1) * CHUNK_WINDOWS + 100 + CONFIG.window_size - 1
     close = np.cumsum(np.random.default_rng(0).normal(scale=0.01, size=length))
     times, ends = pd.date_range("2025-01-01", periods=length, freq="15min", tz="UTC"), np.arange(39, length)
-    shape = (SCALE[0], compute, CONFIG.feature_dim, feature_params(CONFIG))
-    return cached_features("tda", "BTCUSDT", close, times, ends, ends, *shape, cache_dir=folder, jobs=1)
+    sliding = Sliding("tda", close, SCALE[0], compute, CONFIG.feature_dim, feature_params(CONFIG))
+    return cached_features(sliding, "BTCUSDT", times, ends, ends, cache_dir=folder, jobs=1)
 
 
 def content(folder):
