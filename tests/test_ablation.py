@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 def smoke(folder, **data):
     own = {
         "run_dir": str(folder / "run"),
-        "tda": {"cache_dir": str(folder / "cache"), "jobs": 1},
+        "cache": {"dir": str(folder / "cache"), "jobs": 1},
         "data": {"split": "walk_forward", "folds": 2, "synthetic_days": 180, **data},
         "training": {"epochs": 1},
     }

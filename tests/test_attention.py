@@ -31,13 +31,7 @@ B, HEADS, LAYERS = 5, 2, 3
 class Inputs(NamedTuple):
     """What the readers take of a batch."""
 
-    ohlcv: torch.Tensor
-    tda: torch.Tensor
-    complexity: torch.Tensor
-
-    @property
-    def inputs(self):
-        return tuple(self)
+    inputs: dict[str, torch.Tensor]
 
 
 def slim_model(**changes):
@@ -72,8 +66,8 @@ def slim_model(**changes):
 
 def batch(rows: int = B, seed: int = 0) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((rows, 12, 14), (rows, 214), (rows, 6))
-    return Inputs(*(torch.randn(*shape, generator=generator) for shape in shapes))
+    shapes = {"nbeats": (rows, 12, 14), "tda": (rows, 214), "complexity": (rows, 6)}
+    return Inputs({name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()})
 
 
 KINDS = [
@@ -280,15 +274,15 @@ def test_stack_maps():
     assert names == ("trend", "seasonality", "generic 1", "generic 2")
     assert maps.shape == (1, B, 8, 4, 4)
     model.eval()
-    attention = model.ohlcv_encoder.attention
+    attention = model.encoders["nbeats"].attention
     with torch.no_grad():
-        normed = attention.token_norm(model.ohlcv_encoder.stack_tokens(batch().ohlcv))
+        normed = attention.token_norm(model.encoders["nbeats"].stack_tokens(batch().inputs["nbeats"]))
         torch.testing.assert_close(maps[0], softmax_attention(attention.self_attn, normed), atol=1e-6, rtol=0)
 
 
 def test_every_module_keeps_its_mode_and_nothing_is_learned_from():
     model = slim_model().train()
-    model.ohlcv_encoder.eval()  # frozen encoders stand in evaluation mode inside a training model
+    model.encoders["nbeats"].eval()  # frozen encoders stand in evaluation mode inside a training model
     before = {name: module.training for name, module in model.named_modules()}
     state = {name: value.clone() for name, value in model.state_dict().items()}
     first, _ = attention_maps(model, batch())

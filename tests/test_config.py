@@ -84,7 +84,7 @@ def test_schema_file_is_current():
         ({"data": {"channels": ["log_open"]}}, "log_close, which is not listed"),
         ({"labels": {"source": "file"}}, "the synthetic market has no label columns"),
         ({"logging": {"save_dir": "../x"}}, "must be a relative path inside the run folder"),
-        ({"tda": {"jobs": 0}}, "jobs is 0"),
+        ({"cache": {"jobs": 0}}, "jobs is 0"),
         ({"training": {"task_weighting": "learned", "max_pct_weight": 0}}, "one of them is 0"),
         (
             {"complexity": {"window_size": 32, "higuchi_kmax": 20}},
