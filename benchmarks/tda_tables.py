@@ -235,9 +235,7 @@ def through_the_cache(path: Path1d, count: int) -> pd.DataFrame:
     ends = np.arange(CONFIG.window_size - 1, len(series))
     times = pd.date_range("2025", periods=len(series), freq="15min", tz="UTC")
     compute = functools.partial(path_features, **SCALE, config=CONFIG)
-    arguments = (
-        Sliding("tda", series, CONFIG.window_size, compute, CONFIG.feature_dim, {}), "X", times, ends, ends
-    )
+    arguments = (Sliding("tda", series, CONFIG.window_size, compute, CONFIG.feature_dim, {}), "X", times, ends, ends)
     seconds: dict[int, list] = {1: [], 2: []}
     spent = []
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,9 @@ def test_parts_and_rest_are_the_window():
     assert found.parts.shape == (5, 4, 14, 40) and found.rest.shape == (5, 14, 40)
     torch.testing.assert_close(found.parts.sum(1) + found.rest, found.input, atol=1e-5, rtol=0)
     model.eval()
-    torch.testing.assert_close(found.input, model.encoders["nbeats"].input_norm(ohlcv.transpose(1, 2)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found.input, model.encoders["nbeats"].input_norm(ohlcv.transpose(1, 2)), atol=1e-6, rtol=0
+    )
     left = model.encoders["nbeats"].flatten_window(ohlcv)
     for stack in model.encoders["nbeats"].stacks[:2]:
         left = stack(left)[1]
