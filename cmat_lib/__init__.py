@@ -22,4 +22,28 @@ B samples; `confidence` the coverage of intervals, in (0, 1); `size` the samples
 progress. A parameter that a docstring does not list is what its name and annotation say.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+# What a program needs, by the module that has it; imported when it is asked for, because torch takes seconds.
+_NAMES = {
+    "Config": "config",
+    "load_config": "config",
+    "Fitted": "library",
+    "fit": "library",
+    "load": "library",
+    "build_model": "models",
+    "use_parts": "parts",
+    "VIEWS": "views",
+    "View": "views",
+    "Values": "views",
+}
+__all__ = [*_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'cmat_lib' has no attribute '{name}'")
+    return getattr(import_module(f"cmat_lib.{_NAMES[name]}"), name)

@@ -29,7 +29,8 @@ from cmat_lib.files import atomic_path
 from cmat_lib.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.run import Run, hash_text
-from cmat_lib.stages import predict, read_views
+from cmat_lib.stages import read_views
+from cmat_lib.training.answers import predict
 from cmat_lib.training.devices import pick_device
 from cmat_lib.training.trainer import train
 from cmat_lib.views import VIEWS

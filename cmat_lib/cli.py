@@ -29,6 +29,7 @@ from cmat_lib.config import Config, commented_defaults, load_config, merge, proj
 from cmat_lib.errors import CmatError, LocalError, first_line
 from cmat_lib.files import write_text
 from cmat_lib.grid import check_folders, grid_members
+from cmat_lib.parts import load_parts, use_parts
 from cmat_lib.run import select_stages
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # wherever a library met them
@@ -50,6 +51,8 @@ def main() -> None:
     # tens of microseconds cost nothing on an idle one. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        use_parts(*_taken_parts(sys.argv))
+        load_parts()
         app()
     except CmatError as error:
         _complain(str(error), everywhere=isinstance(error, LocalError))
@@ -92,11 +95,31 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _taken_parts(arguments: list[str]) -> list[str]:
+    """Values of --parts, taken out of the arguments wherever they stand: parts are there before any command."""
+    found = []
+    for place in reversed(range(1, len(arguments))):
+        option, equals, value = arguments[place].partition("=")
+        if option != "--parts":
+            continue
+        if not equals:
+            if place + 1 == len(arguments):
+                raise CmatError("--parts needs a Python file")
+            value = arguments.pop(place + 1)
+        del arguments[place]
+        found.insert(0, value)
+    return found
+
+
 @app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    parts: Annotated[
+        list[Path] | None,
+        typer.Option("--parts", help="Python file with parts of your own; before or after a command."),
+    ] = None,
 ) -> None:
     """Three views of a market, fused by attention."""
 

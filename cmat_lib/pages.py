@@ -11,6 +11,7 @@ from typing import Any
 
 from cmat_lib.config import merge, project_root, read_params, resolve_path, validate
 from cmat_lib.errors import CmatError
+from cmat_lib.parts import load_parts
 from cmat_lib.run import STAGE_NAMES, Run
 from cmat_lib.run_lock import join_or_refuse
 from cmat_lib.schema import SECTIONS, Config
@@ -38,6 +39,7 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
     CmatError
         For unknown or impossible parameters, if an earlier stage is missing, or if a command works in the folder.
     """
+    load_parts()
     given = _given_parameters(stage, variables)
     join_or_refuse(resolve_path(given["run_dir"]))
     base, origin = _base_parameters(stage, given["run_dir"])

@@ -6,25 +6,28 @@ windows that are asked for, nothing else, so the newest candle costs millisecond
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from cmat_lib.config import merge, validate
+from cmat_lib.config import Config, merge, validate
 from cmat_lib.data.candle_sources import market_files
 from cmat_lib.data.candles import closed
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration
+from cmat_lib.models import MultiTaskCrossModalAttention
 from cmat_lib.schema import DataConfig
-from cmat_lib.stages import load_candles, predict
+from cmat_lib.stages import load_candles
+from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views import VIEWS, Asked, Sliding
@@ -78,23 +81,30 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
-        model, config, content = load_model(path)
-        self._data = config.data
-        own = {
-            "data": {"stride": 1, "symbols": content["symbols"]},
-            "cache": {"jobs": jobs},
-            "training": {"device": device},
-        }
-        self.config = validate(merge(config.model_dump(mode="json"), own), str(path))
+        name = hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
+        self._take(*load_model(path), name[:NAME_LENGTH], device, jobs)
+
+    @classmethod
+    def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Predictor:
+        """The same of a model in memory, on its device; what it is called is the digest of its weights."""
+        weights = b"".join(tensor.numpy().tobytes() for tensor in checkpoint["weights"].values())
+        name, device = hashlib.sha256(weights).hexdigest(), next(model.parameters()).device.type
+        predictor = cls.__new__(cls)
+        predictor._take(copy.deepcopy(model), config, checkpoint, name[:NAME_LENGTH], device, config.cache.jobs)
+        return predictor
+
+    def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
+        self._data, self.name = config.data, name
+        own = {"data": {"stride": 1, "symbols": checkpoint["symbols"]}, "cache": {"jobs": jobs}}
+        own["training"] = {"device": device}
+        self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
         self.model = model.double().to(self.device)
-        self.name = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:NAME_LENGTH]
-        self.history = VIEWS.look_back(self.config)
-        self.views = VIEWS.active(self.config)
-        self._scalers, self._calibration = content["scalers"], content["calibration"]
-        self._threshold = content["threshold"]
-        self._seen_until = pd.Timestamp(content["seen_until"])
+        self.history, self.views = VIEWS.look_back(self.config), VIEWS.active(self.config)
+        self._scalers, self._calibration = checkpoint["scalers"], checkpoint["calibration"]
+        self._threshold = checkpoint["threshold"]
+        self._seen_until = pd.Timestamp(checkpoint["seen_until"])
 
     def data(self, data_dir: str | None = None, symbols: list[str] | None = None) -> DataConfig:
         """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest."""
@@ -161,6 +171,18 @@ class Predictor:
         UserWarning
             If a symbol, or its newest candle, cannot be scored.
         """
+        panel = self.panel(market, first, progress, live, symbols)
+        return pd.DataFrame(columns=list(COLUMNS)) if panel is None else self._frame(panel)
+
+    def panel(
+        self,
+        market: Market,
+        first: First = None,
+        progress: bool | None = False,
+        live: Live | None = None,
+        symbols: Iterable[str] | None = None,
+    ) -> Panel | None:
+        """What the model sees at the candles that `scores` would score; None where there are none."""
         for view in self.views:
             view.admit(market, self.config)
         possible = {symbol: sample_rows(market[symbol], self.config) for symbol in symbols or market}
@@ -168,9 +190,7 @@ class Predictor:
             self._check(symbol, market[symbol], rows, alone=not any(map(len, possible.values())))
         wanted = {symbol: _from(market[symbol], rows, symbol, first) for symbol, rows in possible.items()}
         wanted = {symbol: rows for symbol, rows in wanted.items() if len(rows)}
-        if not wanted:
-            return pd.DataFrame(columns=list(COLUMNS))
-        return self._frame(self._panel(market, wanted, progress, live))
+        return self._panel(market, wanted, progress, live) if wanted else None
 
     def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
         """Everything that the model sees at these rows, made from the candles that they read."""
@@ -214,8 +234,7 @@ class Predictor:
             warnings.warn(why, stacklevel=3)
 
     def _frame(self, panel: Panel) -> pd.DataFrame:
-        everything = torch.arange(len(panel), device=self.device)
-        raw, max_pct = predict(self.model, panel, everything, self.config.evaluation.batch_size)
+        raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
         if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
             raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
         probability = apply_calibration(raw, self._calibration)

@@ -27,8 +27,11 @@ import pandas as pd
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path
 from cmat_lib.data.candle_files import market_files
+from cmat_lib.data.channels import channel_of
+from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path, write_text
+from cmat_lib.parts import part_hashes
 from cmat_lib.schema import SECTIONS
 from cmat_lib.views import VIEWS
 
@@ -115,6 +118,8 @@ class Run:
         prints, previous = {}, hash_text(json.dumps([__version__, input_identity(self.config)]))
         for stage in STAGES:
             own = {name: self._section(name) for name in stage.sections}
+            if parts := part_hashes(_used(stage.name, self.config)):
+                own["parts"] = parts
             if stage.computes_views:
                 views = VIEWS.active(self.config)
                 own |= {name: self._section(name) for view in views for name in view.sections}
@@ -332,6 +337,29 @@ class Run:
             raise CmatError(f"{problem}; delete it, and run the page that makes it again") from None
 
 
+def _used(stage: str, config: Config) -> list[Any]:
+    """Functions and classes from registries that a stage runs, which may be parts of somebody's own."""
+    from cmat_lib.models.encoders import ENCODERS
+    from cmat_lib.models.fusion import FUSIONS
+    from cmat_lib.models.losses import LOSSES
+
+    views = VIEWS.active(config)
+    used = {
+        "01_data_prep": [channel_of(name).function for name in config.data.channel_names],
+        "02_tda_cache": [
+            *(view.compute for view in views),
+            *(INDICATORS[name].function for name in config.complexity.indicators if name in INDICATORS),
+        ],
+        "03_model_build": [
+            FUSIONS.get(config.fusion.fusion_type),
+            *(view.encoder for view in views),
+            *(ENCODERS.get(table.encoder) for table in config.views.tables.values()),
+        ],
+        "04_training": [LOSSES.get(config.training.loss)],
+    }
+    return used.get(stage, [])
+
+
 def is_of_numbers(column: pd.Series, kinds: str = "iufb") -> bool:
     """Whether a column has NumPy's numbers of some kinds; those of pandas may be NA, which is none."""
     return isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds
@@ -424,6 +452,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "parts": part_hashes(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

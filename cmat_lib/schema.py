@@ -367,7 +367,7 @@ class TableConfig(Section):
     lag: str = Field(description="how long after its time a row is known, such as 16h15m or 1d; 0h if the times are those of publication")
     look_back: str = Field("30d", description="span of the mean and deviation of the z-score")
     stale: str | None = Field(None, description="a row that has been known for longer is as good as missing; null: a row holds until the next")
-    encoder: Literal["mlp", "gru", "nbeats"] = Field("mlp", description="mlp reads the newest row; gru and nbeats read the last rows")
+    encoder: str = Field("mlp", description="mlp reads the newest row; gru, nbeats, or one of your own, read the last rows")
     rows: Annotated[int, Field(ge=2)] = Field(16, description="rows that gru or nbeats read")
 
     @property
@@ -531,6 +531,7 @@ class TrainingConfig(Section):
     warmup_share: Rate = Field(0.05, description="share of the optimiser steps that warm up; cosine after")
     gradient_clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
     freeze_encoder_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs in which the encoders do not learn")
+    loss: str = Field("multi_task", description="multi_task (focal loss and squared error), or one of your own")
     focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="focusing exponent of the focal loss")
     positive_weight: Literal["balanced"] | Annotated[float, Field(gt=0)] = Field("balanced", description="weight of triggers; balanced is negatives over positives in training")
     max_pct_clip_quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(0.995, description="max_pct is clipped at this training quantile in the loss")

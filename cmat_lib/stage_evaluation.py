@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import torch
 
 from cmat_lib.config import Config
 from cmat_lib.data.candles import unstack
-from cmat_lib.data.splits import PARTS
+from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.evaluation.baselines import tree_scores
 from cmat_lib.evaluation.breakdown import (
     ORACLE,
@@ -28,7 +28,8 @@ from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
 from cmat_lib.ledger import append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.run import Run
-from cmat_lib.stages import load_panel, predict
+from cmat_lib.stages import load_panel
+from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views.panel import Panel
@@ -37,28 +38,44 @@ MODEL = "probability"
 BASELINES = ("volatility", "trees")  # what the model must beat
 
 
-def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 05: predictions of every labelled sample, and scores with intervals beside the baselines.
+class Evaluation(NamedTuple):
+    """How good a model is."""
 
-    Returns ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model in
-    every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises`` (second
-    task); ``decision`` (trades net of costs); ``trials`` (what they are worth among all trials); on the synthetic
-    market ``oracle_share``. All also in the run folder, and one row in the ledger beside it.
+    tables: dict[str, pd.DataFrame]
+    thresholds: dict[str, float]
+    traded: pd.DataFrame  # predictions with what a trade on each would have returned
+
+
+def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
+    """Stage 05: what `evaluate` gives, and ``trials`` (what the trades are worth among all trials).
+
+    All also in the run folder, and one row in the ledger beside it.
     """
     device = pick_device(config.training)
     model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)
-    panel = load_panel(config, run, device)
-    predictions = predict_all(model, panel, config, checkpoint)
-    columns = [MODEL, *BASELINES, *([ORACLE] if ORACLE in predictions else [])]
-    thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
-    tables = score_tables(predictions, thresholds, config)
     market = unstack(run.read_frame("data/candles.parquet"))
-    traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
-    tables["decision"] = _decision(traded, [*columns, "momentum"], config)
+    tables, thresholds, traded = evaluate(model, load_panel(config, run, device), market, config, checkpoint)
+    predictions = tables.pop("predictions")
     tables["trials"] = _record_trial(run, traded, tables)
     run.save_frame("predictions.parquet", predictions)
     run.save_json("metrics.json", {"thresholds": thresholds} | {name: records(t) for name, t in tables.items()})
     return {"predictions": predictions, **tables}
+
+
+def evaluate(model, panel: Panel, market: Market, config: Config, checkpoint: dict[str, Any]) -> Evaluation:
+    """Predictions of every labelled sample, and scores with intervals beside the baselines.
+
+    The tables: ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model
+    in every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises`` (second
+    task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``.
+    """
+    predictions = predict_all(model, panel, config, checkpoint)
+    columns = [MODEL, *BASELINES, *([ORACLE] if ORACLE in predictions else [])]
+    thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
+    tables = {"predictions": predictions} | score_tables(predictions, thresholds, config)
+    traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
+    tables["decision"] = _decision(traded, [*columns, "momentum"], config)
+    return Evaluation(tables, thresholds, traded)
 
 
 def predict_all(model, panel: Panel, config: Config, checkpoint: dict[str, Any]) -> pd.DataFrame:
@@ -72,7 +89,8 @@ def predict_all(model, panel: Panel, config: Config, checkpoint: dict[str, Any])
     trees = tree_scores({part: panel.batches(index, size) for part, index in indices.items()}, config)
     every = torch.cat(list(indices.values()))
     raw, max_pct = predict(model, panel, every, size)
-    frame = panel.samples.iloc[every.cpu().numpy()].drop(columns=["row", "local_row"]).reset_index(drop=True)
+    frame = panel.samples.iloc[every.cpu().numpy()].reset_index(drop=True)
+    frame = frame.drop(columns=[name for name in frame if name.startswith(("row", "local_row"))])
     frame = frame.rename(columns={"volatility": "raw_volatility"})
     frame["raw_trees"] = np.concatenate(list(trees.values()))
     frame[f"raw_{MODEL}"], frame[MODEL] = raw, apply_calibration(raw, checkpoint["calibration"])

@@ -7,34 +7,28 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, project_root, resolve_path
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
-from cmat_lib.evaluation.metrics import choose_threshold
 from cmat_lib.models import build_model
 from cmat_lib.run import Run, environment
 from cmat_lib.run_lock import working_in
-from cmat_lib.stages import build_features, check_before_work, describe_model, load_panel, predict, prepare_data
+from cmat_lib.stages import build_features, check_before_work, describe_model, load_panel, prepare_data
 from cmat_lib.tracking import log_run
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric, pick_device, processes
 from cmat_lib.training.logs import TrainingLogs, epoch_line
 from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import SavePoint
+from cmat_lib.training.settle import settle
 from cmat_lib.training.trainer import Row, Training, train
-from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
 
-FITTED = ("train", "stop", "calibrate")  # parts of whose labels something in the model was chosen
 RESULTS = "training_results.json"
 
 
@@ -76,26 +70,17 @@ def train_model(
 
 def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
     """Fit threshold and calibration, and write ``best_model.pt`` and ``training_results.json``."""
-    raw, trigger = {}, {}
-    for part in ("stop", "calibrate"):
-        index = panel.index(part)
-        raw[part], _ = predict(training.model, panel, index, config.evaluation.batch_size)
-        trigger[part] = panel.samples["trigger"].to_numpy()[index.cpu()]
-    calibration = fit_calibration(raw["calibrate"], trigger["calibrate"], config.evaluation.calibration)
-    probability = apply_calibration(raw["calibrate"], calibration)
-    when = panel.samples["timestamp"].iloc[panel.index("calibrate").cpu().numpy()]
-    threshold = choose_threshold(probability, trigger["calibrate"], when)
-    content = _checkpoint(training.model, panel, config, run, threshold, calibration)
-    save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), content)
+    settled = settle(training.model, panel, config, run.read_json("data/data.json"))
+    save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), settled.checkpoint)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
     results = {
         "best_epoch": training.best_epoch,
         "interrupted": training.interrupted,
-        "threshold": threshold,
-        "calibration": calibration,
+        "threshold": settled.checkpoint["threshold"],
+        "calibration": settled.checkpoint["calibration"],
         "base_rates": parts.mean().to_dict(),
         "samples": parts.size().to_dict(),
-        "scores": {part: ranking_scores(trigger[part], raw[part]) for part in raw},
+        "scores": {part: ranking_scores(settled.trigger[part], raw) for part, raw in settled.raw.items()},
         "history": training.history,
         "environment": environment(),
         "device": str(panel.device),
@@ -226,18 +211,3 @@ def _nothing(line: str) -> None:
 def ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
     """ROC-AUC and PR-AUC of one part; the stop part chose the epoch, so its scores flatter."""
     return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
-
-
-def _checkpoint(model, panel: Panel, config: Config, run: Run, threshold: float, calibration: dict) -> dict[str, Any]:
-    return {
-        "weights": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
-        "config": config.model_dump(mode="json"),
-        "views": {view.name: view.names(config) for view in VIEWS.active(config)},
-        "scalers": panel.scalers,
-        "threshold": threshold,
-        "calibration": calibration,
-        "labels": config.labels.model_dump(mode="json"),
-        **{key: value for key, value in run.read_json("data/data.json").items() if key in ("data_hash", "symbols")},
-        "seen_until": panel.samples.loc[panel.samples["part"].isin(FITTED), "label_end"].max().isoformat(),
-        "versions": {"cmat": __version__, "torch": metadata.version("torch")},
-    }

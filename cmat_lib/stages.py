@@ -19,7 +19,6 @@ from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.multitask import evaluation_mode
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
@@ -200,24 +199,6 @@ def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFram
     table = pd.DataFrame(parameter_table(model), columns=["part", "parameters", "source"])
     run.save_json("model_spec.json", {"parameters": table.to_dict("records"), "tokens": list(model.fusion.token_names)})
     return table
-
-
-# -- shared ------------------------------------------------------------------------------------------------------------
-
-
-def predict(
-    model: MultiTaskCrossModalAttention, panel: Panel, index: torch.Tensor, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Raw trigger probability and largest rise in percent of the samples of `index`, shape (n,) each, float64.
-
-    Computed in the precision of the model's weights.
-    """
-    dtype, found = next(model.parameters()).dtype, []
-    with evaluation_mode(model), torch.no_grad():
-        for batch in panel.batches(index, size):
-            said = model.answers({name: x.to(dtype) for name, x in batch.inputs.items()})
-            found.append((said.trigger_logits.sigmoid(), said.max_pct))
-    return tuple(torch.cat(column)[:, 0].double().cpu().numpy() for column in zip(*found, strict=True))
 
 
 def _sessions(config: Config) -> dict[str, str]:

@@ -16,6 +16,7 @@ from cmat_lib.audit.predictions import check_predictions
 from cmat_lib.audit.scalers import check_scalers
 from cmat_lib.audit.splits import check_split
 from cmat_lib.audit.subject import CAUSES, Finding, Report, Subject, open_subject
+from cmat_lib.audit.table_leaks import check_tables
 from cmat_lib.audit.windows import check_view
 
 __all__ = ["CAUSES", "Finding", "Report", "Subject", "audit_run", "checks", "open_subject"]
@@ -36,7 +37,10 @@ AFTER: dict[str, Check] = {
 def checks(subject: Subject) -> dict[str, Check]:
     """All checks of a run by name: those of candles and labels, and one of each view that has a row per sample."""
     views = [view for view in subject.views if not view.by_candle]
-    return BEFORE | {view.title.lower(): partial(check_view, view=view) for view in views} | AFTER
+    tables: dict[str, Check] = (
+        {"tables": check_tables} if any(v.name in subject.config.views.tables for v in views) else {}
+    )
+    return BEFORE | {view.title.lower(): partial(check_view, view=view) for view in views} | tables | AFTER
 
 
 def audit_run(subject: Subject) -> Iterator[tuple[str, Report]]:

@@ -88,6 +88,14 @@ CAUSES = {
         "This input alone ranks the triggers of the test part better than any honest one could, or is a label.",
         "Find out how it knows; a column of the candle files that it reads may be made from the future.",
     ),
+    "published": (
+        "Rows of a table are shown to candles before they were published.",
+        f"Correct lag, zone or time of the table in the section views, or the file, {AGAIN}",
+    ),
+    "early": (
+        "A table knows what candles do next, more than any honest one could: it seems to be joined too early.",
+        f"Find out when its rows are published, and correct lag and zone of the table in the section views, {AGAIN}",
+    ),
     "prediction": (
         "The stored model, given the candles up to the row alone, does not say what the run says.",
         "If no other check has a finding, the model or the predictions were replaced: train and evaluate again.",

@@ -8,6 +8,7 @@ UTC, ascending) and the float64 columns open, high, low, close, volume and, if k
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,6 @@ from cmat_lib.data.candle_files import market_files, read_market
 from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
-
-__all__ = ["audit", "closed", "data_hash", "load_market", "read_market", "repair", "segment_ids", "window_ends"]
 
 PRICES = ["open", "high", "low", "close"]
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
@@ -53,11 +52,27 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
         positive, negative volumes, and candles whose high or low contradicts the other prices; names file and row.
     """
     market, files = read_market(data), market_files(data)
-    for symbol, candles in market.items():
-        _check(candles, data, str(files[symbol]))
+    for candles in market.values():
         candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
+    return checked_market(market, data, {symbol: str(source) for symbol, source in files.items()})
+
+
+def checked_market(
+    market: dict[str, pd.DataFrame], data: DataConfig, names: Mapping[str, str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """The same of candles in memory: frames by candle open (UTC) with the prices and what views read.
+
+    `names` says what a symbol is called in error messages.
+    """
+    names = names or {symbol: symbol for symbol in market}
+    for symbol, candles in market.items():
+        if not isinstance(candles.index, pd.DatetimeIndex) or candles.index.tz is None:
+            raise CmatError(f"{names[symbol]}: the index must be candle opens with a time zone (UTC)")
+        if missing := [name for name in PRICES if name not in candles]:
+            raise CmatError(f"{names[symbol]}: no column '{missing[0]}'")
+        _check(candles, data, names[symbol])
     if data.sessions == "join":
-        market = {s: join_sessions(own, data.bar, data.clock_zone, str(files[s])) for s, own in market.items()}
+        market = {s: join_sessions(own, data.bar, data.clock_zone, names[s]) for s, own in market.items()}
     return repair(market, data)
 
 

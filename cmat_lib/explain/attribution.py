@@ -20,10 +20,8 @@ from cmat_lib.explain.shapley import (
     Shapley,
     StandIns,
     coalition_logits,
-    coalitions,
     embed_samples,
-    interaction_matrix,
-    shapley_matrix,
+    game_of,
     shapley_of,
 )
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
@@ -50,7 +48,7 @@ def shapley_tables(
     resampling: Resampling,
     size: int,
 ) -> ShapleyTables:
-    """Exact Shapley values over the modalities.
+    """Shapley values over the views.
 
     Parameters
     ----------
@@ -60,7 +58,8 @@ def shapley_tables(
     Returns
     -------
     ShapleyTables
-        ``shapley``: ``modality``, ``measure``, ``value``, ``low``, ``high``, in reduction of the loss. Measures:
+        ``shapley``: ``modality``, ``measure``, ``value``, ``low``, ``high``, ``sampling_error`` (standard error of
+        drawn orders, 0 where all coalitions are asked), in reduction of the loss. Measures:
         ``shapley``; ``main``, that without half of each of its interactions (Lundberg et al., arXiv 1802.03888,
         equation 6); ``alone``, with this modality only; ``last``, what is lost without it.
         ``interactions``: ``first``, ``second``, ``value``, ``low``, ``high``, the pairwise interaction index of the
@@ -71,12 +70,14 @@ def shapley_tables(
     worth, modalities = _worth(model, panel, index, absent, size)
     single = shapley_of(worth, modalities)
     samples = panel.samples.iloc[index.cpu().numpy()]
-    losses = loss(worth, samples["trigger"].to_numpy())  # (n, 2 ** K)
+    losses = loss(worth, samples["trigger"].to_numpy())  # (n, R)
     effects = _effects(-losses, len(modalities))  # (n, 4 K + P)
     table = mean_table(effects, samples["timestamp"], resampling)
     count = 4 * len(modalities)
     names = [(name, measure) for measure in ("shapley", "main", "alone", "last") for name in modalities]
     shapley = pd.DataFrame(names, columns=["modality", "measure"]).join(table[:count])
+    error = dict(zip(modalities, game_of(len(modalities)).sampling_error(-losses), strict=True))
+    shapley["sampling_error"] = shapley["modality"].map(error).where(shapley["measure"] == "shapley", 0.0)
     pairs = pd.DataFrame(single.pairs, columns=["first", "second"]).join(table[count:].reset_index(drop=True))
     return ShapleyTables(shapley, pairs, _efficiency(losses, shapley, single), _each(index, samples, single), single)
 
@@ -93,7 +94,7 @@ def sample_shapley_values(
 def _worth(
     model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Logit of every coalition for every sample, (n, 2 ** K), and the names of the modalities."""
+    """Logit of every coalition for every sample, (n, R), and the names of the modalities."""
     features, rows, worth = embed_samples(model, panel, index, size), absent.rows(len(index)), []
     for here in torch.arange(len(index)).split(size):
         part = {name: x[here] for name, x in features.items()}
@@ -103,13 +104,12 @@ def _worth(
 
 def _effects(worth: np.ndarray, count: int) -> np.ndarray:
     """Shapley value, main effect, effect alone and effect last of each player, then the interactions: (n, 4 K + P)."""
-    members = coalitions(count)
-    values, pairs = worth @ shapley_matrix(count).T, worth @ interaction_matrix(count).T
-    ends = np.array(np.triu_indices(count, 1))  # (2, P)
-    touches = (ends[:, :, None] == np.arange(count)).any(0)  # (P, K)
-    one, rest = 2 ** np.arange(count), len(members) - 1 - 2 ** np.arange(count)
-    alone, last = worth[:, one] - worth[:, :1], worth[:, -1:] - worth[:, rest]
-    return np.concatenate([values, values - 0.5 * pairs @ touches, alone, last, pairs], axis=1)
+    game, one = game_of(count), np.eye(count, dtype=bool)
+    values, pairs = worth @ game.values.T, worth @ game.interactions.T
+    touches = np.array([[k in pair for k in range(count)] for pair in game.pairs], float).reshape(-1, count)  # (P, K)
+    main = values - 0.5 * pairs @ touches if game.pairs else np.full_like(values, np.nan)
+    alone, last = worth[:, game.rows(one)] - worth[:, :1], worth[:, -1:] - worth[:, game.rows(~one)]
+    return np.concatenate([values, main, alone, last, pairs], axis=1)
 
 
 def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> pd.DataFrame:

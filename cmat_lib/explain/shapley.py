@@ -1,15 +1,17 @@
-"""Exact Shapley values of the modalities.
+"""Shapley values of the views that a model sees.
 
-With K modalities there are ``2 ** K`` coalitions (8, or 16 with the clock), so no order of arrival is sampled. A
-modality that is not in a coalition shows what it showed in training samples drawn at random, and the mean of the
-predicted probabilities counts, as in SAGE (Covert, Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place
-is cheaper and can be chosen, but lies where the model has seen nothing: its answer there is arbitrary, and every
-modality that puts an end to that gets credit for it.
+With K views there are ``2 ** K`` coalitions; up to `MOST` views all of them are asked, so that no order of arrival is
+sampled, and above it some orders are drawn, with a standard error. A view that is not in a coalition shows what it
+showed in training samples drawn at random, and the mean of the predicted probabilities counts, as in SAGE (Covert,
+Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place is cheaper and can be chosen, but lies where the
+model has seen nothing: its answer there is arbitrary, and every view that puts an end to that gets credit for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from math import factorial
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +26,8 @@ from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_m
 if TYPE_CHECKING:
     from cmat_lib.views.panel import Batch, Panel
 
+MOST = 8  # views of which all coalitions are asked
+ORDERS = 64  # orders of arrival that are drawn above it, half of them the others reversed
 Features = dict[str, Tensor]  # modality that the model sees -> (B, width)
 
 
@@ -77,6 +81,58 @@ def interaction_matrix(count: int) -> np.ndarray:
     return np.array(rows).reshape(-1, 2**count)
 
 
+@dataclass(frozen=True)
+class Game:
+    """Coalitions of K players whose worth has to be known, none first and all last, and what follows from it."""
+
+    members: np.ndarray  # (R, K) bool
+    values: np.ndarray  # (K, R), Shapley values as a linear map of the worths
+    interactions: np.ndarray  # (P, R), interaction indices of `pairs`
+    pairs: list[tuple[int, int]]  # none where orders are sampled
+    orders: np.ndarray | None = None  # (draws, K + 1) coalitions on the way from none to all, where sampled
+    arrivals: np.ndarray | None = None  # (draws, K) who comes
+
+    def rows(self, members: np.ndarray) -> np.ndarray:
+        """Numbers of coalitions (n, K)."""
+        powers = 2 ** np.arange(self.members.shape[1])
+        return np.argsort(own := self.members @ powers)[np.searchsorted(np.sort(own), members @ powers)]
+
+    def sampling_error(self, worth: np.ndarray) -> np.ndarray:
+        """Standard error of the mean Shapley values (K,) of worths (n, R), by the orders that were drawn; 0 if all."""
+        if self.orders is None:
+            return np.zeros(self.members.shape[1])
+        gains = np.diff(worth.mean(axis=0)[self.orders], axis=1)  # (draws, K), in the order of arrival
+        of_players = np.take_along_axis(gains, np.argsort(self.arrivals, axis=1), axis=1)
+        pairs = of_players.reshape(2, -1, of_players.shape[1]).mean(axis=0)  # an order and its reverse
+        return pairs.std(axis=0, ddof=1) / np.sqrt(len(pairs))
+
+
+@cache
+def game_of(count: int) -> Game:
+    """All coalitions of up to `MOST` players; of more those that some drawn orders of arrival pass.
+
+    Castro, Gomez, Tejada (2009), *Polynomial calculation of the Shapley value based on sampling*; each order with its
+    reverse, which cancels much of what depends on the place of arrival. Single players and all but one are there too.
+    """
+    if count <= MOST:
+        pairs = list(combinations(range(count), 2))
+        return Game(coalitions(count), shapley_matrix(count), interaction_matrix(count), pairs)
+    rng = np.random.default_rng(0)
+    arrivals = np.stack([rng.permutation(count) for _ in range(ORDERS // 2)])
+    arrivals = np.concatenate([arrivals, arrivals[:, ::-1]])  # (draws, K)
+    ways = np.concatenate([np.zeros((ORDERS, 1, count)), np.cumsum(np.eye(count)[arrivals], axis=1)], axis=1) > 0
+    one = np.eye(count, dtype=bool)
+    members = np.unique(np.concatenate([ways.reshape(-1, count), one, ~one]), axis=0)
+    members = members[np.argsort(members.sum(axis=1), kind="stable")]
+    game = Game(members, np.empty(0), np.empty((0, len(members))), [])
+    orders = game.rows(ways.reshape(-1, count)).reshape(ORDERS, count + 1)
+    values = np.zeros((count, len(members)))
+    for way, arrival in zip(orders, arrivals, strict=True):
+        np.add.at(values, (arrival, way[1:]), 1 / ORDERS)
+        np.add.at(values, (arrival, way[:-1]), -1 / ORDERS)
+    return replace(game, values=values, orders=orders, arrivals=arrivals)
+
+
 def embed(model: MultiTaskCrossModalAttention, batch: Batch) -> Features:
     """Encoded modalities that the model sees."""
     return model.encode(batch.inputs)
@@ -128,25 +184,24 @@ def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, ab
 
     Returns
     -------
-    Tensor of float64, shape (B, 2 ** K)
-        Log-odds of the mean probability over the stand-ins, in the order of `coalitions`, of the modalities as
-        `features` has them.
+    Tensor of float64, shape (B, R)
+        Log-odds of the mean probability over the stand-ins, of the R coalitions of `game_of`.
     """
     said = []
     with evaluation_mode(model):
         for other in absent:
             chosen = [
                 {name: x if seen else other[name] for seen, (name, x) in zip(members, features.items(), strict=True)}
-                for members in coalitions(len(features))
+                for members in game_of(len(features)).members
             ]
             said.append(torch.stack([logits(model, own) for own in chosen], dim=1))
-    said = torch.stack(said).double()  # (draws, B, 2 ** K)
+    said = torch.stack(said).double()  # (draws, B, R)
     yes, no = (torch.logsumexp(F.logsigmoid(sign * said), dim=0) for sign in (1, -1))
-    return yes - no  # (B, 2 ** K)
+    return yes - no  # (B, R)
 
 
 def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
-    """Exact Shapley values and pairwise interactions of the modalities for the trigger's logit."""
+    """Shapley values and pairwise interactions of the views for the trigger's logit."""
     with torch.no_grad(), evaluation_mode(model):
         features = embed(model, batch)
     stand_ins = absent.show(absent.rows(len(batch.trigger)))
@@ -154,13 +209,13 @@ def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: 
 
 
 def shapley_of(worth: np.ndarray, modalities: tuple[str, ...]) -> Shapley:
-    """Shapley values from the logits under every coalition, (B, 2 ** K)."""
-    count = len(modalities)
+    """Shapley values from the logits under every coalition of `game_of`, (B, R)."""
+    game = game_of(len(modalities))
     return Shapley(
         modalities,
-        worth @ shapley_matrix(count).T,
-        list(combinations(modalities, 2)),
-        worth @ interaction_matrix(count).T,
+        worth @ game.values.T,
+        [(modalities[i], modalities[j]) for i, j in game.pairs],
+        worth @ game.interactions.T,
         worth[:, 0],
         worth[:, -1],
     )

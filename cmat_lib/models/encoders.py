@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.nbeats import NBEATSBlock, NBEATSStack
 from cmat_lib.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
+
+if TYPE_CHECKING:
+    from cmat_lib.config import Config
 
 DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
 MASK_STD = 0.02  # standard deviation of mask tokens at the start
@@ -230,6 +234,32 @@ class GRUEncoder(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Encode rows, oldest first."""
         return self.gru(rows)[1][0]  # (B, output_dim)
+
+
+def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
+    model = config.model
+    return OHLCVNBEATSEncoder(
+        input_size=rows,
+        hidden_size=model.view_encoder_dim,
+        num_stacks=model.nbeats_num_stacks,
+        num_blocks=model.nbeats_num_blocks,
+        num_layers=model.nbeats_num_layers,
+        dropout=model.encoder_dropout,
+        stack_types=model.nbeats_stack_types,
+        num_channels=features,
+        use_attention=False,
+        block_width=model.nbeats_block_width,
+    )
+
+
+# Encoders of tables by name: of F features and L rows, (B, L, F) -> (B, output_dim); mlp reads one row, (B, F).
+ENCODERS: dict[str, Callable[[int, int, Config], nn.Module]] = {
+    "mlp": lambda features, rows, config: MLPEncoder(
+        features, config.model.view_encoder_dim, config.model.encoder_dropout
+    ),
+    "gru": lambda features, rows, config: GRUEncoder(features, config.model.view_encoder_dim),
+    "nbeats": _nbeats_of_rows,
+}
 
 
 class MaskedEncoder(nn.Module):

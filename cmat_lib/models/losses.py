@@ -156,8 +156,7 @@ class MultiTaskLoss(nn.Module):
             raise ValueError(f"expected shapes (B, 1), (B, 1), (B,), (B,), got {', '.join(map(str, shapes))}")
         error = (predicted - target.float().clamp(max=self.max_pct_clip)) / self.max_pct_std  # (B,)
         weight = torch.full_like(error, 1 / len(error)) if weight is None else weight  # (B,)
-        each = torch.stack([focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square()])  # (2, B)
-        losses = (each * weight).sum(1)  # (2,)
+        losses = (torch.stack(self.of_samples(logits, trigger, error)) * weight).sum(1)  # (2,)
         found = {"total": self._weigh(losses, weight.sum()), "trigger": losses[0], "max_pct": losses[1]}
         if "auxiliary" in self.terms:
             center, scale = self.auxiliary_scales.unbind(1)
@@ -165,6 +164,10 @@ class MultiTaskLoss(nn.Module):
             found["auxiliary"] = (huber * weight).sum()
             found["total"] = found["total"] + self.auxiliary_weight * found["auxiliary"]
         return found
+
+    def of_samples(self, logits: Tensor, trigger: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of each sample, (B,): of the trigger, and of the largest rise by its error in standard deviations."""
+        return focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square()
 
     def _weigh(self, losses: Tensor, share: Tensor) -> Tensor:
         if self.log_variance is None:
@@ -175,3 +178,6 @@ class MultiTaskLoss(nn.Module):
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise ValueError(f"{name} is {value}, it must be {wanted}")
+
+
+LOSSES: dict[str, type[MultiTaskLoss]] = {"multi_task": MultiTaskLoss}

@@ -46,7 +46,9 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
         axes.set_xlabel("reduction of the loss")
         axes.locator_params(axis="x", nbins=4)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(MEASURES))
-    _headline(figure, f"Shapley values over all coalitions, intervals of {confidence:.0%}")
+    error = shapley["sampling_error"].max()
+    over = f"sampled orders (standard error up to {error:.1g})" if error else "all coalitions"
+    _headline(figure, f"Shapley values over {over}, intervals of {confidence:.0%}")
     return figure
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError
-from cmat_lib.models import MultiTaskLoss
+from cmat_lib.errors import CmatError, nearest
+from cmat_lib.models.losses import LOSSES, MultiTaskLoss
 from cmat_lib.schema import AUXILIARY_TARGETS, TrainingConfig
 from cmat_lib.training.devices import half_precision, is_on
 from cmat_lib.views.panel import Panel
@@ -59,7 +59,9 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
         if not target.std() > 0:
             raise CmatError(f"{name} is the same in every row of the train part; check prices and label columns")
     weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
-    return MultiTaskLoss(
+    if training.loss not in LOSSES:
+        raise CmatError(f"training.loss: there is no loss '{training.loss}'{nearest(training.loss, LOSSES)}")
+    return LOSSES[training.loss](
         gamma=training.focal_gamma,
         positive_weight=float(weight),
         max_pct_std=float(clipped.std()),

@@ -105,6 +105,11 @@ class Panel:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def everything(self) -> Tensor:
+        """Numbers of all samples, on the device."""
+        return torch.arange(len(self), device=self.device)
+
     def index(self, part: str) -> Tensor:
         """Numbers of a part's samples, in time order within each symbol, shape (n,), on the device."""
         return torch.from_numpy(np.flatnonzero(self.samples["part"] == part)).to(self.device)

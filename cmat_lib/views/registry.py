@@ -135,7 +135,8 @@ class Registry:
         known = self.known(config)
         for name in config.model.modalities:
             if name not in known:
-                raise CmatError(f"model.modalities: there is no view '{name}'{nearest(name, known)}")
+                own = "; a view of your own needs its file: --parts FILE.py"
+                raise CmatError(f"model.modalities: there is no view '{name}'{nearest(name, known)}{own}")
         seen = [view for name, view in known.items() if name in config.model.modalities]
         if all(view.context for view in seen):
             raise CmatError(

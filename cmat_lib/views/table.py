@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmat_lib.config import Config
 from cmat_lib.data.splits import Market
+from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import TableConfig
 from cmat_lib.views.registry import Asked, Values, View
 from cmat_lib.views.table_join import (
@@ -31,9 +32,9 @@ def table_view(name: str, table: TableConfig) -> View:
         title=name,
         names=lambda config: [f"{name}.{column}" for column in table.feature_names],
         compute=partial(_compute, name, table),
-        encoder=partial(_encoder, table),
+        encoder=partial(_encoder, name, table),
         window=lambda config: table.rows if table.is_sequence else 0,
-        check=lambda config: read(name, table),
+        check=partial(_check, name, table),
         identity=partial(_identity, name, table),
         admit=partial(_admit, name, table),
         problem=partial(_problem, name, table),
@@ -50,6 +51,11 @@ def read(name: str, table: TableConfig) -> Table:
 @lru_cache(maxsize=16)
 def _read(name: str, table: str, states: tuple[tuple[str, int, int], ...]) -> Table:
     return read_table(name, TableConfig.model_validate_json(table))
+
+
+def _check(name: str, table: TableConfig, config: Config) -> None:
+    read(name, table)
+    _encoder(name, table, config)
 
 
 def _table(name: str, table: TableConfig, asked: Asked) -> Table:
@@ -78,23 +84,10 @@ def _problem(name: str, table: TableConfig, asked: Asked) -> str | None:
     return newest_problem(name, _table(name, table, asked), asked.symbol, close, table)
 
 
-def _encoder(table: TableConfig, config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import GRUEncoder, MLPEncoder, OHLCVNBEATSEncoder
+def _encoder(name: str, table: TableConfig, config: Config) -> nn.Module:
+    from cmat_lib.models.encoders import ENCODERS
 
-    model, width = config.model, len(table.feature_names)
-    if table.encoder == "mlp":
-        return MLPEncoder(width, model.view_encoder_dim, model.encoder_dropout)
-    if table.encoder == "gru":
-        return GRUEncoder(width, model.view_encoder_dim)
-    return OHLCVNBEATSEncoder(
-        input_size=table.rows,
-        hidden_size=model.view_encoder_dim,
-        num_stacks=model.nbeats_num_stacks,
-        num_blocks=model.nbeats_num_blocks,
-        num_layers=model.nbeats_num_layers,
-        dropout=model.encoder_dropout,
-        stack_types=model.nbeats_stack_types,
-        num_channels=width,
-        use_attention=False,
-        block_width=model.nbeats_block_width,
-    )
+    if table.encoder not in ENCODERS:
+        hint = nearest(table.encoder, ENCODERS)
+        raise CmatError(f"views.{name}.encoder: there is no encoder '{table.encoder}'{hint}")
+    return ENCODERS[table.encoder](len(table.feature_names), table.rows, config)

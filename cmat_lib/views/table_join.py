@@ -357,7 +357,7 @@ def as_sequence(
     values = np.concatenate([absent, features]).astype(np.float32)
     newest, _ = _newest(own, _nanoseconds(closes), config)
     # The first row has neither a change nor a gap, so that a whole window begins with the second.
-    rows = np.where(newest >= config.rows - 1, newest + config.rows, config.rows - 1)
+    rows = np.where(newest >= config.rows, newest + config.rows, config.rows - 1)
     return values, rows.astype(np.int64)
 
 

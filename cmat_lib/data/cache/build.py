@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
 from cmat_lib.errors import CmatError
+from cmat_lib.parts import load_parts
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ def _computed(
 
 def _task(number: int, chunk: Chunk, compute: Compute) -> tuple[int, np.ndarray]:
     """One task for a worker: the rows of a chunk, float32."""
+    load_parts()
     return number, np.ascontiguousarray(compute(chunk.series, chunk.ends), dtype="<f4")
 
 

@@ -14,8 +14,9 @@ def worker_pool(config: CacheConfig) -> Iterator[None]:
     """Let builds inside the block use the workers of ``cache.backend``.
 
     ``loky`` changes nothing. ``dask`` connects to ``cache.dask_scheduler``, or starts a cluster of ``cache.jobs``
-    processes on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers may come
-    and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with the task.
+    processes on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers
+    may come and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with
+    the task.
 
     Raises
     ------
