@@ -122,7 +122,9 @@ def test_integers_stand_for_floats():
 def test_names_of_the_source_are_accepted_with_a_warning(old, new):
     value = {"fusion_type": "concat", "lstm_dropout": 0.25, "fusion_use_cls_token": True}.get(old[1], 512)
     value = {"fusion_num_heads": 4, "fusion_num_layers": 1}.get(old[1], value)
-    raw = {old[0]: {old[1]: value}, "fusion": {"output_dim": 512} if old[1] == "fusion_hidden_dim" else {}}
+    value = {"backend": "dask", "dask_scheduler": "tcp://a:1", "cache_dir": "x", "trust_cache": True}.get(old[1], value)
+    others = {"fusion_hidden_dim": {"fusion": {"output_dim": 512}}, "dask_scheduler": {"cache": {"backend": "dask"}}}
+    raw = {old[0]: {old[1]: value}, **others.get(old[1], {})}
     with pytest.warns(FutureWarning, match=f"'{old[0]}.{old[1]}' is now '{new[0]}.{new[1]}'"):
         config = validate(raw, "my.yaml")
     assert getattr(getattr(config, new[0]), new[1]) == value

@@ -6,6 +6,8 @@ import torch
 from cmat_lib.config import Config, load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.models import FUSIONS, MultiTaskLoss, build_model, parameter_table
+from cmat_lib.stages import check_before_work
+from cmat_lib.views import VIEWS
 
 SUBSETS = [["nbeats"], ["tda"], ["complexity"], ["nbeats", "complexity"], ["nbeats", "tda", "complexity"]]
 
@@ -226,6 +228,26 @@ def test_overfits_one_batch(fusion_type):
 def test_unknown_fusion_names_the_nearest():
     with pytest.raises(CmatError, match="did you mean 'cross_modal_attention'"):
         slim_model(fusion={"fusion_type": "cross_modal_atention"})
+
+
+def test_views_are_seen_in_one_order_whatever_the_parameters_say():
+    one, other = (slim_model(model={"modalities": names}) for names in (["tda", "nbeats"], ["nbeats", "tda"]))
+    assert list(one.encoders) == list(one.fusion.parts) == ["nbeats", "tda"]
+    assert all(torch.equal(a, b) for a, b in zip(one(*inputs()), other(*inputs()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "message"),
+    [
+        (["nbeats", "tad"], "there is no view 'tad'; did you mean 'tda'"),
+        (["clock"], "lists clock alone, which says nothing of the market"),
+    ],
+)
+def test_views_that_cannot_be_seen(modalities, message):
+    config = slim_config(model={"modalities": modalities})
+    for check in (build_model, VIEWS.check, check_before_work):
+        with pytest.raises(CmatError, match=rf"model\.modalities.* {message}|model\.modalities {message}"):
+            check(config)
 
 
 def test_the_clock_is_a_fourth_token_and_costs_nothing_when_off():
