@@ -38,6 +38,7 @@ from cmat_lib.views.panel import Panel
 from cmat_lib.views.samples import with_parts
 from cmat_lib.views.scaling import fit_scalers
 
+MOST = 4  # views of which all subsets are trained if nobody chooses
 SCORED = ("train", "calibrate", "test")
 POWER = 1.96 + 0.84  # standard errors that a difference must have to be seen at 5 % with a power of 80 %
 SMALLEST = 1e-7  # scores of exactly 0 or 1 have no logit
@@ -69,18 +70,25 @@ def network_rows(config: Config) -> dict[str, dict]:
 
 
 def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
-    """Rows of the ablation in order, baselines first; all of them without `names`.
+    """Rows of the ablation in order, baselines first.
+
+    Without `names` all of them; of more than `MOST` views only those of single ones, and of all but one.
 
     Raises
     ------
     CmatError
         For an unknown row, with the nearest one.
     """
-    rows = [*classic_rows(config), *network_rows(config)]
+    networks = network_rows(config)
+    rows = [*classic_rows(config), *networks]
     for name in names or []:
         if name not in rows:
             raise CmatError(f"--rows: unknown row '{name}'{nearest(name, rows)}")
-    return [row for row in rows if not names or row in names]
+    if names:
+        return [row for row in rows if row in names]
+    sizes = {row: row.count("+") + 1 for row, changes in networks.items() if "model" in changes}
+    largest = max(sizes.values(), default=0)
+    return [row for row in rows if largest < MOST or sizes.get(row, 1) in (1, largest)]
 
 
 def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tuple[int, Panel]]:

@@ -472,6 +472,17 @@ def test_rows_in_time_are_not_late(published):
     )
 
 
+def test_rows_of_the_very_time_are_not_late(published):
+    assert published(lambda frame: frame.assign(published=frame["day"] + pd.Timedelta("20h"))) == []
+
+
+def test_times_before_most_rows_are_not_those_of_publication(published):
+    def mostly_before(frame):
+        return frame.assign(published=frame["published"] - np.where(frame.index < 40, 3, 0) * pd.Timedelta("1D"))
+
+    assert published(mostly_before, lag="0h") == []
+
+
 def test_a_lag_below_the_true_one(published):
     (found,) = published(lag="15h")
     assert (found.column, found.time) == ("rate", pd.Timestamp("2024-01-01", tz="UTC"))
@@ -504,6 +515,13 @@ def test_values_that_are_filled_back(published):
         return frame.assign(rate=frame["rate"].ffill())
 
     assert published(hold) == []
+
+    def stay(frame):
+        frame.loc[19:25, "rate"] = 0.5
+        frame.loc[20:24, "published"] = np.nan
+        return frame
+
+    assert published(stay) == []
 
 
 def market(count=365, seed=0):
@@ -566,6 +584,48 @@ def test_tables_faster_than_candles(tmp_path):
     assert moves_early("v", read_table("v", config), {"A": hourly}, config) == []
     pd.DataFrame({"time": minutes - pd.Timedelta("1h"), "rate": path.to_numpy()}).to_parquet(tmp_path / "m.parquet")
     assert len(moves_early("v", read_table("v", config), {"A": hourly}, config)) == 1
+
+
+def test_tables_between_candles(tmp_path):
+    """The price before a row is known is none that it could be bought at."""
+    rng = np.random.default_rng(0)
+    minutes = pd.date_range("2024-01-01", periods=60 * 24 * 60, freq="1min", tz="UTC")
+    path = pd.Series(np.cumsum(rng.normal(size=len(minutes))) * 1e-3, minutes)
+    half = path[path.index.minute == 30]
+    pd.DataFrame({"time": half.index, "rate": half.to_numpy()}).to_parquet(tmp_path / "m.parquet", index=False)
+    config = TableConfig(file=f"{tmp_path}/m.parquet", columns=["rate"], lag="0h")
+    assert moves_early("v", read_table("v", config), {"A": np.exp(path[path.index.minute == 0])}, config) == []
+
+
+@pytest.mark.parametrize(("every", "share", "named"), [("1h", 0.15, 0), ("7D", 0.3, 0), ("1D", 0.3, 1)])
+def test_a_little_may_be_known(tmp_path, every, share, named):
+    """Weak knowledge of the sign is no proof, and strong knowledge of slow returns is not either."""
+    rng = np.random.default_rng(5)
+    times = pd.date_range("2010-01-01", periods=700, freq=every, tz="UTC")
+    if every == "1h":
+        times = pd.date_range("2010-01-01", periods=3000, freq=every, tz="UTC")
+    returns = rng.normal(size=len(times))
+    level = np.cumsum(share * returns + np.sqrt(1 - share**2) * rng.normal(size=len(times)))
+    pd.DataFrame({"time": times, "rate": level}).to_parquet(tmp_path / "k.parquet", index=False)
+    config = TableConfig(file=f"{tmp_path}/k.parquet", columns=["rate"], lag="0h")
+    prices = pd.Series(np.exp(0.01 * np.cumsum(np.r_[0, returns[:-1]])), times)
+    assert len(moves_early("v", read_table("v", config), {"A": prices}, config)) == named
+
+
+def test_symbols_that_say_the_same_count_once(tmp_path):
+    rng = np.random.default_rng(6)
+    days = pd.date_range("2024-01-01", periods=60, freq="1D", tz="UTC")
+    columns = {f"n{number}": rng.normal(size=60) for number in range(30)}
+    names = [f"S{number}" for number in range(20)]
+    parts = [
+        pd.DataFrame({"time": days + number * pd.Timedelta("1min"), "symbol": name, **columns})
+        for number, name in enumerate(names)
+    ]
+    pd.concat(parts).to_parquet(tmp_path / "s.parquet", index=False)
+    index = pd.date_range("2024-01-01", periods=61 * 24, freq="1h", tz="UTC")
+    prices = pd.Series(np.exp(0.01 * np.cumsum(rng.normal(size=len(index)))), index)
+    config = TableConfig(file=f"{tmp_path}/s.parquet", columns=list(columns), lag="0h")
+    assert moves_early("v", read_table("v", config), dict.fromkeys(names, prices), config) == []
 
 
 # Real tables

@@ -135,7 +135,8 @@ def check_view(subject: Subject, view: View) -> Report:
     else:
         findings = [_of_batch(f) if f.feature in alone else f for f in windows.findings()]
     number, names = len(subject.sample_rows), len(windows.names)
-    of = f"{number:,} windows of {view.look_back(subject.config)} candles"
+    length = view.look_back(subject.config)
+    of = f"{number:,} windows of {length} candles" if length > 1 else f"{number:,} samples"
     return Report(f"{names} numbers of {of}", findings)
 
 

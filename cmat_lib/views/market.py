@@ -45,7 +45,7 @@ def market_names(config: Config) -> list[str]:
 
 
 def market_look_back(config: Config) -> int:
-    """Candles of the other symbols that one row reads, its own time included: a return over k has k + 1 closes."""
+    """Candles of each symbol that one row reads, its own time included: a return over k has k + 1 closes."""
     return scales(config, "market")[-1] + 1
 
 
@@ -158,6 +158,7 @@ VIEW = View(
     names=market_names,
     compute=lambda asked: Values(market_values(asked.symbol, asked.market, asked.rows, asked.config)),
     encoder=lambda config: mlp_encoder(len(market_names(config)), config),
+    look_back=market_look_back,
     check=market_names,
     admit=_check_market,
     reads_others=True,
