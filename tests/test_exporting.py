@@ -60,8 +60,8 @@ def test_round_trip(tmp_path, fusion):
 def test_a_view_that_the_model_does_not_see_is_still_an_argument(tmp_path):
     model, config = checkpoint(tmp_path / "best_model.pt", {}, ("nbeats", "complexity"))
     program = export_model(tmp_path / "best_model.pt", tmp_path / "model.pt2").module()
-    given, _ = inputs(config, 3)
-    torch.testing.assert_close(program(*given)[0], model(*given)[0].detach())
+    given, others = inputs(config, 3)
+    torch.testing.assert_close(program(*given, **others)[0], model(*given)[0].detach())
 
 
 def test_another_ending(tmp_path):

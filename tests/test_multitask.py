@@ -54,7 +54,7 @@ def test_parameter_table_adds_up_and_stands_beside_the_document():
     assert rows["Model"].parameters == 15_782_142
     parts = ["N-BEATS encoder", "TDA encoder", "Complexity encoder", "Fusion", "Trigger head", "Max-pct head"]
     assert sum(rows[part].parameters for part in parts) == 15_782_142
-    nbeats = [row.parameters for part, row in rows.items() if part.startswith("N-BEATS: ")]
+    nbeats = [row.parameters for part, row in rows.items() if part.startswith("N-BEATS encoder: ")]
     assert (len(nbeats), sum(nbeats)) == (6, 13_709_564)
     assert rows["Fusion: feed-forward, per layer"][1:] == (525_568, "525,312")
     assert rows["Fusion: norms, per layer"].parameters == 1024

@@ -127,7 +127,7 @@ def test_the_future_changes_no_prediction(market, whole, tmp_path):
         panel = Panel(arrays, samples, scalers, config)
         known = torch.from_numpy(np.flatnonzero(samples["timestamp"] <= time))
         inputs = panel.gather(known).inputs
-        predictions.append(torch.cat(model.predict(inputs["nbeats"], inputs["tda"], inputs["complexity"])))
+        predictions.append(torch.cat(model.predict(inputs.pop("nbeats"), **inputs)))
     torch.testing.assert_close(*predictions, rtol=0, atol=0)
 
 

@@ -17,7 +17,7 @@ from cmat_lib.views.panel import Batch
 CHANNELS = ["log_close", "volume_ratio"]
 CONFIG = load_config(
     changes={
-        "data": {"sequence_length": 7, "channels": CHANNELS},
+        "data": {"sequence_length": 8, "channels": CHANNELS},
         "complexity": {"indicators": ["permutation_entropy", "lempel_ziv"]},
     }
 )
@@ -41,7 +41,7 @@ def table(**changes):
 def test_batch_table_gives_shape_type_and_range(batch):
     found = plots.batch_table(batch)
     assert list(found.index) == ["nbeats", "tda", "complexity", "clock", "trigger", "max_pct", "auxiliary", "weight"]
-    assert found.loc["nbeats", ["shape", "type"]].tolist() == ["(3, 7, 2)", "float32"]
+    assert found.loc["nbeats", ["shape", "type"]].tolist() == ["(3, 8, 2)", "float32"]
     tda = batch.inputs["tda"]
     expected = np.array([tda.min(), tda.median(), tda.max()])
     np.testing.assert_allclose(found.loc["tda", ["smallest", "median", "largest"]].astype(float), expected)
@@ -54,7 +54,7 @@ def test_sample_inputs_draw_the_chosen_sample(batch):
     ohlcv, tda, complexity = (batch.inputs[name][1] for name in ("nbeats", "tda", "complexity"))
     np.testing.assert_array_equal(window.collections[0].get_array(), ohlcv.T)
     assert [label.get_text() for label in window.get_yticklabels()] == CHANNELS
-    assert [int(label.get_text()) for label in window.get_xticklabels()] == [-6, -5, -4, -3, -2, -1, 0]
+    assert [int(label.get_text()) for label in window.get_xticklabels()] == [-7, -6, -5, -4, -3, -2, -1, 0]
     low, high = window.collections[0].get_clim()
     assert low == -high == -ohlcv.abs().max().item(), "white must mean 0"
     drawn = {line.get_label(): line.get_xydata() for line in features.lines}
