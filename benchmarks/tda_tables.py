@@ -21,7 +21,7 @@ from tda_clouds import CONFIG, Path1d, adversarial_clouds, growing_clouds
 from tda_engines import Diagrams, Engine, Failed
 
 from cmat_lib.config import project_root
-from cmat_lib.data.cache import cached_features
+from cmat_lib.data.cache import Sliding, cached_features
 from cmat_lib.tda import takens_embedding
 from cmat_lib.tda.features import path_features
 
@@ -235,7 +235,7 @@ def through_the_cache(path: Path1d, count: int) -> pd.DataFrame:
     ends = np.arange(CONFIG.window_size - 1, len(series))
     times = pd.date_range("2025", periods=len(series), freq="15min", tz="UTC")
     compute = functools.partial(path_features, **SCALE, config=CONFIG)
-    arguments = ("tda", "X", series, times, ends, ends, CONFIG.window_size, compute, CONFIG.feature_dim, {})
+    arguments = (Sliding("tda", series, CONFIG.window_size, compute, CONFIG.feature_dim, {}), "X", times, ends, ends)
     seconds: dict[int, list] = {1: [], 2: []}
     spent = []
     with tempfile.TemporaryDirectory() as folder:
@@ -287,8 +287,8 @@ def year(candles: Path) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         kernels = Path(folder) / "kernels"
         for what in ("nothing is there", "kernels are compiled"):
-            words = ["cache", "build", "--params", "params/crypto_15m.yaml", "--set", "tda.stride=1"]
-            words += ["--set", f"data.data_dir={candles}", "--set", f"tda.cache_dir={folder}/{what.split()[0]}"]
+            words = ["cache", "build", "--params", "params/crypto_15m.yaml", "--set", "data.stride=1"]
+            words += ["--set", f"data.data_dir={candles}", "--set", f"cache.dir={folder}/{what.split()[0]}"]
             rows[f"cache build, {what}"] = command(words, kernels)
             say(f"cache build, {what}: {rows[f'cache build, {what}']}")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("command")
@@ -305,7 +305,7 @@ def six_symbols(candles: Path, since: str) -> pd.DataFrame:
         for number, file in enumerate(files[: 6 - len(files)]):
             (folder / "six" / f"COPY{number}USDT_15m.parquet").symlink_to(file.resolve())
         words = ["train", "--params", "params/crypto_15m.yaml", "--run-dir", f"{folder}/run", "--epochs", "1"]
-        command([*words, "--set", f"data.data_dir={candles}", "--set", f"tda.cache_dir={folder}/cache"])
+        command([*words, "--set", f"data.data_dir={candles}", "--set", f"cache.dir={folder}/cache"])
         words = ["predict", "--run", f"{folder}/run", "--data-dir", f"{folder}/six", "--since", since, "--jobs", "2"]
         row = command([*words, "--output", f"{folder}/scores.parquet"])
         scored = pd.read_parquet(folder / "scores.parquet")

@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmat_lib.config import Config, load_config
 from cmat_lib.data.labels import compute_labels
+from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
+from cmat_lib.views import VIEWS
 from cmat_lib.views.clock import clock_fractions
 from cmat_lib.views.panel import CLIP, Panel
 from cmat_lib.views.samples import build_samples
-from cmat_lib.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
 
 CHUNK = 50_000  # rows that are made at a time, so that files larger than memory could be
 INDEX, TIMES = "by index", "times as many by index"
@@ -52,12 +53,14 @@ def random_samples(candles: int, config: Config, seed: int = 0) -> pd.DataFrame:
     return build_samples({"WALK": frame}, {"WALK": compute_labels(frame, config.labels, config.data.bar)}, config)
 
 
-def write_arrays(folder: Path, candles: int, samples: int, config: Config) -> Arrays:
-    """Channels, topology and complexity as memory maps of files that were written piece by piece."""
-    widths = {"tda": config.tda.feature_dim, "complexity": len(config.complexity.names)}
-    shapes = {"channels": (candles, len(config.data.channel_names))} | {k: (samples, w) for k, w in widths.items()}
-    rng = np.random.default_rng(0)
+def write_arrays(folder: Path, candles: int, samples: pd.DataFrame, config: Config) -> Arrays:
+    """Random numbers of every view, as memory maps of files that were written piece by piece; the clock is right."""
+    rng, views = np.random.default_rng(0), VIEWS.active(config)
+    shapes = {v.name: (candles if v.by_candle else len(samples), len(v.names(config))) for v in views}
+    np.save(folder / "clock.npy", clock_fractions(pd.DatetimeIndex(samples["close_time"]), config.data.clock_zone))
     for name, shape in shapes.items():
+        if name == "clock":
+            continue
         file = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
         for start in range(0, shape[0], CHUNK):
             part = file[start : start + CHUNK]
@@ -67,16 +70,15 @@ def write_arrays(folder: Path, candles: int, samples: int, config: Config) -> Ar
 
 def unscaled(config: Config) -> dict[str, dict[str, list[float]]]:
     """Scalers that change nothing."""
-    widths = {"ohlcv": len(config.data.channel_names), "tda": config.tda.feature_dim}
-    widths["complexity"] = len(config.complexity.names)
+    widths = {view.name: len(view.names(config)) for view in VIEWS.active(config)}
     return {name: {"center": [0.0] * width, "scale": [1.0] * width} for name, width in widths.items()}
 
 
 def make_panel(folder: Path, candles: int, config: Config, device: torch.device) -> tuple[Panel, Arrays]:
     """Panel of random content, and the arrays it was made from."""
     samples = random_samples(candles, config)
-    arrays = write_arrays(folder, candles, len(samples), config)
-    return Panel(**arrays, samples=samples, scalers=unscaled(config), config=config, device=device), arrays
+    arrays = write_arrays(folder, candles, samples, config)
+    return Panel(arrays, samples, unscaled(config), config, device), arrays
 
 
 # -- batches per second ------------------------------------------------------------------------------------------------
@@ -89,9 +91,8 @@ class WindowDataset(Dataset):
         names = config.data.channel_names
         self.length, self.close = config.data.sequence_length, names.index("log_close")
         self.price = np.array([name in PRICE_CHANNELS for name in names], np.float32)  # (C,)
-        self.channels = np.array(arrays["channels"])
-        self.features = [np.clip(arrays[name], -CLIP, CLIP) for name in ("tda", "complexity")]
-        self.features.append(clock_fractions(samples["close_time"], config.data.clock_zone))
+        self.channels = np.array(arrays["nbeats"])
+        self.features = {name: np.clip(arrays[name], -CLIP, CLIP) for name in ("tda", "complexity", "clock")}
         self.end = samples["row"].to_numpy() + 1
         columns = ("trigger", "max_pct", list(AUXILIARY_TARGETS))
         self.targets = [samples[name].to_numpy(np.float32) for name in columns]
@@ -101,19 +102,24 @@ class WindowDataset(Dataset):
         return len(self.end)
 
     def __getitem__(self, number: int) -> tuple:
-        """Window (T, C), features (F,) and (K,), clock (2,), targets and weight of one sample."""
+        """Inputs (window (T, C), features (F,) and (K,), clock (2,)), targets and weight of one sample."""
         end = self.end[number]
         window = self.channels[end - self.length : end]
         window = window - window[-1, self.close] * self.price
         window = np.clip(window, -CLIP, CLIP, out=window)
-        return window, *(x[number] for x in self.features), *(x[number] for x in self.targets)
+        inputs = {"nbeats": window} | {name: x[number] for name, x in self.features.items()}
+        return inputs, *(x[number] for x in self.targets)
 
 
 def check_same(panel: Panel, dataset: WindowDataset) -> None:
     """Stop unless both give equal batches for equal indices."""
     numbers = np.random.default_rng(1).integers(0, len(dataset), 512)
     batch, other = panel.gather(torch.from_numpy(numbers).to(panel.device)), [dataset[n] for n in numbers]
-    for name, ours, theirs in zip(batch._fields, batch, default_collate(other), strict=True):
+    (inputs, *targets), names = default_collate(other), [*batch.inputs, *batch._fields[1:]]
+    pairs = zip(
+        names, [*batch.inputs.values(), *batch[1:]], [*(inputs[n] for n in batch.inputs), *targets], strict=True
+    )
+    for name, ours, theirs in pairs:
         if not torch.equal(ours.cpu().nan_to_num(-1), theirs.nan_to_num(-1)):
             raise AssertionError(f"{name} differs between Panel.gather and the Dataset")
 
@@ -132,8 +138,9 @@ def loader_batches(dataset: WindowDataset, size: int, workers: int, device: torc
     options = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned, "drop_last": True}
     loader = DataLoader(dataset, size, shuffle=True, **options)
     while True:
-        for batch in loader:
-            yield [tensor.to(device, non_blocking=pinned) for tensor in batch]
+        for inputs, *targets in loader:
+            shown = {name: tensor.to(device, non_blocking=pinned) for name, tensor in inputs.items()}
+            yield shown, *(tensor.to(device, non_blocking=pinned) for tensor in targets)
 
 
 def batches_per_second(panel: Panel, dataset: WindowDataset, size: int, rounds: int, batches: int) -> pd.DataFrame:
@@ -197,14 +204,15 @@ def panel_memory(candles: int) -> dict[str, float]:
     config = load_config()
     with tempfile.TemporaryDirectory() as folder:
         samples = random_samples(candles, config)
-        arrays = write_arrays(Path(folder), candles, len(samples), config)
+        arrays = write_arrays(Path(folder), candles, samples, config)
         gc.collect()
         before = own_memory()
         with Peak() as peak:
-            panel = Panel(**arrays, samples=samples, scalers=unscaled(config), config=config)
+            panel = Panel(arrays, samples, unscaled(config), config)
         panel.gather(torch.arange(2048) % len(panel))
         after = own_memory()
-    tensors = [value for value in vars(panel).values() if isinstance(value, torch.Tensor)]
+    parts = [vars(panel), *map(vars, panel._shown.values())]
+    tensors = [value for part in parts for value in part.values() if isinstance(value, torch.Tensor)]
     return {
         "candles": candles,
         "panel": sum(tensor.untyped_storage().nbytes() for tensor in tensors),

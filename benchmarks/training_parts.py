@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from training_steps import EAGER, Stepper, config_of
 
-from cmat_lib.views.panel import Batch, Panel
 from cmat_lib.models import build_model
 from cmat_lib.models.dropout import Dropout
 from cmat_lib.models.encoders import OHLCVNBEATSEncoder
 from cmat_lib.training.steps import Steps
+from cmat_lib.views.panel import Batch, Panel
 
 # -- parts of a step ---------------------------------------------------------------------------------------------------
 
@@ -50,9 +50,9 @@ def _cut_step(stepper: Stepper) -> dict[str, float]:
     steps, model, laps = stepper.steps, stepper.steps.raw, Laps(stepper.steps.panel.device)
     batch = laps.measured("gather", steps.panel.gather, stepper.next_index())
     with stepper.fabric.autocast():
-        nbeats = laps.measured(PARTS[0], model.ohlcv_encoder, batch.ohlcv)
+        nbeats = laps.measured(PARTS[0], model.encoders["nbeats"], batch.inputs["nbeats"])
         small = laps.measured(
-            PARTS[1], lambda: (model.tda_encoder(batch.tda), model.complexity_encoder(batch.complexity))
+            PARTS[1], lambda: [model.encoders[name](batch.inputs[name]) for name in ("tda", "complexity")]
         )
         encoded = [x.detach().requires_grad_() for x in (nbeats, *small)]
         fused = laps.measured(PARTS[2], model.fusion, *encoded)
@@ -131,9 +131,9 @@ def plain_encoder(encoder: OHLCVNBEATSEncoder, dropout: type[nn.Dropout]) -> OHL
 
 def compare_encoders(panel: Panel, batch: int, rounds: int, calls: int) -> pd.DataFrame:
     """Forward and backward pass of the N-BEATS encoder against its plain forms, which must answer the same."""
-    encoder = build_model(config_of(batch)).ohlcv_encoder.to(panel.device)
+    encoder = build_model(config_of(batch)).encoders["nbeats"].to(panel.device)
     encoders = {PLAIN: plain_encoder(encoder, nn.Dropout), PLAIN_DROPOUT: plain_encoder(encoder, Dropout), NOW: encoder}
-    windows = panel.gather(torch.arange(batch, device=panel.device) % len(panel)).ohlcv
+    windows = panel.gather(torch.arange(batch, device=panel.device) % len(panel)).inputs["nbeats"]
     with torch.no_grad():
         answers = [e.eval()(windows) for e in encoders.values()]
     difference = max(float((answer - answers[-1]).abs().max()) for answer in answers)

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmat_lib.config import Config, load_config, merge
-from cmat_lib.views.panel import Panel
 from cmat_lib.models import MultiTaskLoss, build_model, input_shapes
 from cmat_lib.training.devices import half_precision, is_on, make_fabric
 from cmat_lib.training.objective import Objective
 from cmat_lib.training.steps import Steps
+from cmat_lib.views.panel import Panel
 
 STEP, PRODUCTS = "step", "its matrix products"
 CONCAT = {"fusion": {"fusion_type": "concat"}}
@@ -74,11 +74,11 @@ class MatrixProducts(TorchDispatchMode):
 
 def work_of(config: Config) -> tuple[int, Counter]:
     """FLOPs of a forward and backward pass of one batch, and its matrix products; nothing is computed."""
-    batch, shapes = config.training.batch_size, input_shapes(config).values()
+    batch, shapes = config.training.batch_size, input_shapes(config)
     with torch.device("meta"):
         objective = Objective(build_model(config), MultiTaskLoss())
         inputs, targets = (
-            [torch.empty(batch, *shape) for shape in shapes],
+            {name: torch.empty(batch, *shape) for name, shape in shapes.items()},
             [torch.empty(batch), torch.empty(batch), None],
         )
         weight = torch.empty(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 
 import torch
@@ -47,8 +48,10 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     shapes = input_shapes(config)
     inputs = {name: torch.zeros(3, *shape) for name, shape in shapes.items()}
     source = tuple(inputs.pop(name) for name in SOURCE_MODALITIES)
-    batch = {0: Dim("batch")}
-    shapes_of = (*(batch for _ in source), dict.fromkeys(inputs, batch))
+    forward, names = model.forward, (*list(signature(model.forward).parameters)[: len(source)], *inputs)
+    model.forward = lambda *source, **others: forward(*source, **others)  # torch.export loses its way in **others,
+    model.forward.__signature__ = Signature([Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names])
+    shapes_of = dict.fromkeys(names, {0: Dim("batch")})  # so that each view has an argument of its own
     program = torch.export.export(model, source, inputs, dynamic_shapes=shapes_of)
     about = {name: content[name] for name in DESCRIBED} | {"inputs": shapes, "clip": CLIP}
     with atomic_path(output) as temporary:

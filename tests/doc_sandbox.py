@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE
 COPIED = ("cmat_lib", "notebooks", "params", "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "Makefile")
 # What would change the environment, or never end; each is tried by hand or in a test of its own.
 STUBS = ("pip", "jupyter", "tensorboard", "docker")
-SMALL = {"tda": {"jobs": 1}, "training": {"epochs": 2}, "evaluation": {"bootstrap_samples": 50}}
+SMALL = {"cache": {"jobs": 1}, "training": {"epochs": 2}, "evaluation": {"bootstrap_samples": 50}}
 # Parameter file of the pages -> what its small stand-in adds to params/smoke.yaml.
 STAND_INS = {
     "demo": {},

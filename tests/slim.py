@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import load_config
-from cmat_lib.views.panel import Panel
 from cmat_lib.schema import AUXILIARY_TARGETS
-from cmat_lib.tda.features import feature_names
+from cmat_lib.views import VIEWS
+from cmat_lib.views.clock import clock_fractions
+from cmat_lib.views.panel import Panel
 
 SLIM = {
     "data": {"timeframe": "1h", "sequence_length": 8, "channels": ["log_close", "roc"]},
@@ -49,14 +50,20 @@ def panel_of(config, n=400, seed=0, labels=None):
     )
     samples["close_time"] = pd.date_range("2025-01-01", periods=n, freq="1h", tz="UTC")
     samples[list(AUXILIARY_TARGETS)] = trigger[:, None] + rng.normal(size=(n, 4))
-    return Panel(channels, tda, complexity, samples, plain_scalers(config), config)
+    clock = clock_fractions(pd.DatetimeIndex(samples["close_time"]), config.data.clock_zone)
+    arrays = {"nbeats": channels, "tda": tda, "complexity": complexity, "clock": clock}
+    return Panel(arrays, samples, plain_scalers(config), config)
 
 
 def plain_scalers(config):
     """Scalers that change nothing."""
-    sizes = {"ohlcv": len(config.data.channel_names), "tda": config.tda.feature_dim}
-    sizes["complexity"] = len(config.complexity.names)
-    return {group: {"center": [0.0] * size, "scale": [1.0] * size} for group, size in sizes.items()}
+    sizes = {name: len(names) for name, names in view_names(config).items()}
+    return {name: {"center": [0.0] * size, "scale": [1.0] * size} for name, size in sizes.items()}
+
+
+def view_names(config):
+    """Names of the numbers of every view."""
+    return {view.name: view.names(config) for view in VIEWS.active(config)}
 
 
 def model_content(config, model):
@@ -64,9 +71,8 @@ def model_content(config, model):
     return {
         "weights": model.state_dict(),
         "config": config.model_dump(mode="json"),
-        "channel_names": config.data.channel_names,
-        "feature_names": feature_names(config.tda),
-        "complexity_names": config.complexity.names,
+        "views": view_names(config),
+        "symbols": ["A"],
         "scalers": plain_scalers(config),
         "threshold": 0.25,
         "calibration": {"method": "temperature", "slope": 1.0, "bias": 0.0},

@@ -11,7 +11,7 @@ SMOKE = project_root() / "params/smoke.yaml"
 
 
 def smoke_config(folder, **changes):
-    base = {"run_dir": str(folder / "run"), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
+    base = {"run_dir": str(folder / "run"), "cache": {"dir": str(folder / "cache"), "jobs": 1}}
     return load_config(SMOKE, {**base, **changes})
 
 

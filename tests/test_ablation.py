@@ -8,12 +8,12 @@ from cmat_lib import ablation
 from cmat_lib.ablation import choose_rows, network_rows, reference_row, run_ablation, write_tables
 from cmat_lib.cli_ablate import _folds
 from cmat_lib.config import load_config, merge, project_root, validate
-from cmat_lib.views.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.run import Run
 from cmat_lib.stage_training import prepare_features
+from cmat_lib.views.panel import Panel
 
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 def smoke(folder, **data):
     own = {
         "run_dir": str(folder / "run"),
-        "tda": {"cache_dir": str(folder / "cache"), "jobs": 1},
+        "cache": {"dir": str(folder / "cache"), "jobs": 1},
         "data": {"split": "walk_forward", "folds": 2, "synthetic_days": 180, **data},
         "training": {"epochs": 1},
     }

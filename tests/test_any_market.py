@@ -7,10 +7,10 @@ from slim import SLIM
 from test_sessions import NEW_YORK, forex_index, stock_index
 
 from cmat_lib.config import load_config
-from cmat_lib.views import VIEWS
-from cmat_lib.views.samples import needed_candles
 from cmat_lib.run import Run
 from cmat_lib.stages import audit_candles, build_features, load_panel, prepare_data
+from cmat_lib.views import VIEWS
+from cmat_lib.views.samples import needed_candles
 
 WINDOW = 64
 CHANNELS = ["log_open", "log_high", "log_low", "log_close", "volume_zscore:48", "volume_ratio:24", "mfi", "roc:12"]
@@ -36,9 +36,10 @@ def stages(folder, index, symbols=1, taker=False, **data):
     """Stages 01 and 02 on files of `symbols`; returns config, run and samples."""
     changes = {
         "run_dir": str(folder / "run"),
-        "data": {"data_dir": str(folder / "candles"), "channels": CHANNELS, "sequence_length": 16, **data},
+        "data": {"data_dir": str(folder / "candles"), "channels": CHANNELS, "sequence_length": 16, "stride": 5, **data},
         "labels": {"mode": "sigma", "horizon": 6, "threshold_sigma": 1.0, "volatility_window": 32},
-        "tda": {"window_size": WINDOW, "time_delay": 4, "stride": 5, "jobs": 1, "cache_dir": str(folder / "cache")},
+        "tda": {"window_size": WINDOW, "time_delay": 4},
+        "cache": {"jobs": 1, "dir": str(folder / "cache")},
         "complexity": {"window_size": WINDOW},
     }
     config = load_config(changes=changes, base={"fusion": SLIM["fusion"], "model": SLIM["model"]})
@@ -59,9 +60,9 @@ def check(config, run, samples):
     assert VIEWS.look_back(config) == max(16 - 1 + 48, WINDOW) and needed_candles(config) == WINDOW + 6
     panel = load_panel(config, run)
     batch = panel.gather(panel.index("train")[:32])
-    assert batch.ohlcv.shape == (32, 16, len(config.data.channel_names))
-    assert all(np.isfinite(x.numpy()).all() for x in (*batch.inputs, *batch.targets))
-    assert len(np.unique(batch.tda.numpy(), axis=0)) > 25 and 0.02 < np.nanmean(samples["trigger"]) < 0.7
+    assert batch.inputs["nbeats"].shape == (32, 16, len(config.data.channel_names))
+    assert all(np.isfinite(x.numpy()).all() for x in (*batch.inputs.values(), *batch.targets))
+    assert len(np.unique(batch.inputs["tda"].numpy(), axis=0)) > 25 and 0.02 < np.nanmean(samples["trigger"]) < 0.7
     labelled = samples.dropna(subset="trigger")
     assert (labelled["input_start"] < labelled["timestamp"]).all()
     assert (labelled["label_end"] > labelled["close_time"]).all()
@@ -97,7 +98,7 @@ def test_taker_columns(tmp_path):
     config, run, _ = stages(tmp_path, index, taker=True, volume_channels="taker", channels=channels)
     panel = load_panel(config, run)
     assert config.data.channel_names[-2:] == ["taker_imbalance", "trade_size"]
-    assert np.isfinite(panel.gather(panel.index("test")[:9]).ohlcv.numpy()).all()
+    assert np.isfinite(panel.gather(panel.index("test")[:9]).inputs["nbeats"].numpy()).all()
 
 
 @pytest.mark.parametrize("timeframe", ["15m", "1h", "1d"])

@@ -31,13 +31,7 @@ B, HEADS, LAYERS = 5, 2, 3
 class Inputs(NamedTuple):
     """What the readers take of a batch."""
 
-    ohlcv: torch.Tensor
-    tda: torch.Tensor
-    complexity: torch.Tensor
-
-    @property
-    def inputs(self):
-        return tuple(self)
+    inputs: dict[str, torch.Tensor]
 
 
 def slim_model(**changes):
@@ -72,8 +66,13 @@ def slim_model(**changes):
 
 def batch(rows: int = B, seed: int = 0) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((rows, 12, 14), (rows, 214), (rows, 6))
-    return Inputs(*(torch.randn(*shape, generator=generator) for shape in shapes))
+    shapes = {"nbeats": (rows, 12, 14), "tda": (rows, 214), "complexity": (rows, 6)}
+    return Inputs({name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()})
+
+
+def of(whole: Inputs, rows: torch.Tensor) -> Inputs:
+    """Samples of a batch."""
+    return Inputs({name: x[rows] for name, x in whole.inputs.items()})
 
 
 KINDS = [
@@ -108,8 +107,8 @@ def test_maps_have_one_row_per_token_and_rows_sum_to_one(cls):
 def test_walk_equals_the_forward_pass(fusion, step):
     model = slim_model(fusion=fusion).eval()
     whole = batch()
-    maps, walked = walk_layers(model.fusion.transformer.layers, model.fusion.tokens(*model.encode(*whole)), step)
-    logits, _ = model(*whole)
+    maps, walked = walk_layers(model.fusion.transformer.layers, model.fusion.tokens(model.encode(whole.inputs)), step)
+    logits = model.answers(whole.inputs).trigger_logits
     torch.testing.assert_close(model.read_off(model.fusion.pool(walked)).trigger_logits, logits, atol=1e-5, rtol=0)
     assert logits.std() > 1e-3
     torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1]), atol=1e-6, rtol=0)
@@ -121,7 +120,7 @@ def test_walk_equals_the_forward_pass(fusion, step):
 def test_maps_follow_their_samples_through_any_order_and_batch_size(fusion):
     model, whole, order = slim_model(fusion=fusion), batch(9), torch.randperm(9)
     expected = attention_maps(model, whole)[0][:, order]
-    shuffled = [Inputs(*(x[rows] for x in whole)) for rows in order.split(2)]
+    shuffled = [of(whole, rows) for rows in order.split(2)]
     found = torch.cat([attention_maps(model, part)[0] for part in shuffled], dim=1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert (expected[:, 0] - expected[:, 1]).abs().max() > 1e-3
@@ -138,7 +137,7 @@ def test_bottleneck_maps_show_who_can_meet():
 @torch.no_grad()
 def test_bottleneck_maps_hold_every_weight_in_its_place():
     model = slim_model(fusion={"fusion_type": "bottleneck", "tokens": "fine"}).eval()
-    tokens, maps = model.fusion.tokens(*model.encode(*batch())), attention_maps(model, batch())[0][0]
+    tokens, maps = model.fusion.tokens(model.encode(batch().inputs)), attention_maps(model, batch())[0][0]
     own, written = model.fusion.transformer.layers[0].own, 0
     for name, places in (("nbeats", range(4)), ("tda", range(4, 8)), ("complexity", range(8, 9))):
         both = [*places, *range(9, 13)]
@@ -172,10 +171,10 @@ def perturbed(places, epsilon):
 @pytest.mark.parametrize("use_cls_token", [False, True])
 def test_gradient_attention_is_what_a_small_change_of_a_weight_does(use_cls_token):
     model = slim_model(fusion={"tokens": "fine", "use_cls_token": use_cls_token}).double().eval()
-    whole = Inputs(*(x.double() for x in batch()))
+    whole = Inputs({name: x.double() for name, x in batch().inputs.items()})
     signed, _ = gradient_attention(model, whole)
     maps, _ = attention_maps(model, whole)
-    tokens = model.fusion.tokens(*model.encode(*whole))
+    tokens = model.fusion.tokens(model.encode(whole.inputs))
     for places in ((0, 0, 2, 5), (1, 1, 8, 0), (2, 0, 0, 3)):
         ends = []
         for epsilon in (1e-4, -1e-4):
@@ -194,8 +193,8 @@ def test_gradient_attention_is_what_a_small_change_of_a_weight_does(use_cls_toke
 def test_what_a_modality_writes_to_a_bottleneck_counts_once():
     """Topology is the second of three parts, token 1 of the map; row 4 of the map is the second bottleneck token."""
     model = slim_model(fusion={"fusion_type": "bottleneck"}).double().eval()
-    whole = Inputs(*(x.double() for x in batch()))
-    tokens, ends = model.fusion.tokens(*model.encode(*whole)), []
+    whole = Inputs({name: x.double() for name, x in batch().inputs.items()})
+    tokens, ends = model.fusion.tokens(model.encode(whole.inputs)), []
     for epsilon in (1e-4, -1e-4):
         _, out = walk_layers(model.fusion.transformer.layers, tokens, perturbed((1, 0, 2, 0), epsilon))
         ends.append(model.read_off(model.fusion.pool(out)).trigger_logits[:, 0])
@@ -215,7 +214,7 @@ def test_gradient_attention_leaves_no_gradient_behind():
 @torch.no_grad()
 def test_uniform_weights_replace_the_layer_s_own():
     model = slim_model().eval()
-    tokens = model.fusion.tokens(*model.encode(*batch()))
+    tokens = model.fusion.tokens(model.encode(batch().inputs))
     maps, out = walk_layers(model.fusion.transformer.layers, tokens, uniform)
     assert torch.equal(maps, torch.full_like(maps, 1 / 3))
     for layer in model.fusion.transformer.layers:  # no queries and no keys: softmax of zeros
@@ -229,7 +228,7 @@ def test_gates_are_means_over_units():
     gates, names = gate_values(model, batch())
     assert gates.shape == (B, 9) and names[4] == "H0 curve" and gates.min() > 0 and gates.max() < 1
     model.eval()
-    encoded = torch.cat(model.encode(*batch())[:3], dim=1)
+    encoded = torch.cat([*model.encode(batch().inputs).values()], dim=1)
     weight, bias = model.fusion.gate.weight[4 * 16 : 5 * 16], model.fusion.gate.bias[4 * 16 : 5 * 16]
     torch.testing.assert_close(gates[:, 4], torch.sigmoid(encoded @ weight.T + bias).mean(1), atol=1e-6, rtol=0)
     with pytest.raises(CmatError, match="no gates"):
@@ -261,7 +260,7 @@ def test_collecting_needs_no_memory_beyond_the_maps():
 def test_weights_are_those_that_make_the_output():
     """Each layer rebuilt from its map: the weights read are the weights used."""
     model = slim_model().eval()
-    x = model.fusion.tokens(*model.encode(*batch()))  # (B, M, D)
+    x = model.fusion.tokens(model.encode(batch().inputs))  # (B, M, D)
     maps, _ = attention_maps(model, batch())
     for layer, weights in zip(model.fusion.transformer.layers, maps, strict=True):
         h = layer.norm1(x)
@@ -280,15 +279,15 @@ def test_stack_maps():
     assert names == ("trend", "seasonality", "generic 1", "generic 2")
     assert maps.shape == (1, B, 8, 4, 4)
     model.eval()
-    attention = model.ohlcv_encoder.attention
+    attention = model.encoders["nbeats"].attention
     with torch.no_grad():
-        normed = attention.token_norm(model.ohlcv_encoder.stack_tokens(batch().ohlcv))
+        normed = attention.token_norm(model.encoders["nbeats"].stack_tokens(batch().inputs["nbeats"]))
         torch.testing.assert_close(maps[0], softmax_attention(attention.self_attn, normed), atol=1e-6, rtol=0)
 
 
 def test_every_module_keeps_its_mode_and_nothing_is_learned_from():
     model = slim_model().train()
-    model.ohlcv_encoder.eval()  # frozen encoders stand in evaluation mode inside a training model
+    model.encoders["nbeats"].eval()  # frozen encoders stand in evaluation mode inside a training model
     before = {name: module.training for name, module in model.named_modules()}
     state = {name: value.clone() for name, value in model.state_dict().items()}
     first, _ = attention_maps(model, batch())
@@ -298,14 +297,14 @@ def test_every_module_keeps_its_mode_and_nothing_is_learned_from():
     assert {name: module.training for name, module in model.named_modules()} == before
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(RuntimeError):
-        attention_maps(model, batch()._replace(tda=torch.zeros(B, 3)))
+        attention_maps(model, Inputs(batch().inputs | {"tda": torch.zeros(B, 3)}))
     assert {name: module.training for name, module in model.named_modules()} == before
 
 
 @pytest.mark.parametrize("read", [attention_maps, stack_attention_maps])
 def test_collect_equals_one_large_batch(read):
     model, whole = slim_model(), batch(11)
-    pieces = [Inputs(*(x[part] for x in whole)) for part in torch.arange(11).split(4)]
+    pieces = [of(whole, part) for part in torch.arange(11).split(4)]
     found = collect_maps(model, pieces, 11, read)
     expected, names = read(model, whole)
     assert found.maps.dtype == np.float16 and found.token_names == names
@@ -319,7 +318,7 @@ def test_models_without_attention_say_so():
         attention_maps(slim_model(fusion={"fusion_type": "concat"}), batch())
     with pytest.raises(CmatError, match=r"model\.use_attention"):
         stack_attention_maps(slim_model(model={"use_attention": False}), batch())
-    with pytest.raises(CmatError, match=r"model\.modalities"):
+    with pytest.raises(CmatError, match="it needs an N-BEATS encoder"):
         stack_attention_maps(slim_model(model={"modalities": ["tda", "complexity"]}), batch())
     with pytest.raises(CmatError, match="no samples"):
         collect_maps(slim_model(), [], 0)

@@ -82,18 +82,14 @@ def test_without_draws_the_mean_embedding_stands_in(tables, market):
     batch = panel.gather(panel.index("test"))
     trigger, loss = batch.trigger.numpy(), trigger_loss(config, panel)
     with torch.no_grad():
-        logit = model(*batch.inputs)[0][:, 0].numpy()
-        encoded = model.encode(*batch.inputs)[:3]
-        means = [x.mean(0, keepdim=True).expand(len(trigger), -1) for x in model.encode(*_train(panel).inputs)[:3]]
-        only = model.read_off(model.fusion(means[0], encoded[1], means[2])).trigger_logits[:, 0].numpy()
+        logit = model.answers(batch.inputs).trigger_logits[:, 0].numpy()
+        encoded, train = (model.encode(of.inputs) for of in (batch, panel.gather(panel.index("train"))))
+        means = {name: x.mean(0, keepdim=True).expand(len(trigger), -1) for name, x in train.items()}
+        only = model.read_off(model.fusion(**means | {"tda": encoded["tda"]})).trigger_logits[:, 0].numpy()
     assert row["loss_all"] == pytest.approx(loss(logit, trigger).mean(), rel=1e-5)
     alone = row["loss_none"] - loss(only, trigger).mean()
     values = tables["mean"].shapley.set_index(["measure", "modality"])["value"]
     assert values["alone", "tda"] == pytest.approx(alone, rel=1e-4)
-
-
-def _train(panel):
-    return panel.gather(panel.index("train"))
 
 
 def test_shapley_tables_fit_together(tables):
@@ -117,21 +113,22 @@ def test_permutation_finds_the_feature_that_matters(market):
     pieces = [*modality_pieces(model), *input_pieces(model)]
     said = permuted_logits(model, panel, index, pieces, orders, 100)
     loss, trigger = trigger_loss(config, panel), samples["trigger"].to_numpy()
-    reference = loss(model.predict(*panel.gather(index).inputs)[0].logit()[:, 0].numpy(), trigger)
+    inputs = panel.gather(index).inputs
+    seen = inputs["nbeats"], inputs["tda"], inputs["complexity"]
+    reference = loss(model.predict(*seen)[0].logit()[:, 0].numpy(), trigger)
     table = permutation_table(loss(said, trigger), reference, pieces, samples["timestamp"], RESAMPLING)
     stuck = np.dstack([loss(said, trigger), np.full((*said.shape[:2], 1), np.nan)])  # a draw that moved nothing
     pd.testing.assert_frame_equal(table, permutation_table(stuck, reference, pieces, samples["timestamp"], RESAMPLING))
     table = table.set_index(["kind", "name"])
-    names = {"modality": 3, "channel": 2, "tda": 4, "complexity": 6}
+    names = {"modality": 3, "nbeats": 2, "tda": 4, "complexity": 6}
     assert table.groupby("kind").size().to_dict() == names and (table["draws"] == 4).all()
     matters = [("modality", "tda"), ("tda", "H0 curve")]
     assert (table.loc[matters, "low"] > 0.05).all() and (table.loc[matters, "spread"] > 0).all()
     assert table.drop(matters)["value"].abs().max() < 0.2 * table.loc[matters, "value"].min()
     with torch.no_grad():  # one entry by hand
-        here, there = panel.gather(index), panel.gather(index[orders[1]])
-        mixed = here.tda.clone()
-        mixed[:, :2] = there.tda[:, :2]
-        expected = model(here.ohlcv, mixed, here.complexity)[0][:, 0].numpy()
+        mixed = inputs["tda"].clone()
+        mixed[:, :2] = panel.gather(index[orders[1]]).inputs["tda"][:, :2]
+        expected = model(inputs["nbeats"], mixed, inputs["complexity"])[0][:, 0].numpy()
     assert pieces[5].name == "H0 curve"
     np.testing.assert_allclose(said[:, 5, 1], expected, atol=1e-5)
 

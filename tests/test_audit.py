@@ -9,25 +9,31 @@ import pytest
 import torch
 
 from cmat_lib import stages
-from cmat_lib.audit import CAUSES, CHECKS, audit_run, open_subject
+from cmat_lib.audit import CAUSES, audit_run, checks, open_subject
 from cmat_lib.config import load_config, merge, project_root
-from cmat_lib.data import panel
 from cmat_lib.data.channels import CHANNELS, Channel
 from cmat_lib.data.complexity import INDICATORS, Indicator
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.views.samples import sample_rows
 from cmat_lib.data.splits import split_spans
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.tda.features import tda_features
+from cmat_lib.views import complexity as complexity_view
+from cmat_lib.views import ohlcv
+from cmat_lib.views import samples as samples_module
+from cmat_lib.views.samples import sample_rows
 
 ROWS = 8
 CHANGES = {
     "data": {"channels": ["log_open", "log_high", "log_low", "log_close", "volume_ratio", "roc"]},
     "labels": {"threshold_pct": 1.0},
-    "tda": {"jobs": 1},
+    "cache": {"jobs": 1},
 }
+NAMES = [
+    *("candles", "channels", "topology", "complexity", "clock", "labels"),
+    *("samples", "split", "scalers", "single inputs", "predictions"),
+]
 GAP = slice(700, 703)
 
 
@@ -52,7 +58,7 @@ def build(candle_folder, tmp_path_factory):
 
     def run(cache_dir=cache, **changes):
         folder = tmp_path_factory.mktemp("run")
-        own = {"run_dir": str(folder), "data": {"data_dir": str(candle_folder)}, "tda": {"cache_dir": str(cache_dir)}}
+        own = {"run_dir": str(folder), "data": {"data_dir": str(candle_folder)}, "cache": {"dir": str(cache_dir)}}
         config = load_config(project_root() / "params/smoke.yaml", merge(merge(CHANGES, own), changes))
         for stage, work in (("01_data_prep", stages.prepare_data), ("02_tda_cache", stages.build_features)):
             run = Run(config, stage).begin()
@@ -68,6 +74,11 @@ def clean(build):
     return build()
 
 
+def checked(name, subject):
+    """What one check says of a run."""
+    return checks(subject)[name](subject)
+
+
 def found(subject):
     """Findings by check."""
     return {name: list(report.findings) for name, report in audit_run(subject) if report.findings}
@@ -81,7 +92,7 @@ def only(findings, check):
 
 def test_a_clean_run_has_no_finding(clean):
     reports = dict(audit_run(clean))
-    assert list(reports) == list(CHECKS)
+    assert list(reports) == list(checks(clean)) == NAMES
     assert not any(report.findings for report in reports.values()), reports
     assert [name for name, report in reports.items() if report.skipped] == ["predictions"]
 
@@ -178,21 +189,21 @@ def test_a_channel_that_depends_on_the_price_level(monkeypatch, build):
 
 
 def test_an_array_that_other_code_made(monkeypatch, build):
-    original = stages.compute_channels
-    monkeypatch.setattr(stages, "compute_channels", lambda *args: np.roll(original(*args), -1, axis=0))
+    original = ohlcv.compute_channels
+    monkeypatch.setattr(ohlcv, "compute_channels", lambda *args: np.roll(original(*args), -1, axis=0))
     findings = found(build())
     assert {f.cause for f in findings["channels"]} == {"stored"}
     assert [f.feature for f in findings["channels"]] == CHANGES["data"]["channels"]
 
 
 def test_a_label_among_the_features(monkeypatch, build):
-    original = stages.compute_channels
+    original = ohlcv.compute_channels
 
-    def leaky(candles, names, bar):
+    def leaky(candles, names, bar, dtype):
         known = compute_labels(candles, load_config(changes={"labels": {"horizon": 4}}).labels, bar)
-        return np.column_stack([original(candles, names, bar)[:, :-1], known["max_pct"].fillna(0)]).astype(np.float32)
+        return np.column_stack([original(candles, names, bar)[:, :-1], known["max_pct"].fillna(0)]).astype(dtype)
 
-    monkeypatch.setattr(stages, "compute_channels", leaky)
+    monkeypatch.setattr(ohlcv, "compute_channels", leaky)
     findings = found(build())
     assert {(f.feature, f.cause) for f in findings["channels"]} == {("roc", "stored")}
     assert [f.feature for f in findings["single inputs"]] == ["roc"]
@@ -203,15 +214,21 @@ def test_a_label_among_the_features(monkeypatch, build):
 
 def topology(monkeypatch, build, ends, longer):
     """Audit of a run whose topology is of other windows."""
+    original = stages.cached
 
     def leaky(symbol, candles, rows, config, progress):
         section = config.tda.model_copy(update={"window_size": config.tda.window_size + longer})
         last = np.minimum(rows + 1 + ends, len(candles))
-        closes = np.log(candles["close"].to_numpy())
-        windows = np.array([closes[end - section.window_size : end] for end in last])
-        return tda_features(windows, section)
 
-    monkeypatch.setattr(stages, "cached_tda", leaky)
+        def windows(sliding):
+            if sliding.kind != "tda":
+                return original(symbol, candles, rows, config, progress)(sliding)
+            cut = np.array([sliding.series[end - section.window_size : end] for end in last])
+            return tda_features(cut, section)
+
+        return windows
+
+    monkeypatch.setattr(stages, "cached", leaky)
     return build()
 
 
@@ -240,7 +257,7 @@ def test_a_cache_that_is_trusted_and_wrong(build, tmp_path):
         rows = rows.reshape(-1, clean.config.tda.feature_dim)
         np.save(folder.with_name(f"{folder.name.rpartition('_')[0]}.npy"), np.roll(rows, -1, axis=0))
         shutil.rmtree(folder)
-    findings = found(build(tmp_path, tda={"trust_cache": True}))
+    findings = found(build(tmp_path, cache={"trust": True}))
     finding = only(findings, "topology")
     assert finding.cause == "future" and "1 candle after" in finding.detail
 
@@ -257,9 +274,11 @@ def test_an_indicator_that_reads_other_windows(monkeypatch, build, tmp_path):
 
 
 def test_ranges_of_the_next_candle(monkeypatch, build):
-    original = stages.log_ranges
-    monkeypatch.setattr(stages, "log_ranges", lambda *args: np.roll(original(*args), -1, axis=0))
-    findings = found(build())["complexity"]
+    original = complexity_view.log_ranges
+    with monkeypatch.context() as leak:
+        leak.setattr(complexity_view, "log_ranges", lambda *args: np.roll(original(*args), -1, axis=0))
+        subject = build()
+    findings = found(subject)["complexity"]
     assert [(f.feature, f.cause) for f in findings] == [("log_range_1", "future"), ("log_range_24", "future")]
 
 
@@ -292,7 +311,7 @@ def test_a_label_that_ends_later_than_it_says(monkeypatch, build):
 
 def test_samples_that_stand_for_the_next_candle(clean):
     shifted = clean.samples.assign(row=clean.samples["row"] + 1)
-    (finding,) = CHECKS["samples"](replace(clean, samples=shifted)).findings
+    (finding,) = checked("samples", replace(clean, samples=shifted)).findings
     assert finding.feature == "row" and finding.time == clean.samples["timestamp"].min()
 
 
@@ -306,7 +325,7 @@ def test_samples_that_are_not_those_of_the_candles(clean):
         (clean.samples.assign(timestamp=moved), 4, ("not there", "there")),
         (clean.samples[clean.samples["symbol"] == "SYNA"], None, ("not there", "there")),
     ):
-        findings = CHECKS["samples"](replace(clean, samples=samples.reset_index(drop=True))).findings
+        findings = checked("samples", replace(clean, samples=samples.reset_index(drop=True))).findings
         finding = next(f for f in findings if f.feature == "samples")
         row = (clean.samples["symbol"] == "SYNB").idxmax() if row is None else row
         assert (finding.stored, finding.recomputed) == words
@@ -315,30 +334,30 @@ def test_samples_that_are_not_those_of_the_candles(clean):
 
 @pytest.mark.parametrize("rows", [slice(None), slice(None, None, 3)])  # a third makes the range of the channel infinite
 def test_values_that_are_infinite(clean, rows):
-    channels, tda = np.array(clean.channels), np.array(clean.tda)
+    channels, tda = np.array(clean.channels), np.array(clean.numbers["tda"])
     channels[rows, 5] = np.inf
     tda[rows, 0] = -np.inf
-    spoilt = replace(clean, channels=channels, tda=tda, rows=50)
-    assert [f.feature for f in CHECKS["channels"](spoilt).findings] == ["roc"]
-    assert CHECKS["topology"](spoilt).findings
-    CHECKS["single inputs"](spoilt)
+    spoilt = replace(clean, numbers=clean.numbers | {"nbeats": channels, "tda": tda}, rows=50)
+    assert [f.feature for f in checked("channels", spoilt).findings] == ["roc"]
+    assert checked("topology", spoilt).findings
+    checked("single inputs", spoilt)
 
 
 def test_candles_that_were_altered(clean):
     market = {symbol: candles.copy() for symbol, candles in clean.market.items()}
     market["SYNA"].iloc[5, 0] += 0.01
-    (finding,) = CHECKS["candles"](replace(clean, market=market)).findings
+    (finding,) = checked("candles", replace(clean, market=market)).findings
     assert finding.feature == "candles"
 
 
-def without_purge(close, label_end, input_start, spans, assign=panel.assign_parts):
+def without_purge(close, label_end, input_start, spans, assign=samples_module.assign_parts):
     return assign(close, close.where(label_end.notna()), input_start, spans)
 
 
 @pytest.mark.parametrize("stride", [2, 3])  # 3: no label reaches past the first row of the next part
 def test_a_split_without_purge(monkeypatch, build, stride):
-    monkeypatch.setattr(panel, "assign_parts", without_purge)
-    subject = build(tda={"stride": stride})
+    monkeypatch.setattr(samples_module, "assign_parts", without_purge)
+    subject = build(data={"stride": stride})
     findings = found(subject)
     assert list(findings) == ["split"]
     assert [(f.feature, f.cause) for f in findings["split"]] == [
@@ -359,22 +378,22 @@ def test_a_fold_whose_training_follows_the_test(build):
 
 
 def test_a_split_without_embargo(monkeypatch, build):
-    assign = panel.assign_parts
+    assign = samples_module.assign_parts
     monkeypatch.setattr(
-        panel, "assign_parts", lambda close, label_end, _, spans: assign(close, label_end, close, spans)
+        samples_module, "assign_parts", lambda close, label_end, _, spans: assign(close, label_end, close, spans)
     )
     findings = found(build(data=COMBINATORIAL))["split"]
     assert {f.cause for f in findings} == {"embargo"}
 
 
 def test_a_split_by_lot(monkeypatch, build):
-    assign = panel.assign_parts
+    assign = samples_module.assign_parts
 
     def by_lot(*args):
         parts = assign(*args)
         return np.random.default_rng(0).permutation(parts)
 
-    monkeypatch.setattr(panel, "assign_parts", by_lot)
+    monkeypatch.setattr(samples_module, "assign_parts", by_lot)
     assert "overlap" in {f.cause for f in found(build())["split"]}
 
 
@@ -384,7 +403,7 @@ def test_test_rows_that_were_dropped_for_their_outcome(clean, name):
     lost = samples.index[(samples["part"] == "test") & (samples["trigger"] == 0)][3:40]
     samples.loc[lost, "part"] = name
     first = samples.loc[lost].sort_values("close_time", kind="stable").iloc[0]
-    findings = CHECKS["split"](replace(clean, samples=samples)).findings
+    findings = checked("split", replace(clean, samples=samples)).findings
     assert [(f.feature, f.cause, f.time) for f in findings] == [(f"part {name}", "selection", first["timestamp"])]
 
 
@@ -398,9 +417,9 @@ def test_test_rows_that_were_dropped_for_their_outcome(clean, name):
 def test_a_scaler_that_knows_other_rows(monkeypatch, build, parts, whose):
     fit = stages.fit_scalers
 
-    def leaky(channels, tda, complexity, samples, config):
+    def leaky(views, arrays, samples, config):
         samples = samples.assign(part=np.where(samples["part"].isin(parts), "train", "other"))
-        return fit(channels, tda, complexity, samples, config)
+        return fit(views, arrays, samples, config)
 
     monkeypatch.setattr(stages, "fit_scalers", leaky)
     findings = found(build())
@@ -410,14 +429,15 @@ def test_a_scaler_that_knows_other_rows(monkeypatch, build, parts, whose):
 
 
 def test_an_input_that_knows_too_much(clean):
-    check, samples = CHECKS["single inputs"], clean.samples.assign(part="test")
+    samples = clean.samples.assign(part="test")
     rng = np.random.default_rng(0)
-    values = np.array(clean.complexity)
+    values = np.array(clean.numbers["complexity"])
     for noise, names in ((0.3, ["lempel_ziv"]), (1.0, [])):  # AUC 0.99 and 0.76
         values[:, 3] = samples["trigger"].fillna(0) + noise * rng.normal(size=len(samples))
-        report = check(replace(clean, complexity=values, samples=samples))
-        assert "separate events" in report.looked_at and "too few" not in report.looked_at
-        assert [finding.feature for finding in report.findings] == names
+        spoilt = replace(clean, numbers=clean.numbers | {"complexity": values}, samples=samples)
+        looked_at, findings, _ = checked("single inputs", spoilt)
+        assert "separate events" in looked_at and "too few" not in looked_at
+        assert [finding.feature for finding in findings] == names
 
 
 # -- predictions, and the command --------------------------------------------------------------------------------------
@@ -435,7 +455,7 @@ def test_a_finished_run_is_clean(cmat, smoke):
     code, out, err = cmat("audit", smoke[0] / "run", "--rows", ROWS)
     assert code == 0, out + err
     assert "nothing found" in out and "skipped" not in out
-    assert [line[:14].strip() for line in out.splitlines()[: len(CHECKS)]] == list(CHECKS)
+    assert [line[:14].strip() for line in out.splitlines()[: len(NAMES)]] == NAMES
 
 
 def test_predictions_of_another_model(cmat, finished):
@@ -468,7 +488,7 @@ def test_a_prediction_that_was_altered(finished):
     row = int(stored[stored["symbol"] == "SYNB"]["timestamp"].idxmax())
     stored.loc[row, "raw_probability"] += 0.01
     stored.to_parquet(finished / "predictions.parquet")
-    findings = CHECKS["predictions"](open_subject(str(finished), ROWS)).findings
+    findings = checked("predictions", open_subject(str(finished), ROWS)).findings
     assert [f.feature for f in findings] == ["raw_probability", "probability"]
     assert {(f.symbol, f.time) for f in findings} == {("SYNB", stored["timestamp"].iloc[row])}
 
@@ -477,7 +497,7 @@ def test_probabilities_that_are_none(finished):
     pd.read_parquet(finished / "predictions.parquet").assign(probability=np.nan).to_parquet(
         finished / "predictions.parquet"
     )
-    assert [f.feature for f in CHECKS["predictions"](open_subject(str(finished), ROWS)).findings] == ["probability"]
+    assert [f.feature for f in checked("predictions", open_subject(str(finished), ROWS)).findings] == ["probability"]
 
 
 def test_predictions_of_other_rows_or_labels(finished):
@@ -496,7 +516,7 @@ def test_predictions_of_other_rows_or_labels(finished):
         (stored.assign(part=stored["part"].where(~place, "test")), "part", where),
     ):
         frame.to_parquet(finished / "predictions.parquet")
-        (finding,) = CHECKS["predictions"](subject).findings
+        (finding,) = checked("predictions", subject).findings
         assert (finding.cause, finding.feature, (finding.symbol, finding.time)) == ("stored", feature, first)
 
 
@@ -505,7 +525,7 @@ def test_scalers_that_are_none(clean, monkeypatch, key):
     stored = clean.run.read_json("data/scalers.json")
     empty = {group: values | {key: [None] * len(values[key])} for group, values in stored.items()}
     monkeypatch.setattr(Run, "read_json", lambda run, name: empty)
-    assert len(CHECKS["scalers"](clean).findings) == 3
+    assert len(checked("scalers", clean).findings) == 3
 
 
 def test_the_scalers_of_the_model(finished):
@@ -513,7 +533,7 @@ def test_the_scalers_of_the_model(finished):
     content = torch.load(path, weights_only=True)
     content["scalers"]["complexity"]["center"][1] += 0.5
     torch.save(content, path)
-    (finding,) = CHECKS["scalers"](open_subject(str(finished), ROWS)).findings
+    (finding,) = checked("scalers", open_subject(str(finished), ROWS)).findings
     assert finding.feature == "sample_entropy" and "best_model.pt: 1 of 8" in finding.detail
 
 
@@ -559,10 +579,10 @@ FOREIGN = [
     frame("candles", lambda rows: rows.assign(close=np.nan)),
     frame("labels", lambda rows: rows[rows["symbol"] == "SYNA"]),
     *(frame("samples", lambda rows, c=c: rows.assign(**{c: rows[c] + 10**6})) for c in ("row", "local_row", "trigger")),
-    *(array(name, lambda rows: rows[:-3]) for name in ("channels", "tda", "complexity")),
-    *(array(name, lambda rows: rows.astype(str)) for name in ("channels", "tda", "complexity")),
+    *(array(name, lambda rows: rows[:-3]) for name in ("nbeats", "tda", "complexity", "clock")),
+    *(array(name, lambda rows: rows.astype(str)) for name in ("nbeats", "tda", "complexity", "clock")),
     *(text("data", content) for content in ("[]", "{}", '{"data_hash": 5}')),
-    *(text("scalers", content) for content in ("[]", "{}", '{"ohlcv": 5}', '{"ohlcv": {"center": ["x"]}}')),
+    *(text("scalers", content) for content in ("[]", "{}", '{"nbeats": 5}', '{"nbeats": {"center": ["x"]}}')),
 ]
 
 
@@ -589,6 +609,6 @@ def test_foreign_predictions_are_named(finished, change):
         audit_foreign(finished, "predictions")
 
 
-def audit_foreign(folder, *checks):
+def audit_foreign(folder, *names):
     subject = open_subject(str(folder), 2)
-    return [CHECKS[check](subject) for check in checks]
+    return [checked(name, subject) for name in names]

@@ -9,21 +9,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from cmat_lib.config import Config, load_config
 from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.baselines import (
-    fit_trees,
-    summarise,
-    summary_names,
-    tda_columns,
-    tree_scores,
-    window_summaries,
-)
+from cmat_lib.evaluation.baselines import fit_trees, summarise, summary_names, tree_scores, window_summaries
+from cmat_lib.views import VIEWS
 
 
 class Inputs(NamedTuple):
     """What the baselines read of a batch."""
 
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    clock: torch.Tensor
+    inputs: dict[str, torch.Tensor]
     trigger: torch.Tensor
 
 
@@ -40,7 +33,8 @@ def random_batch(rows: int, config: Config, seed: int) -> Inputs:
     complexity = torch.randn(rows, 6, generator=generator)
     likely = (ohlcv[:, -1, 0] > ohlcv[:, 0, 0]) & (complexity[:, 0] > 0)
     trigger = (torch.rand(rows, generator=generator) < torch.where(likely, 0.6, 0.05)).float()
-    return Inputs((ohlcv, tda, complexity), torch.rand(rows, 2, generator=generator), trigger)
+    clock = torch.rand(rows, 2, generator=generator)
+    return Inputs({"nbeats": ohlcv, "tda": tda, "complexity": complexity, "clock": clock}, trigger)
 
 
 def test_summaries_of_a_known_window():
@@ -50,7 +44,7 @@ def test_summaries_of_a_known_window():
     ohlcv = torch.stack([close, torch.full((24,), 3.0)], dim=1)[None]  # (1, 24, 2)
     tda = torch.arange(config.tda.feature_dim, dtype=torch.float32)[None]
     complexity = torch.arange(6.0)[None] + 1000
-    row = window_summaries(ohlcv, tda, complexity, config)[0].tolist()
+    row = window_summaries({"nbeats": ohlcv, "tda": tda, "complexity": complexity}, config)[0].tolist()
     found = dict(zip(summary_names(config), row, strict=True))
     expected = {
         "log_close_last": 12.5,
@@ -76,16 +70,19 @@ def test_summaries_of_a_known_window():
 
 
 def test_topology_columns_are_every_tenth_bin_and_all_others():
-    assert tda_columns(slim().tda) == [0, 10, *range(20, 27), 27, 37, *range(47, 54)]
+    shown, features = VIEWS.views["tda"], torch.arange(54)[None]
+    kept = [0, 10, *range(20, 27), 27, 37, *range(47, 54)]
+    assert shown.summaries(features, slim())[0].tolist() == kept
+    assert shown.summary_names(slim()) == [shown.names(slim())[column] for column in kept]
     names = summary_names(slim())
     assert "h1_entropy" in names and sum("betti" in name for name in names) == 4
-    assert len(tda_columns(Config().tda)) == 34
+    assert len(shown.summary_names(Config())) == 34
 
 
 def test_without_log_close_there_are_no_returns():
     config = slim(channels=("rsi", "roc"))
-    ohlcv, tda, complexity = random_batch(3, config, 0).inputs
-    assert window_summaries(ohlcv, tda, complexity, config).shape == (3, len(summary_names(config)))
+    inputs = random_batch(3, config, 0).inputs
+    assert window_summaries(inputs, config).shape == (3, len(summary_names(config)))
     assert not any(name.startswith("return") for name in summary_names(config))
 
 
@@ -93,7 +90,7 @@ def test_batches_change_nothing():
     config = slim()
     whole = random_batch(50, config, 1)
     pieces = [
-        Inputs(tuple(x[part] for x in whole.inputs), whole.clock[part], whole.trigger[part])
+        Inputs({name: x[part] for name, x in whole.inputs.items()}, whole.trigger[part])
         for part in torch.arange(50).split(17)
     ]
     for clock in (False, True):
@@ -118,7 +115,7 @@ def test_trees_find_the_signal_and_score_every_part():
 def test_trees_read_the_clock_if_the_model_does(modalities, knows):
     config = load_config(changes=slim().model_dump(mode="json") | {"model": {"modalities": modalities}})
     batches = {part: random_batch(2000, config, i) for i, part in enumerate(("train", "stop", "test"))}
-    batches = {part: [b._replace(trigger=(b.clock[:, 0] > 0.7).float())] for part, b in batches.items()}
+    batches = {part: [b._replace(trigger=(b.inputs["clock"][:, 0] > 0.7).float())] for part, b in batches.items()}
     auc = roc_auc_score(batches["test"][0].trigger, tree_scores(batches, config)["test"])
     assert auc > 0.99 if knows else auc < 0.6
 

@@ -20,8 +20,7 @@ import pandas as pd
 import pytest
 
 from cmat_lib import files
-from cmat_lib.data.cache import build as builder
-from cmat_lib.data.cache import cache_info, cached_features, clean, verify
+from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, chunk_files
 from cmat_lib.errors import CmatError
 
@@ -70,10 +69,9 @@ def build(folder, close=None, compute=moments, kind="tda", symbol="BTCUSDT", row
     close = series() if close is None else close
     all_rows = ends(len(close)) if all_rows is None else all_rows
     rows = all_rows if rows is None else rows
-    options = {"params": {"delay": 12}, "jobs": 1, **changes}
-    return cached_features(
-        kind, symbol, close, times(len(close)), all_rows, rows, WINDOW, compute, WIDTH, cache_dir=folder, **options
-    )
+    own = {"parameters": {"delay": 12}} | {k: changes.pop(k) for k in ("parameters", "version") if k in changes}
+    sliding = Sliding(kind, close, WINDOW, compute, WIDTH, **own)
+    return cached_features(sliding, symbol, times(len(close)), all_rows, rows, folder, **{"jobs": 1, **changes})
 
 
 def expected(close):
@@ -165,9 +163,8 @@ def test_changed_candles_rebuild_their_chunk_and_name_it(tmp_path, caplog, what,
     else:  # the window that is missing is another one, or one is missing at the end
         rows = np.delete(rows, 3001 if what == "ends" else T - 100)
     count = Counting()
-    found = cached_features(
-        "tda", "BTCUSDT", close, index, rows, rows, WINDOW, count, WIDTH, {"delay": 12}, tmp_path, 1
-    )
+    sliding = Sliding("tda", close, WINDOW, count, WIDTH, {"delay": 12})
+    found = cached_features(sliding, "BTCUSDT", index, rows, rows, tmp_path, 1)
     np.testing.assert_array_equal(found, moments(close, rows).astype(np.float32))
     assert count.windows == windows and chunks_named(caplog.messages) == [place]
     assert all("is rebuilt: its candles changed" in line for line in caplog.messages)
@@ -409,14 +406,13 @@ def test_worker_processes_give_the_same_bytes(tmp_path):
     assert len((tmp_path / "log").read_text().split()) == 6
 
 
-def test_key_covers_parameters_symbol_kind_start_and_version(tmp_path, monkeypatch):
+def test_key_covers_parameters_symbol_kind_start_and_version(tmp_path):
     build(tmp_path)
-    build(tmp_path, params={"delay": 13})
+    build(tmp_path, parameters={"delay": 13})
     build(tmp_path, symbol="ETH/USDT")
     build(tmp_path, kind="complexity")
     build(tmp_path, all_rows=ends()[1:])
-    monkeypatch.setitem(builder.FEATURE_VERSION, "tda", 0)
-    build(tmp_path)
+    build(tmp_path, version=2)
     info = cache_info(tmp_path)
     assert sorted(info["symbol"]) == ["BTCUSDT"] * 5 + ["ETH/USDT"]
     assert sorted(info["windows"]) == [T - 8] + [T - 7] * 5 and set(info["width"]) == {WIDTH}
@@ -513,8 +509,8 @@ def test_memory_beyond_the_result_does_not_grow_with_the_number_of_windows(tmp_p
     def peak(chunks):
         length = chunks * CHUNK_WINDOWS
         close, index, rows = series(length), times(length), np.arange(WINDOW - 1, length)
-        read = partial(cached_features, "tda", f"S{chunks}", close, index, rows)
-        read = partial(read, window=WINDOW, compute=wide, width=256, params={}, cache_dir=tmp_path, jobs=1)
+        sliding = Sliding("tda", close, WINDOW, wide, 256, {})
+        read = partial(cached_features, sliding, f"S{chunks}", index, rows, cache_dir=tmp_path, jobs=1)
         if kept:
             read(rows[:0])
         tracemalloc.start()

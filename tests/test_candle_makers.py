@@ -13,9 +13,10 @@ from test_candles import PLAIN, epoch, make_candles
 from cmat_lib.config import load_config, project_root
 from cmat_lib.data.candle_makers import MAKERS, formats_table, maker_of
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.data.topology import window_topology
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
+from cmat_lib.views import VIEWS, Asked
+from cmat_lib.views.compute import computed
 
 pytestmark = pytest.mark.filterwarnings("error")  # no warning of pandas reaches a user, whatever the file
 
@@ -423,8 +424,11 @@ def test_15_no_volume(tmp_path, kind):
 
 
 def test_15_no_volume_and_a_topology_that_reads_it():
+    candles, config = make_candles()[OHLC], load_config(changes={"tda": {"series": ["log_volume"]}})
+    rows = np.array([len(candles) - 1])
+    asked = Asked("A", {"A": candles}, rows, config, computed("A", candles, rows))
     with pytest.raises(CmatError, match=r"tda\.series has log_volume, and the candles have no volume"):
-        window_topology(make_candles()[OHLC], load_config(changes={"tda": {"series": ["log_volume"]}}).tda)
+        VIEWS.views["tda"].compute(asked)
 
 
 def test_16_times_of_the_close(tmp_path):

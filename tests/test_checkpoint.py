@@ -78,7 +78,7 @@ def test_code_in_a_file_is_not_run(tmp_path, legacy):
 
 
 @pytest.mark.parametrize(
-    "change", [{"format_version": 99}, {"format_version": torch.tensor([2, 2])}, {"extra": 1}], ids=str
+    "change", [{"format_version": 99}, {"format_version": torch.tensor([3, 3])}, {"extra": 1}], ids=str
 )
 def test_other_formats_are_refused(saved, change):
     path, _ = saved
@@ -128,10 +128,13 @@ def scalers(group="tda", **changes):
         ("scalers", {}),
         ("scalers", scalers(center=[0.0])),
         ("scalers", scalers("complexity", scale=["a"] * 8)),
-        ("scalers", scalers("ohlcv", scale=[0.0] * 14)),
-        ("channel_names", [1]),
-        ("feature_names", lambda content: [1, *content["feature_names"][1:]]),
-        ("complexity_names", []),
+        ("scalers", scalers("nbeats", scale=[0.0] * 14)),
+        ("views", []),
+        ("views", lambda content: content["views"] | {"nbeats": [1]}),
+        ("views", lambda content: content["views"] | {"tda": [1, *content["views"]["tda"][1:]]}),
+        ("views", lambda content: {n: names for n, names in content["views"].items() if n != "complexity"}),
+        ("symbols", [1]),
+        ("symbols", "A"),
         ("labels", {"mode": torch.zeros(2)}),
         ("config", lambda content: content["config"] | {"tda": content["config"]["tda"] | {"betti_bins": 10**8}}),
         ("weights", {1: 2}),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from slim import panel_of, slim
 
-from cmat_lib.evaluation.baselines import clock_columns
 from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores
 from cmat_lib.schema import AUXILIARY_TARGETS
+from cmat_lib.views import VIEWS
 
 PARTS = ("train", "calibrate", "test")
 
@@ -52,19 +52,20 @@ def test_plain_ones_are_what_they_say(config):
 
 def test_har_reads_ranges_and_clock_and_learns_volatility(config):
     panel = panel_of(config, n=1000)
-    ranges, target = panel._complexity[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
+    complexity, tda = panel._shown["complexity"].values, panel._shown["tda"].values
+    ranges, target = complexity[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
     panel._targets[2][:, target] = ranges
     panel._targets[0][:] = (ranges > 1).float()
     panel.samples["trigger"] = panel._targets[0].numpy()
     before = classic_scores("har+clock", panel, PARTS, config)
     assert auc(panel, before) > 0.95
-    panel._complexity[:, :-2] = 0.0
-    panel._tda[:] = 0.0
+    complexity[:, :-2] = 0.0
+    tda[:] = 0.0
     after = classic_scores("har+clock", panel, PARTS, config)
     np.testing.assert_array_equal(before["test"], after["test"])
     panel._targets[2][:, target] = -ranges
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) > 0.95, "less volatility, fewer triggers"
-    panel._targets[2][:, target] = panel._complexity[:, 0]
+    panel._targets[2][:, target] = complexity[:, 0]
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) < 0.7, "it forecasts volatility and no trigger"
 
 
@@ -96,6 +97,10 @@ def test_nothing_is_fitted_on_calibrate_or_test(config):
         np.testing.assert_array_equal(before[part], after[part])
 
 
-def test_clock_columns():
-    found = clock_columns(torch.tensor([[0.25, 0.5]]))
+def test_clock_as_harmonics():
+    clock = VIEWS.views["clock"]
+    found = clock.summaries(torch.tensor([[0.25, 0.5]]), slim())
+    assert clock.summary_names(slim()) == [
+        *("day", "week", "day_sin_1", "day_cos_1", "day_sin_2", "day_cos_2", "week_sin_1", "week_cos_1")
+    ]
     np.testing.assert_allclose(found, [[0.25, 0.5, 1, 0, 0, -1, 0, -1]], atol=1e-6)

@@ -52,7 +52,7 @@ def test_mistakes_end_with_one_message(cmat, arguments, message, tmp_path):
 def test_train_takes_the_flags_of_the_source(cmat, tmp_path):
     flags = ["--cache-dir", tmp_path / "cache", "--log-level", "WARNING", "--epochs", 1, "--batch-size", 128]
     flags += ["--lr", 0.0003, "--fusion-hidden-dim", 16, "--fusion-num-heads", 2, "--fusion-num-layers", 1]
-    flags += ["--run-dir", tmp_path / "run", "--device", "cpu", "--seed", 3, "--set", "tda.jobs=1"]
+    flags += ["--run-dir", tmp_path / "run", "--device", "cpu", "--seed", 3, "--set", "cache.jobs=1"]
     code, out, err = cmat("train", "--params", SMOKE, *flags)
     assert code == 0, err
     config = load_config(tmp_path / "run/params.yaml")
@@ -65,7 +65,7 @@ def test_train_takes_the_flags_of_the_source(cmat, tmp_path):
 
 
 def test_a_failed_training_leaves_nothing_that_looks_like_success(cmat, tmp_path):
-    flags = ["--run-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache", "--set", "tda.jobs=1"]
+    flags = ["--run-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache", "--set", "cache.jobs=1"]
     code, _, err = cmat("train", "--params", SMOKE, *flags, "--set", "training.learning_rate=1.0e+30")
     assert code == 1 and "loss is not finite at step" in err
     run = Run(load_config(tmp_path / "run/params.yaml"), STAGE_NAMES[3])
@@ -82,7 +82,7 @@ def test_a_failed_training_leaves_nothing_that_looks_like_success(cmat, tmp_path
 )
 def test_what_the_machine_lacks_is_one_message(cmat, tmp_path, change, lies_there, message):
     (tmp_path / "run" / lies_there).mkdir(parents=True)
-    flags = ["--run-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache", "--set", "tda.jobs=1"]
+    flags = ["--run-dir", tmp_path / "run", "--cache-dir", tmp_path / "cache", "--set", "cache.jobs=1"]
     code, _, err = cmat("train", "--params", SMOKE, *flags, "--set", change)
     assert code == 1 and message in err and "Traceback" not in err, err
 

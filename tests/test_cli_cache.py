@@ -29,7 +29,7 @@ def cmat_cache(monkeypatch, capsys):
 @pytest.fixture
 def build(cmat_cache, tmp_path):
     options = ["--params", SMOKE, "--cache-dir", tmp_path / "cache"]
-    return lambda: cmat_cache("build", *options, "--set", "tda.jobs=1", "--set", "run_dir=never_made")
+    return lambda: cmat_cache("build", *options, "--set", "cache.jobs=1", "--set", "run_dir=never_made")
 
 
 def test_build_info_verify_clean(build, cmat_cache, tmp_path):
@@ -71,7 +71,7 @@ def test_a_run_computes_nothing_that_was_built_before(build, tmp_path, caplog):
     build()
     caplog.set_level("INFO", "cmat_lib.data.cache")
     caplog.clear()
-    places = {"run_dir": str(tmp_path / "run"), "tda": {"cache_dir": str(tmp_path / "cache"), "jobs": 1}}
+    places = {"run_dir": str(tmp_path / "run"), "cache": {"dir": str(tmp_path / "cache"), "jobs": 1}}
     config = load_config(SMOKE, places)
     run = Run(config, "01_data_prep").begin()
     prepare_data(config, run)
@@ -83,10 +83,10 @@ def test_a_run_computes_nothing_that_was_built_before(build, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["build", "--set", "tda.strid=3"], "did you mean 'tda.stride'?"),
+        (["build", "--set", "data.strid=3"], "did you mean 'data.stride'?"),
         (["build", "--params", "nowhere.yaml"], "nowhere.yaml: no such parameter file"),
-        (["build", "--set", "tda.dask_scheduler=tcp://127.0.0.1:1"], "backend is loky; set backend: dask"),
-        (["build", "--set", "tda.dask_scheduler=127.0.0.1:1", "--set", "tda.backend=dask"], "tda.dask_scheduler"),
+        (["build", "--set", "cache.dask_scheduler=tcp://127.0.0.1:1"], "backend is loky; set backend: dask"),
+        (["build", "--set", "cache.dask_scheduler=127.0.0.1:1", "--set", "cache.backend=dask"], "cache.dask_scheduler"),
         (["info"], "no such cache folder; 'cmat cache build' makes one"),
         (["verify"], "no such cache folder"),
         (["clean"], "no such cache folder"),

@@ -84,7 +84,7 @@ def test_schema_file_is_current():
         ({"data": {"channels": ["log_open"]}}, "log_close, which is not listed"),
         ({"labels": {"source": "file"}}, "the synthetic market has no label columns"),
         ({"logging": {"save_dir": "../x"}}, "must be a relative path inside the run folder"),
-        ({"tda": {"jobs": 0}}, "jobs is 0"),
+        ({"cache": {"jobs": 0}}, "jobs is 0"),
         ({"training": {"task_weighting": "learned", "max_pct_weight": 0}}, "one of them is 0"),
         (
             {"complexity": {"window_size": 32, "higuchi_kmax": 20}},
@@ -122,7 +122,9 @@ def test_integers_stand_for_floats():
 def test_names_of_the_source_are_accepted_with_a_warning(old, new):
     value = {"fusion_type": "concat", "lstm_dropout": 0.25, "fusion_use_cls_token": True}.get(old[1], 512)
     value = {"fusion_num_heads": 4, "fusion_num_layers": 1}.get(old[1], value)
-    raw = {old[0]: {old[1]: value}, "fusion": {"output_dim": 512} if old[1] == "fusion_hidden_dim" else {}}
+    value = {"backend": "dask", "dask_scheduler": "tcp://a:1", "cache_dir": "x", "trust_cache": True}.get(old[1], value)
+    others = {"fusion_hidden_dim": {"fusion": {"output_dim": 512}}, "dask_scheduler": {"cache": {"backend": "dask"}}}
+    raw = {old[0]: {old[1]: value}, **others.get(old[1], {})}
     with pytest.warns(FutureWarning, match=f"'{old[0]}.{old[1]}' is now '{new[0]}.{new[1]}'"):
         config = validate(raw, "my.yaml")
     assert getattr(getattr(config, new[0]), new[1]) == value

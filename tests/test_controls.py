@@ -79,9 +79,10 @@ def test_readings(fusion):
     readings = control_readings(model, features, orders, 17)
     batch = panel.gather(index)
     with torch.no_grad():
-        np.testing.assert_allclose(readings["model"].logits, model(*batch.inputs)[0][:, 0].numpy(), atol=1e-5)
-        mixed = [batch.ohlcv[orders[0]], batch.tda[orders[1]], batch.complexity[orders[2]]]
-        np.testing.assert_allclose(readings["shuffled tokens"].logits, model(*mixed)[0][:, 0].numpy(), atol=1e-5)
+        mixed = {n: batch.inputs[n][o] for n, o in zip(("nbeats", "tda", "complexity"), orders, strict=True)}
+        for control, inputs in (("model", batch.inputs), ("shuffled tokens", mixed)):
+            expected = model.answers(inputs).trigger_logits[:, 0].numpy()
+            np.testing.assert_allclose(readings[control].logits, expected, atol=1e-5)
     readings["same"] = readings["model"]
     trigger = panel.samples["trigger"].to_numpy()[index]
     table = control_table(readings, trigger, times(len(index)), trigger_loss(config, panel), RESAMPLING)

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib.data.cache import cached_features, worker_pool
+from cmat_lib.data.cache import Sliding, cached_features, worker_pool
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
 from cmat_lib.errors import CmatError
-from cmat_lib.schema import TdaConfig
+from cmat_lib.schema import CacheConfig, TdaConfig
 from cmat_lib.tda.features import feature_params, path_features
 
 dask = pytest.importorskip("dask")  # an optional extra
@@ -49,8 +49,8 @@ def build(folder, compute):
     length = (CHUNKS - 1) * CHUNK_WINDOWS + 100 + CONFIG.window_size - 1
     close = np.cumsum(np.random.default_rng(0).normal(scale=0.01, size=length))
     times, ends = pd.date_range("2025-01-01", periods=length, freq="15min", tz="UTC"), np.arange(39, length)
-    shape = (SCALE[0], compute, CONFIG.feature_dim, feature_params(CONFIG))
-    return cached_features("tda", "BTCUSDT", close, times, ends, ends, *shape, cache_dir=folder, jobs=1)
+    sliding = Sliding("tda", close, SCALE[0], compute, CONFIG.feature_dim, feature_params(CONFIG))
+    return cached_features(sliding, "BTCUSDT", times, ends, ends, cache_dir=folder, jobs=1)
 
 
 def content(folder):
@@ -62,7 +62,7 @@ def started(log):
 
 
 def on(scheduler):
-    return worker_pool(CONFIG.model_copy(update={"backend": "dask", "dask_scheduler": scheduler}))
+    return worker_pool(CacheConfig(backend="dask", dask_scheduler=scheduler))
 
 
 class Cluster:
@@ -140,7 +140,7 @@ def test_a_single_worker_is_used(tmp_path, cluster):
 
 @pytest.mark.long
 def test_a_local_cluster_stands_in_and_deadly_chunks_end_the_build(tmp_path):
-    log, local = tmp_path / "log", CONFIG.model_copy(update={"backend": "dask", "jobs": 2})
+    log, local = tmp_path / "log", CacheConfig(backend="dask", jobs=2)
     dies = pytest.raises(CmatError, match="several workers of the local cluster died on the same chunk")
     with dies, dask.config.set({"distributed.scheduler.allowed-failures": 1}), worker_pool(local):
         build(tmp_path / "dask", functools.partial(features_with_log, log=log, pause=0.1))

@@ -29,9 +29,11 @@ def test_parts_and_rest_are_the_window():
     assert found.parts.shape == (5, 4, 14, 40) and found.rest.shape == (5, 14, 40)
     torch.testing.assert_close(found.parts.sum(1) + found.rest, found.input, atol=1e-5, rtol=0)
     model.eval()
-    torch.testing.assert_close(found.input, model.ohlcv_encoder.input_norm(ohlcv.transpose(1, 2)), atol=1e-6, rtol=0)
-    left = model.ohlcv_encoder.flatten_window(ohlcv)
-    for stack in model.ohlcv_encoder.stacks[:2]:
+    torch.testing.assert_close(
+        found.input, model.encoders["nbeats"].input_norm(ohlcv.transpose(1, 2)), atol=1e-6, rtol=0
+    )
+    left = model.encoders["nbeats"].flatten_window(ohlcv)
+    for stack in model.encoders["nbeats"].stacks[:2]:
         left = stack(left)[1]
     torch.testing.assert_close(found.rest + found.parts[:, 2:].sum(1), left.view(5, 14, 40), atol=1e-5, rtol=0)
     assert (found.parts.abs().amax(dim=(0, 2, 3)) > 1e-3).all()
@@ -51,19 +53,19 @@ def test_log_price_parts_are_the_price_path():
     panel = panel_of(config)
     torch.manual_seed(0)
     model = build_model(config)
-    model.train()(*panel.gather(torch.arange(300)).inputs)
+    model.train().answers(panel.gather(torch.arange(300)).inputs)
     model.eval()
-    panel.scalers["ohlcv"]["scale"][0] = 1.0
+    panel.scalers["nbeats"]["scale"][0] = 1.0
     index = torch.tensor([50, 7, 300])
     found = decompose_log_price(model, panel, index)
     assert found.parts.shape == (3, 4, 8)
     torch.testing.assert_close(found.parts.sum(1) + found.rest, found.input, atol=1e-6, rtol=0)
-    close = panel._channels[:, 0].numpy()
+    close = panel._shown["nbeats"].values[:, 0].numpy()
     rows = panel.samples["row"].to_numpy()[index]
     expected = np.stack([close[row - 7 : row + 1] - close[row] for row in rows])
     np.testing.assert_allclose(found.input.numpy(), expected, atol=1e-6)
-    raw = decompose(model, panel.gather(index).ohlcv)
-    norm = model.ohlcv_encoder.input_norm
+    raw = decompose(model, panel.gather(index).inputs["nbeats"])
+    norm = model.encoders["nbeats"].input_norm
     unit = ((norm.running_var + norm.eps).sqrt() / norm.weight)[0].detach()
     torch.testing.assert_close(found.parts, raw.parts[:, :, 0] * unit, atol=1e-6, rtol=0)
     assert abs(unit - 1) > 0.01

@@ -15,7 +15,7 @@ ROWS = ["trees", "full", "concat", "nbeats", "tda", "complexity"]
 def tables(tmp_path_factory):
     """Folder of the demo's ablation with one training of each network."""
     folder = tmp_path_factory.mktemp("demo")
-    changes = {"run_dir": str(folder / "run"), "tda": {"cache_dir": str(folder / "cache")}}
+    changes = {"run_dir": str(folder / "run"), "cache": {"dir": str(folder / "cache")}}
     config = load_config(project_root() / "params/demo.yaml", changes)
     return run_ablation(config, prepare_features(config, print), ROWS, 1, [0], print)
 

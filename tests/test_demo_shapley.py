@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 
 def attributed(folder, plant) -> tuple[ShapleyTables, pd.DataFrame, Resampling]:
     """Shapley tables of a trained demo over its whole test part, each sample with the market's hidden states."""
-    base = {"run_dir": str(folder / str(plant)), "tda": {"cache_dir": str(folder / "cache")}}
+    base = {"run_dir": str(folder / str(plant)), "cache": {"dir": str(folder / "cache")}}
     config = load_config(project_root() / "params/demo.yaml", merge(base, {"data": {"synthetic_plant": plant}}))
     prepare_data(config, Run(config, "01_data_prep"))
     build_features(config, run := Run(config, "02_tda_cache"))

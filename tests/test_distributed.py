@@ -26,7 +26,7 @@ TIMING = ["seconds", "samples_per_second", "seconds_left", "memory_gb"]
 
 
 def train(folder, run_dir, *assignments):
-    sets = (f"tda.cache_dir={folder / 'cache'}", "tda.jobs=1", *PLAIN, *assignments)
+    sets = (f"cache.dir={folder / 'cache'}", "cache.jobs=1", *PLAIN, *assignments)
     command = [sys.executable, "-m", "cmat_lib", "train", "--params", "params/smoke.yaml", "--run-dir", str(run_dir)]
     command += [flag for text in sets for flag in ("--set", text)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -96,7 +96,7 @@ def test_a_failure_ends_all_processes_with_one_message(tmp_path):
 
 def test_a_notebook_starts_the_processes_itself(tmp_path, capfd):
     raw = merge(read_params(project_root() / "params/smoke.yaml"), {"run_dir": str(tmp_path / "run")})
-    raw = merge(raw, {"tda": {"cache_dir": str(tmp_path / "cache"), "jobs": 1}, "training": {"devices": 2}})
+    raw = merge(raw, {"cache": {"dir": str(tmp_path / "cache"), "jobs": 1}, "training": {"devices": 2}})
     config = load_config(changes=raw)
     _prepare(config, print)
     run = Run(config, "04_training").begin()

@@ -69,10 +69,10 @@ def test_memory_that_does_not_hold_a_batch(monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_and_a_full_disk(tmp_path, monkeypatch):
-    config = load_config(changes={"run_dir": str(tmp_path / "a/b"), "tda": {"cache_dir": "/proc/nowhere"}})
+    config = load_config(changes={"run_dir": str(tmp_path / "a/b"), "cache": {"dir": "/proc/nowhere"}})
     fine, broken = doctor.check_folders(config)
     assert fine.state == "ok" and not (tmp_path / "a").exists(), "a look leaves nothing behind"
-    assert broken.state == "problem" and broken.mend == "choose another tda.cache_dir"
+    assert broken.state == "problem" and broken.mend == "choose another cache.dir"
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
     assert next(doctor.check_folders(config)).state == "warning"
 

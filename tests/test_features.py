@@ -9,11 +9,13 @@ import pytest
 from gtda.diagrams import BettiCurve, PersistenceEntropy
 from scipy.integrate import trapezoid
 
+from cmat_lib.config import load_config
 from cmat_lib.numba_cache import ensure_numba_cache
 from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
 from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, path_features
 from cmat_lib.tda.persistence import Bars
+from cmat_lib.views import VIEWS, Asked
 
 SMALL = TdaConfig(window_size=60, time_delay=4, betti_bins=20, engine="giotto")
 
@@ -173,17 +175,33 @@ WORKERS_AND_PLACE = {
     "jobs": 3,
     "backend": "dask",
     "dask_scheduler": "tcp://10.0.0.5:8786",
-    "cache_dir": "elsewhere",
-    "trust_cache": True,
+    "dir": "elsewhere",
+    "trust": True,
 }
 
 
+def parameters_of_windows(**sections):
+    """Parameters, in the key of the cache, of all sliding windows that the views ask for."""
+    config, asked = load_config(base={"tda": SMALL.model_dump()}, changes=sections), []
+    candles = pd.DataFrame({name: np.ones(70) for name in ("open", "high", "low", "close", "volume")})
+
+    def windows(sliding):
+        asked.append((sliding.kind, sliding.parameters))
+        return np.zeros((1, sliding.width), np.float32)
+
+    for name in ("tda", "complexity"):
+        VIEWS.views[name].compute(Asked("A", {"A": candles}, np.array([69]), config, windows))
+    return asked
+
+
 def test_key_of_the_cache_ignores_workers_and_place_only():
-    base = feature_params(SMALL)
-    same = SMALL.model_copy(update=WORKERS_AND_PLACE)
-    assert feature_params(same) == base
+    base = parameters_of_windows()
+    assert [kind for kind, _ in base] == ["tda", "complexity"]
+    assert parameters_of_windows(cache=WORKERS_AND_PLACE) == base
+    assert parameters_of_windows(data={"stride": 3}) != base
     for change in ({"embedding_dim": 3}, {"engine": "planar"}, {"betti_bins": 4}, {"betti_max": [0.6, 1.2]}):
-        assert feature_params(SMALL.model_copy(update=change)) != base
+        assert parameters_of_windows(tda=change) != base
+        assert feature_params(SMALL.model_copy(update=change)) != feature_params(SMALL)
 
 
 def test_numba_gets_a_folder_only_when_it_has_none(tmp_path, monkeypatch):

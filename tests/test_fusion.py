@@ -22,7 +22,7 @@ def count(module: nn.Module) -> int:
 def inputs(seen=tuple(DIMS), batch=3):
     torch.manual_seed(1)
     drawn = {name: torch.randn(batch, dim) for name, dim in DIMS.items()}
-    return [drawn[name] if name in seen else None for name in DIMS]
+    return {name: drawn[name] for name in seen}
 
 
 def small(cls=CrossModalAttentionFusion, seen=tuple(DIMS), parts=None, **changes):
@@ -30,7 +30,7 @@ def small(cls=CrossModalAttentionFusion, seen=tuple(DIMS), parts=None, **changes
     config = load_config(
         changes={"fusion": {"hidden_dim": 16, "output_dim": 16, "num_heads": 2, "ffn_dim": 24, **changes}}
     )
-    dims = {name: dim if name in seen else None for name, dim in DIMS.items()}
+    dims = {name: DIMS[name] for name in seen}
     return cls.from_config(dims, config.fusion, parts).eval()
 
 
@@ -77,21 +77,22 @@ def test_gated_and_bottleneck_counts():
 def test_gated_by_hand():
     fusion = small(GatedFusion, parts=PARTS)
     features = inputs()
-    pieces = [*features[0].split(4, 1), *features[1].split(4, 1), features[2]]
+    nbeats, tda, complexity = features.values()
+    pieces = [*nbeats.split(4, 1), *tda.split(4, 1), complexity]
     weights = fusion.gate.weight.view(6, 16, 25)  # token, unit, input
     own = [fusion.proj_nbeats] * 3 + [fusion.proj_tda] * 2 + [fusion.proj_complexity]
-    gates = [torch.sigmoid(torch.cat(features, 1) @ w.T) for w in weights]
+    gates = [torch.sigmoid(torch.cat([nbeats, tda, complexity], 1) @ w.T) for w in weights]
     expected = sum(z * torch.tanh(v(x)) for z, v, x in zip(gates, own, pieces, strict=True))
-    assert torch.allclose(fusion(*features), F.relu(F.linear(expected, fusion.output_proj[0].weight)), atol=1e-6)
+    assert torch.allclose(fusion(**features), F.relu(F.linear(expected, fusion.output_proj[0].weight)), atol=1e-6)
     assert fusion.gate_names == ("a", "b", "c", "d", "e", "complexity") and fusion.token_names == ()
-    assert torch.allclose(fusion.gates(*features), torch.stack(gates, 1), atol=1e-6)
+    assert torch.allclose(fusion.gates(features), torch.stack(gates, 1), atol=1e-6)
 
 
 def test_bottleneck_by_hand():
     """Modalities meet in the shared tokens only, each layer reads the mean of what all wrote."""
     fusion = small(BottleneckFusion, parts=PARTS, bottleneck_tokens=2)
     features, position = inputs(), fusion.pos_embedding
-    pieces = [features[0].view(3, 3, 4), features[1].view(3, 2, 4), features[2][:, None]]
+    pieces = [x.view(3, len(PARTS[name]), -1) for name, x in features.items()]
     own = (fusion.proj_nbeats, fusion.proj_tda, fusion.proj_complexity)
     groups = [p(x) + at for p, x, at in zip(own, pieces, position[:, :6].split([3, 2, 1], 1), strict=True)]
     shared = position[:, 6:].expand(3, -1, -1)
@@ -102,26 +103,27 @@ def test_bottleneck_by_hand():
         ]
         groups, shared = [out[:, :-2] for out in done], sum(out[:, -2:] for out in done) / 3
     expected = F.relu(F.linear(torch.cat([*groups, shared], 1).mean(1), fusion.output_proj[0].weight))
-    assert torch.allclose(fusion(*features), expected, atol=1e-5)
+    assert torch.allclose(fusion(**features), expected, atol=1e-5)
     assert fusion.token_names == ("a", "b", "c", "d", "e", "complexity", "bottleneck 1", "bottleneck 2")
 
 
 def test_one_bottleneck_layer_keeps_modalities_apart():
     for layers, meets in ((1, False), (2, True)):
         fusion = small(BottleneckFusion, num_layers=layers)
-        nbeats, tda, complexity = inputs()
-        written = [fusion.transformer(fusion.tokens(nbeats, x, complexity))[:, 0] for x in (tda, tda + 1)]
+        features = inputs()
+        others = (features, features | {"tda": features["tda"] + 1})
+        written = [fusion.transformer(fusion.tokens(x))[:, 0] for x in others]
         assert torch.equal(*written) != meets
 
 
 def test_pieces_of_a_modality_share_their_projection():
     fusion = small(parts=PARTS)
     features = inputs()
-    tokens = fusion.tokens(*features) - fusion.pos_embedding
+    tokens = fusion.tokens(features) - fusion.pos_embedding
     assert fusion.token_names == ("a", "b", "c", "d", "e", "complexity")
-    assert torch.allclose(tokens[:, 4], fusion.proj_tda(features[1][:, 4:]), atol=1e-6)
+    assert torch.allclose(tokens[:, 4], fusion.proj_tda(features["tda"][:, 4:]), atol=1e-6)
     alone = small(seen=("complexity",), parts=PARTS)
-    assert torch.equal(alone.tokens(*inputs(("complexity",)))[:, :5], alone.pos_embedding[:, :5].expand(3, -1, -1))
+    assert torch.equal(alone.tokens(inputs(("complexity",)))[:, :5], alone.pos_embedding[:, :5].expand(3, -1, -1))
     with pytest.raises(ValueError, match="width of 8 cannot be shared among 3 tokens"):
         small(parts={**PARTS, "tda": ("d", "e", "f")})
 
@@ -144,7 +146,7 @@ def test_transformer_keys_hold_no_final_norm():
 def test_protocol_and_gradients(name, seen, parts):
     fusion = small(fusion_class(name), seen, parts)
     assert fusion.parts == {m: PARTS[m] if parts else (m,) for m in seen}
-    fused = fusion(*inputs(seen))
+    fused = fusion(**inputs(seen))
     assert fused.shape == (3, fusion.output_dim) == (3, 16)
     assert isinstance(fusion.token_names, tuple)
     fused.square().sum().backward()
@@ -185,19 +187,19 @@ def test_equals_hand_written_transformer(use_cls_token, grad):
     fusion = small(use_cls_token=use_cls_token)
     features = inputs()
     tokens = torch.stack(
-        [F.linear(x, p.weight, p.bias) for x, p in zip(features, _projections(fusion), strict=True)], 1
+        [F.linear(x, p.weight, p.bias) for x, p in zip(features.values(), _projections(fusion), strict=True)], 1
     )
     if use_cls_token:
         tokens = torch.cat([fusion.cls_token.expand(3, 1, 16), tokens], 1)
     x = tokens + fusion.pos_embedding
     with torch.set_grad_enabled(grad):
-        assert torch.allclose(fusion.tokens(*features), x, atol=1e-6)
+        assert torch.allclose(fusion.tokens(features), x, atol=1e-6)
         for layer in fusion.transformer.layers:
             x = pre_norm_layer(layer, x, heads=2)
         pooled = x[:, 0] if use_cls_token else x.mean(1)
         expected = F.relu(F.linear(pooled, fusion.output_proj[0].weight))
         assert expected.std() > 0.05
-        assert torch.allclose(fusion(*features), expected, atol=1e-5)
+        assert torch.allclose(fusion(**features), expected, atol=1e-5)
     assert fusion.token_names == (("cls",) if use_cls_token else ()) + ("nbeats", "tda", "complexity")
 
 
@@ -207,18 +209,18 @@ def _projections(fusion):
 
 def test_absent_modality_is_its_position_alone():
     fusion = small(seen=("nbeats", "complexity"))
-    tokens = fusion.tokens(*inputs(("nbeats", "complexity")))
-    assert fusion.proj_tda is None
+    tokens = fusion.tokens(inputs(("nbeats", "complexity")))
+    assert not hasattr(fusion, "proj_tda") and not any("tda" in name for name in fusion.state_dict())
     assert torch.equal(tokens[:, 1], fusion.pos_embedding[:, 1].expand(3, -1))
     assert (tokens[:, 0] - fusion.pos_embedding[:, 0]).abs().mean() > 0.1
 
 
 def test_concat_by_hand():
     fusion = small(ConcatFusion, seen=("nbeats", "complexity"))
-    nbeats, tda, complexity = inputs(("nbeats", "complexity"))
+    nbeats, complexity = inputs(("nbeats", "complexity")).values()
     first, second = (m for m in fusion.shared_fc if isinstance(m, nn.Linear))
     expected = F.relu(second(F.relu(first(torch.cat([nbeats, complexity], 1)))))
-    assert torch.allclose(fusion(nbeats, tda, complexity), expected, atol=1e-6)
+    assert torch.allclose(fusion(nbeats, None, complexity), expected, atol=1e-6)
     assert fusion.token_names == ()
 
 
@@ -238,5 +240,5 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="num_heads 3 does not divide hidden_dim 16"):
         CrossModalAttentionFusion(hidden_dim=16, num_heads=3)
     for cls in FUSIONS.values():
-        with pytest.raises(ValueError, match="at least one modality"):
+        with pytest.raises(ValueError, match="at least one view"):
             cls(nbeats_dim=None, tda_dim=None, complexity_dim=None)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from slim import model_content, slim
 
 from cmat_lib.config import ALIASES, Config, load_config, project_root
-from cmat_lib.data.cache import cache_info, cached_features, clean, verify
+from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
@@ -278,7 +278,8 @@ def _means(series: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def _cache(folder: Path) -> np.ndarray:
     times = pd.date_range("2024-01-01", periods=5000, freq="1h", tz="UTC")
     close, ends = np.sin(np.arange(5000.0)), np.arange(9, 5000)
-    return cached_features("tda", "AAA", close, times, ends, ends, 10, _means, 2, {}, folder, jobs=1, progress=False)
+    sliding = Sliding("tda", close, 10, _means, 2, {})
+    return cached_features(sliding, "AAA", times, ends, ends, folder, jobs=1, progress=False)
 
 
 @lru_cache

@@ -5,13 +5,13 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config
-from cmat_lib.views.panel import Panel
 from cmat_lib.models import build_model
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_need
 from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.steps import Steps
 from cmat_lib.training.trainer import train
+from cmat_lib.views.panel import Panel
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,13 +5,13 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config
-from cmat_lib.data import panel as panel_module
-from cmat_lib.views.panel import Panel
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training import memory, trainer
 from cmat_lib.training.memory import check_memory, memory_need
 from cmat_lib.training.trainer import train
+from cmat_lib.views import panel as panel_module
+from cmat_lib.views.panel import Panel
 
 CPU = torch.device("cpu")
 
@@ -84,13 +84,15 @@ def test_a_panel_too_large_for_the_device_stays_at_home(monkeypatch):
     """The device ``meta`` stands for a GPU: it takes shapes and holds nothing."""
     config = slim()
     small = panel_of(config)
-    arrays = (small._channels.numpy(), small._tda.numpy(), small._complexity.numpy())
-    size = 4 * sum(array.size for array in arrays)
+    arrays = {name: shown.values.numpy() for name, shown in small._shown.items()}
+    size = 4 * sum(array.size for array in arrays.values())
     monkeypatch.setattr(panel_module, "free_memory", lambda device: 3 * size)
-    assert Panel(*arrays, small.samples, small.scalers, config, "meta")._tda.device.type == "meta"
+    there = Panel(arrays, small.samples, small.scalers, config, "meta")
+    assert {shown.values.device.type for shown in there._shown.values()} == {"meta"}
     monkeypatch.setattr(panel_module, "free_memory", lambda device: 1.9 * size)
     with pytest.warns(UserWarning, match=r"the panel \(0\.0 GB\) leaves too little .* stays in the machine's memory"):
-        large = Panel(*arrays, small.samples, small.scalers, config, "meta")
-    assert large._tda.device.type == "cpu"
+        large = Panel(arrays, small.samples, small.scalers, config, "meta")
+    assert {shown.values.device.type for shown in large._shown.values()} == {"cpu"}
     batch = large.gather(torch.arange(5))
-    assert {tensor.device.type for tensor in batch} == {"meta"} and batch.ohlcv.shape == (5, 8, 2)
+    assert {tensor.device.type for tensor in [*batch.inputs.values(), *batch[1:]]} == {"meta"}
+    assert batch.inputs["nbeats"].shape == (5, 8, 2)

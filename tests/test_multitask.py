@@ -6,6 +6,8 @@ import torch
 from cmat_lib.config import Config, load_config
 from cmat_lib.errors import CmatError
 from cmat_lib.models import FUSIONS, MultiTaskLoss, build_model, parameter_table
+from cmat_lib.stages import check_before_work
+from cmat_lib.views import VIEWS
 
 SUBSETS = [["nbeats"], ["tda"], ["complexity"], ["nbeats", "complexity"], ["nbeats", "tda", "complexity"]]
 
@@ -43,7 +45,7 @@ def test_counts():
     assert model.get_num_parameters() == (15_782_142, 15_782_142)
     heads = [sum(p.numel() for p in head.parameters()) for head in (model.trigger_head, model.max_pct_head)]
     assert sum(heads) == 16_514
-    model.ohlcv_encoder.requires_grad_(False)
+    model.encoders["nbeats"].requires_grad_(False)
     assert model.get_num_parameters() == (15_782_142 - 13_709_564, 15_782_142)
 
 
@@ -52,7 +54,7 @@ def test_parameter_table_adds_up_and_stands_beside_the_document():
     assert rows["Model"].parameters == 15_782_142
     parts = ["N-BEATS encoder", "TDA encoder", "Complexity encoder", "Fusion", "Trigger head", "Max-pct head"]
     assert sum(rows[part].parameters for part in parts) == 15_782_142
-    nbeats = [row.parameters for part, row in rows.items() if part.startswith("N-BEATS: ")]
+    nbeats = [row.parameters for part, row in rows.items() if part.startswith("N-BEATS encoder: ")]
     assert (len(nbeats), sum(nbeats)) == (6, 13_709_564)
     assert rows["Fusion: feed-forward, per layer"][1:] == (525_568, "525,312")
     assert rows["Fusion: norms, per layer"].parameters == 1024
@@ -91,7 +93,8 @@ def test_a_group_of_topology_features_reaches_its_own_token_only():
     ohlcv, tda, complexity = inputs()
     changed = tda.clone()
     changed[:, 13 + 6 :] += 1  # H1 summary: the last seven of 2 * (6 + 7) columns
-    before, after = (model.fusion.tokens(*model.encode(ohlcv, x, complexity)) for x in (tda, changed))
+    shown = {"nbeats": ohlcv, "complexity": complexity}
+    before, after = (model.fusion.tokens(model.encode(shown | {"tda": x})) for x in (tda, changed))
     moved = (before != after).any(dim=2).any(dim=0)
     assert [name for name, m in zip(model.fusion.token_names, moved, strict=True) if m] == ["H1 summary"]
 
@@ -170,12 +173,12 @@ def test_predict_is_sigmoid_in_evaluation_mode_without_gradients():
 
 def test_predict_restores_every_mode_and_touches_no_statistics():
     model = slim_model().train()
-    model.ohlcv_encoder.eval()  # as a frozen encoder stands beside training parts
+    model.encoders["nbeats"].eval()  # as a frozen encoder stands beside training parts
     modes = [module.training for module in model.modules()]
-    statistics = model.ohlcv_encoder.input_norm.running_mean.clone()
+    statistics = model.encoders["nbeats"].input_norm.running_mean.clone()
     model.predict(*inputs())
     assert [module.training for module in model.modules()] == modes
-    assert torch.equal(model.ohlcv_encoder.input_norm.running_mean, statistics)
+    assert torch.equal(model.encoders["nbeats"].input_norm.running_mean, statistics)
     with pytest.raises(RuntimeError):
         model.predict(*inputs()[:2], torch.randn(7, 5))
     assert [module.training for module in model.modules()] == modes
@@ -227,6 +230,26 @@ def test_unknown_fusion_names_the_nearest():
         slim_model(fusion={"fusion_type": "cross_modal_atention"})
 
 
+def test_views_are_seen_in_one_order_whatever_the_parameters_say():
+    one, other = (slim_model(model={"modalities": names}) for names in (["tda", "nbeats"], ["nbeats", "tda"]))
+    assert list(one.encoders) == list(one.fusion.parts) == ["nbeats", "tda"]
+    assert all(torch.equal(a, b) for a, b in zip(one(*inputs()), other(*inputs()), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "message"),
+    [
+        (["nbeats", "tad"], "there is no view 'tad'; did you mean 'tda'"),
+        (["clock"], "lists clock alone, which says nothing of the market"),
+    ],
+)
+def test_views_that_cannot_be_seen(modalities, message):
+    config = slim_config(model={"modalities": modalities})
+    for check in (build_model, VIEWS.check, check_before_work):
+        with pytest.raises(CmatError, match=rf"model\.modalities.* {message}|model\.modalities {message}"):
+            check(config)
+
+
 def test_the_clock_is_a_fourth_token_and_costs_nothing_when_off():
     plain = build_model(load_config())
     seen = build_model(load_config(changes={"model": {"modalities": ["nbeats", "tda", "complexity", "clock"]}}))
@@ -236,14 +259,14 @@ def test_the_clock_is_a_fourth_token_and_costs_nothing_when_off():
     assert seen.get_num_parameters()[1] == 15_782_142 + encoder + (64 * 256 + 256) + 256
     inputs = [torch.randn(3, *shape) for shape in ((96, 14), (214,), (6,))]
     noon, midnight = torch.full((3, 2), 0.5), torch.zeros(3, 2)
-    assert not torch.allclose(seen.predict(*inputs, noon)[0], seen.predict(*inputs, midnight)[0])
-    assert torch.equal(plain.predict(*inputs, noon)[0], plain.predict(*inputs, midnight)[0])
+    assert not torch.allclose(seen.predict(*inputs, clock=noon)[0], seen.predict(*inputs, clock=midnight)[0])
+    assert torch.equal(plain.predict(*inputs, clock=noon)[0], plain.predict(*inputs, clock=midnight)[0])
 
 
 def test_answers_are_read_off_the_auxiliary_forecasts():
     model = build_model(load_config(changes={"model": {"auxiliary_head": True}})).eval()
-    inputs = [torch.randn(3, *shape) for shape in ((96, 14), (214,), (6,), (2,))]
-    answers = model.answers(*inputs)
+    shapes = {"nbeats": (96, 14), "tda": (214,), "complexity": (6,)}
+    answers = model.answers({name: torch.randn(3, *shape) for name, shape in shapes.items()})
     assert answers.auxiliary.shape == (3, 4)
     torch.testing.assert_close(answers.trigger_logits, model.trigger_head(answers.auxiliary))
     assert sum(p.numel() for p in model.trigger_head.parameters()) == 5

@@ -8,41 +8,40 @@ import numpy as np
 import pytest
 import torch
 
-from cmat_lib import stages as stages_module
 from cmat_lib.config import load_config, merge, project_root
-from cmat_lib.data import panel as panel_module
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.views.panel import Panel
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models import build_model
 from cmat_lib.run import Run
-from cmat_lib.stages import build_features, prepare_data
+from cmat_lib.stages import build_features, prepare_data, read_views
 from cmat_lib.tda.features import tda_features
+from cmat_lib.views import VIEWS, ohlcv, scaling
+from cmat_lib.views.panel import Panel
 
 CHANGES = {
-    "data": {"channels": load_config().data.channels},
-    "tda": {"stride": 4, "jobs": 1},
+    "data": {"channels": load_config().data.channels, "stride": 4},
+    "cache": {"jobs": 1},
     "complexity": {"window_size": 72, "ranges": [1, 24]},
     "labels": {"threshold_pct": 1.0},
 }
 
 
 def stages(folder, market):
-    """Arrays of a run over these candles: channels, topology, complexity, samples, scalers."""
+    """What a run over these candles writes: its parameters, numbers by view, samples, scalers."""
     (folder / "candles").mkdir(parents=True)
     for symbol, candles in market.items():
         candles.to_parquet(folder / f"candles/{symbol}.parquet")
     own = {"run_dir": str(folder / "run"), "data": {"data_dir": str(folder / "candles")}}
-    own["tda"] = {"cache_dir": str(folder / "cache")}
+    own["cache"] = {"dir": str(folder / "cache")}
     config = load_config(project_root() / "params/smoke.yaml", merge(CHANGES, {"run_dir": own["run_dir"]}))
-    config = load_config(changes={"data": own["data"], "tda": own["tda"]}, base=config.model_dump(mode="json"))
+    config = load_config(changes={"data": own["data"], "cache": own["cache"]}, base=config.model_dump(mode="json"))
     for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
         run = Run(config, stage).begin()
         work(config, run)
         run.finish()
-    arrays = [np.array(run.read_array(f"data/{name}.npy")) for name in ("channels", "tda", "complexity")]
-    return config, *arrays, run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json")
+    arrays = {name: np.array(values) for name, values in read_views(config, run).items()}
+    return config, arrays, run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def whole(market, tmp_path_factory):
 
 def moment(whole, share):
     """A sample's candle open, late in the series."""
-    samples = whole[4]
+    samples = whole[2]
     return samples["timestamp"].sort_values().iloc[int(share * len(samples))]
 
 
@@ -80,7 +79,8 @@ def altered(market, time, how):
 
 
 def test_features_stand_beside_their_samples(market, whole):
-    config, _, tda, complexity, samples, _ = whole
+    config, arrays, samples, _ = whole
+    tda, complexity = arrays["tda"], arrays["complexity"]
     rng = np.random.default_rng(0)
     for number in rng.choice(len(samples), 40, replace=False):
         sample = samples.iloc[number]
@@ -99,31 +99,35 @@ def test_the_future_changes_no_input(market, whole, tmp_path, how, share):
 
 def assert_the_future_changes_nothing(market, whole, folder, how, share):
     time = moment(whole, share)
-    other = stages(folder, altered(market, time, how))
-    known, keep = ((frame["timestamp"] <= time).to_numpy() for frame in (whole[4], other[4]))
+    _, arrays, samples, _ = whole
+    _, other, other_samples, _ = stages(folder, altered(market, time, how))
+    known, keep = ((frame["timestamp"] <= time).to_numpy() for frame in (samples, other_samples))
     keys = ["symbol", "timestamp"]
-    assert other[4].loc[keep, keys].to_numpy().tolist() == whole[4].loc[known, keys].to_numpy().tolist()
-    for name, place in (("topology", 2), ("complexity", 3)):
-        np.testing.assert_array_equal(other[place][keep], whole[place][known], err_msg=name)
+    assert other_samples.loc[keep, keys].to_numpy().tolist() == samples.loc[known, keys].to_numpy().tolist()
+    assert other.keys() == arrays.keys() == {"nbeats", "tda", "complexity", "clock"}
+    for name in ("tda", "complexity", "clock"):
+        np.testing.assert_array_equal(other[name][keep], arrays[name][known], err_msg=name)
     # Rows of the channels are counted from the first candle of all symbols, so each symbol is cut out by itself.
     start = other_start = 0
     for candles in market.values():
         rows = int((candles.index <= time).sum())
-        np.testing.assert_array_equal(other[1][other_start : other_start + rows], whole[1][start : start + rows])
+        shown = other["nbeats"][other_start : other_start + rows]
+        np.testing.assert_array_equal(shown, arrays["nbeats"][start : start + rows])
         start += len(candles)
         other_start += rows if how == "cut" else len(candles)
 
 
 def test_the_future_changes_no_prediction(market, whole, tmp_path):
     time = moment(whole, 0.97)
-    config, scalers = whole[0], whole[5]  # a trained model carries its scalers along
+    config, _, _, scalers = whole  # a trained model carries its scalers along
     torch.manual_seed(0)
     model = build_model(config)
     predictions = []
-    for arrays in (whole, stages(tmp_path, altered(market, time, "changed"))):
-        panel = Panel(*arrays[1:5], scalers, config)
-        known = torch.from_numpy(np.flatnonzero(arrays[4]["timestamp"] <= time))
-        predictions.append(torch.cat(model.predict(*panel.gather(known).inputs)))
+    for _, arrays, samples, _ in (whole, stages(tmp_path, altered(market, time, "changed"))):
+        panel = Panel(arrays, samples, scalers, config)
+        known = torch.from_numpy(np.flatnonzero(samples["timestamp"] <= time))
+        inputs = panel.gather(known).inputs
+        predictions.append(torch.cat(model.predict(inputs.pop("nbeats"), **inputs)))
     torch.testing.assert_close(*predictions, rtol=0, atol=0)
 
 
@@ -156,34 +160,33 @@ LEAKS = {
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_planted_leak_is_caught(market, tmp_path, monkeypatch, leak):
-    original = stages_module.compute_channels
+    original = ohlcv.compute_channels
     labels = load_config(project_root() / "params/smoke.yaml", CHANGES).labels
 
-    def leaky(candles, names, bar):
-        return LEAKS[leak](original(candles, names, bar), candles, labels)
+    def leaky(candles, names, bar, dtype):
+        return LEAKS[leak](original(candles, names, bar, dtype), candles, labels)
 
-    monkeypatch.setattr(stages_module, "compute_channels", leaky)
+    monkeypatch.setattr(ohlcv, "compute_channels", leaky)
     whole = stages(tmp_path / "whole", market)
     with pytest.raises(AssertionError):
         assert_the_future_changes_nothing(market, whole, tmp_path / "other", "changed", 0.9)
 
 
 def assert_scalers_know_the_training_part_only(whole):
-    config, channels, tda, complexity, samples, _ = whole
-    base = panel_module.fit_scalers(channels, tda, complexity, samples, config)
+    config, arrays, samples, _ = whole
+    base = scaling.fit_scalers(VIEWS.active(config), arrays, samples, config)
     others = (samples["part"] != "train").to_numpy()
-    tda, complexity = tda.copy(), complexity.copy()
-    tda[others], complexity[others] = 1e6, 1e6
-    assert panel_module.fit_scalers(channels, tda, complexity, samples, config) == base
+    wrecked = {name: np.where(others[:, None], np.float32(1e6), arrays[name]) for name in ("tda", "complexity")}
+    assert scaling.fit_scalers(VIEWS.active(config), arrays | wrecked, samples, config) == base
 
 
 def test_a_scaler_on_all_rows_is_caught(whole, monkeypatch):
     assert_scalers_know_the_training_part_only(whole)
-    original = panel_module.fit_scalers
+    original = scaling.fit_scalers
     monkeypatch.setattr(
-        panel_module,
+        scaling,
         "fit_scalers",
-        lambda *arrays: original(*arrays[:3], arrays[3].assign(part="train"), arrays[4]),
+        lambda views, arrays, samples, config: original(views, arrays, samples.assign(part="train"), config),
     )
     with pytest.raises(AssertionError):
         assert_scalers_know_the_training_part_only(whole)

@@ -233,9 +233,9 @@ def run_cells(stage, variables, given, only=None):
 
 
 def test_pages_follow_the_first_of_several_scales_and_series(tmp_path, capsys):
-    tda = {"windows": [48, 96], "delays": [3, 6], "series": ["log_range", "log_close"], "jobs": 1}
+    tda = {"windows": [48, 96], "delays": [3, 6], "series": ["log_range", "log_close"]}
     few = {"indicators": ["lempel_ziv"]}  # the others take long to compile
-    given = smoke_config(tmp_path, complexity=few, tda={**tda, "cache_dir": str(tmp_path / "cache")}).model_dump()
+    given = smoke_config(tmp_path, complexity=few, tda=tda).model_dump()
     reach = run_cells("01_data_prep", {}, given)["reach"]
     assert reach["topology window"] == 96, "the longest"
     page = run_cells("02_tda_cache", {"display": print}, given)

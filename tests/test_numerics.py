@@ -21,9 +21,6 @@ from cmat_lib.config import Config, load_config, merge
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.views.panel import Panel
-from cmat_lib.views.samples import sample_rows, unlabelled_samples
-from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.data.splits import PARTS
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
@@ -31,6 +28,11 @@ from cmat_lib.schema import AUXILIARY_TARGETS
 from cmat_lib.tda.features import tda_features
 from cmat_lib.training.objective import Objective
 from cmat_lib.training.optimisation import build_loss
+from cmat_lib.views import VIEWS
+from cmat_lib.views.clock import clock_fractions
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.samples import sample_rows, unlabelled_samples
+from cmat_lib.views.scaling import fit_scalers
 
 BAR = pd.Timedelta("1h")
 EPS = float(np.finfo(np.float32).eps)  # 2^-23; a rounding is half of it
@@ -160,8 +162,11 @@ def panel_of(candles, scalers=None, config=CONFIG):
     windows = np.lib.stride_tricks.sliding_window_view(np.log(candles["close"].to_numpy()), 48)[rows - 47]
     indicators = complexity_features(windows, config.complexity)
     complexity = np.concatenate([indicators, log_ranges(candles, config.complexity.ranges)[rows]], axis=1)
-    arrays = channels, tda_features(windows, config.tda), complexity, samples
-    return Panel(*arrays, scalers or fit_scalers(*arrays, config), config)
+    clock = clock_fractions(pd.DatetimeIndex(samples["close_time"]), config.data.clock_zone)
+    topology = tda_features(windows, config.tda)
+    arrays = {"nbeats": channels, "tda": topology, "complexity": complexity, "clock": clock}
+    scalers = scalers or fit_scalers(VIEWS.active(config), arrays, samples, config)
+    return Panel(arrays, samples, scalers, config)
 
 
 CALM = panel_of(market(["walk"] * 8, seed=5))
@@ -175,7 +180,7 @@ def test_losses_and_gradients_are_finite(candles, level, scaled_by):
     torch.manual_seed(0)
     objective = Objective(build_model(CONFIG), build_loss(CONFIG, CALM)).train()
     batch = panel.gather(torch.arange(len(panel)))
-    assert all(torch.isfinite(x).all() and x.abs().max() <= 10 for x in batch.inputs)
+    assert all(torch.isfinite(x).all() and x.abs().max() <= 10 for x in batch.inputs.values())
     answer = objective(batch.inputs, batch.targets, torch.full((len(panel),), 1 / len(panel)))
     answer.losses[0].backward()
     assert torch.isfinite(answer.losses).all() and torch.isfinite(answer.said).all()
@@ -232,13 +237,12 @@ def test_windows_of_prices_lose_what_the_anchor_costs(candles):
     """A price in a window is the difference of two scaled log prices x / s that were rounded when stored and when
     scaled: at most 4 half-roundings of the larger of them, so 2 eps max|x| / s. In float64 the window is exact."""
     panel = panel_of(candles)
-    exact = copy.copy(panel)
     channels = compute_channels(candles, NAMES, BAR, np.float64)
-    exact._channels = exact._scaled(channels, panel.scalers["ohlcv"], clip=False)
+    exact = Panel({"nbeats": channels}, panel.samples, panel.scalers, CONFIG)
     every = torch.arange(len(panel))
     price = [NAMES.index(name) for name in ("log_open", "log_high", "log_low", "log_close")]
-    away = (panel.gather(every).ohlcv - exact.gather(every).ohlcv)[..., price].abs().max().item()
-    reach = np.nanmax(np.abs(channels[:, price])) / panel.scalers["ohlcv"]["scale"][price[0]]
+    away = (panel.gather(every).inputs["nbeats"] - exact.gather(every).inputs["nbeats"])[..., price].abs().max().item()
+    reach = np.nanmax(np.abs(channels[:, price])) / panel.scalers["nbeats"]["scale"][price[0]]
     assert away <= 2 * EPS * reach + EPS * 10  # gather rounds the window itself, at most 10, to float32
 
 
@@ -255,15 +259,15 @@ def test_model_in_float32_and_in_float64(size):
     config = SIZES[size]
     torch.manual_seed(0)
     model = build_model(config).eval()
-    inputs = [
-        torch.randn(8, config.data.sequence_length, len(config.data.channel_names)),
-        torch.randn(8, config.tda.feature_dim),
-        torch.randn(8, len(config.complexity.names)),
-        torch.rand(8, 2),
-    ]
+    inputs = {
+        "nbeats": torch.randn(8, config.data.sequence_length, len(config.data.channel_names)),
+        "tda": torch.randn(8, config.tda.feature_dim),
+        "complexity": torch.randn(8, len(config.complexity.names)),
+        "clock": torch.rand(8, 2),
+    }
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     bound = math.sqrt(len(linear) * max(module.in_features for module in linear)) * EPS / 2
-    exact = answers_and_gradient(copy.deepcopy(model).double(), [x.double() for x in inputs])
+    exact = answers_and_gradient(copy.deepcopy(model).double(), {name: x.double() for name, x in inputs.items()})
     for answer, right, factor in zip(answers_and_gradient(model, inputs), exact, (1, 1, 3), strict=True):
         assert 0 < (answer - right).norm() <= factor * bound * right.norm()
     for parameter in model.parameters():
@@ -275,7 +279,7 @@ def test_model_in_float32_and_in_float64(size):
 
 def answers_and_gradient(model, inputs):
     """Logits (B, 1), rises (B, 1) and the gradient of a loss with respect to all parameters, in float64."""
-    logit, rise = model(*inputs)
+    logit, rise, _ = model.answers(inputs)
     target = torch.arange(len(logit)).to(logit.dtype)[:, None] % 2
     loss = F.binary_cross_entropy_with_logits(logit, target) + F.mse_loss(rise, 3 * target)
     loss.backward()

@@ -5,10 +5,10 @@ import torch
 from matplotlib.colors import to_hex
 
 from cmat_lib.config import load_config
-from cmat_lib.views.panel import Batch
 from cmat_lib.models import build_model
 from cmat_lib.plots.architecture import architecture
 from cmat_lib.plots.style import GREY
+from cmat_lib.views.panel import Batch
 
 
 @pytest.fixture
@@ -16,8 +16,10 @@ def draw():
     def made(**changes):
         with torch.device("meta"):
             model = build_model(load_config(changes=changes))
-            inputs = [torch.zeros(5, *size) for size in ((96, 14), (214,), (6,), (2,), (), (), (4,), ())]
-        return architecture(model, Batch(*inputs)).axes[0]
+            sizes = {"nbeats": (96, 14), "tda": (214,), "complexity": (6,), "clock": (2,)}
+            inputs = {name: torch.zeros(5, *size) for name, size in sizes.items()}
+            targets = [torch.zeros(5, *size) for size in ((), (), (4,), ())]
+        return architecture(model, Batch(inputs, *targets)).axes[0]
 
     return made
 

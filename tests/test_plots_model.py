@@ -8,30 +8,28 @@ from matplotlib.colors import to_hex
 from torch import nn
 
 from cmat_lib.config import load_config
-from cmat_lib.views.panel import Batch
 from cmat_lib.models import build_model, parameter_table
 from cmat_lib.plots import model as plots
 from cmat_lib.plots.style import GREY
+from cmat_lib.views import VIEWS
+from cmat_lib.views.panel import Batch
 
 CHANNELS = ["log_close", "volume_ratio"]
-FEATURES = ["h0_betti_0", "h0_entropy", "h1_betti_0", "h1_entropy", "h1_total"]
-INDICATORS = ["permutation_entropy", "lempel_ziv"]
+CONFIG = load_config(
+    changes={
+        "data": {"sequence_length": 8, "channels": CHANNELS},
+        "complexity": {"indicators": ["permutation_entropy", "lempel_ziv"]},
+    }
+)
 
 
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
-    sizes = {
-        "ohlcv": (3, 7, 2),
-        "tda": (3, 5),
-        "complexity": (3, 2),
-        "clock": (3, 2),
-        "trigger": (3,),
-        "max_pct": (3,),
-        "auxiliary": (3, 4),
-        "weight": (3,),
-    }
-    return Batch(**{name: torch.randn(size, generator=generator) for name, size in sizes.items()})
+    shapes = {view.name: view.shape(CONFIG) for view in VIEWS.active(CONFIG)}
+    inputs = {name: torch.randn(3, *shape, generator=generator) for name, shape in shapes.items()}
+    targets = {"trigger": (3,), "max_pct": (3,), "auxiliary": (3, 4), "weight": (3,)}
+    return Batch(inputs, **{name: torch.randn(size, generator=generator) for name, size in targets.items()})
 
 
 def table(**changes):
@@ -42,25 +40,29 @@ def table(**changes):
 
 def test_batch_table_gives_shape_type_and_range(batch):
     found = plots.batch_table(batch)
-    assert list(found.index) == ["ohlcv", "tda", "complexity", "clock", "trigger", "max_pct", "auxiliary", "weight"]
-    assert found.loc["ohlcv", ["shape", "type"]].tolist() == ["(3, 7, 2)", "float32"]
-    expected = np.array([batch.tda.min(), batch.tda.median(), batch.tda.max()])
+    assert list(found.index) == ["nbeats", "tda", "complexity", "clock", "trigger", "max_pct", "auxiliary", "weight"]
+    assert found.loc["nbeats", ["shape", "type"]].tolist() == ["(3, 8, 2)", "float32"]
+    tda = batch.inputs["tda"]
+    expected = np.array([tda.min(), tda.median(), tda.max()])
     np.testing.assert_allclose(found.loc["tda", ["smallest", "median", "largest"]].astype(float), expected)
 
 
 def test_sample_inputs_draw_the_chosen_sample(batch):
-    window, colorbar, features, indicators = _axes_by_title(
-        plots.sample_inputs(batch, 1, CHANNELS, FEATURES, INDICATORS), "OHLCV window", "", "TDA features", "Complexity"
-    )
-    np.testing.assert_array_equal(window.collections[0].get_array(), batch.ohlcv[1].T)
+    figure = plots.sample_inputs(batch, 1, VIEWS.active(CONFIG), CONFIG)
+    window, colorbar, features, indicators = _axes_by_title(figure, "OHLCV window", "", "Topology", "Complexity")
+    assert len(figure.axes) == 4, "a clock is not drawn"
+    ohlcv, tda, complexity = (batch.inputs[name][1] for name in ("nbeats", "tda", "complexity"))
+    np.testing.assert_array_equal(window.collections[0].get_array(), ohlcv.T)
     assert [label.get_text() for label in window.get_yticklabels()] == CHANNELS
-    assert [int(label.get_text()) for label in window.get_xticklabels()] == [-6, -5, -4, -3, -2, -1, 0]
+    assert [int(label.get_text()) for label in window.get_xticklabels()] == [-7, -6, -5, -4, -3, -2, -1, 0]
     low, high = window.collections[0].get_clim()
-    assert low == -high == -batch.ohlcv[1].abs().max().item(), "white must mean 0"
+    assert low == -high == -ohlcv.abs().max().item(), "white must mean 0"
     drawn = {line.get_label(): line.get_xydata() for line in features.lines}
-    np.testing.assert_array_equal(drawn["H0"], np.column_stack([[0, 1], batch.tda[1, :2]]))
-    np.testing.assert_array_equal(drawn["H1"], np.column_stack([[2, 3, 4], batch.tda[1, 2:]]))
-    np.testing.assert_allclose([bar.get_width() for bar in indicators.patches], batch.complexity[1])
+    np.testing.assert_array_equal(drawn["H0"], np.column_stack([np.arange(107), tda[:107]]))
+    np.testing.assert_array_equal(drawn["H1"], np.column_stack([np.arange(107, 214), tda[107:]]))
+    np.testing.assert_allclose([bar.get_width() for bar in indicators.patches], complexity)
+    names = [label.get_text() for label in indicators.get_yticklabels()]
+    assert names == ["permutation_entropy", "lempel_ziv"]
     assert "interquartile" in features.get_ylabel() and "interquartile" in indicators.get_xlabel()
     assert colorbar.get_ylabel() == "scaled value"
 

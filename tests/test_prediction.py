@@ -151,5 +151,5 @@ def test_no_gpu(smoke):
 
 
 def test_every_candle_can_be_scored_whatever_the_stride_of_the_training(predictor):
-    assert load_config("params/smoke.yaml").tda.stride == 4
-    assert predictor.config.tda.stride == 1
+    assert load_config("params/smoke.yaml").data.stride == 4
+    assert predictor.config.data.stride == 1

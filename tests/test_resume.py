@@ -187,8 +187,8 @@ def test_ctrl_c_keeps_the_state_and_leaves_a_usable_model(whole, tmp_path, monke
         result = train(config, panel_of(config), save_point=point)
     assert result.interrupted and len(result.history) == 1 and result.best_epoch == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    batch = panel_of(config).gather(torch.arange(5))
-    probability, _ = result.model.predict(*batch.inputs)
+    inputs = panel_of(config).gather(torch.arange(5)).inputs
+    probability, _ = result.model.predict(inputs["nbeats"], inputs["tda"], inputs["complexity"])
     assert probability.isfinite().all()
     resumed = train(config, panel_of(config), save_point=point._replace(resume=True))
     assert not resumed.interrupted
@@ -229,8 +229,8 @@ def test_a_second_ctrl_c_interrupts_at_once():
 
 def command(folder, *more):
     sets = {
-        "tda.jobs": 1,
-        "tda.cache_dir": folder / "cache",
+        "cache.jobs": 1,
+        "cache.dir": folder / "cache",
         "training.determinism": "strict",
         "training.batch_size": 16,
     }

@@ -64,9 +64,9 @@ def test_other_parameters_name_the_notebook(config):
         ("evaluation", "calibration", "temperature", 3),  # fitted and stored with the model
         ("evaluation", "cost_pct", 0.05, 4),
         ("explain", "max_samples", 7, 5),
-        ("tda", "jobs", 1, 6),
-        ("tda", "backend", "dask", 6),
-        ("tda", "cache_dir", "elsewhere", 6),
+        ("cache", "jobs", 1, 6),
+        ("cache", "backend", "dask", 6),
+        ("cache", "dir", "elsewhere", 6),
         ("evaluation", "batch_size", 7, 6),
     ],
 )

@@ -19,7 +19,7 @@ from cmat_lib.explain.shapley import (
     shapley_matrix,
 )
 from cmat_lib.models import build_model
-from cmat_lib.schema import MODALITIES
+from cmat_lib.schema import SOURCE_MODALITIES
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -60,7 +60,7 @@ def test_interaction_matrix_is_the_change_of_a_shapley_value():
 @torch.no_grad()
 def test_a_model_s_values_add_up_and_come_from_its_coalitions(fusion, clock):
     base = slim()
-    seen = MODALITIES if clock else MODALITIES[:3]
+    seen = (*SOURCE_MODALITIES, "clock") if clock else SOURCE_MODALITIES
     changes = {"model": {"modalities": list(seen)}, "fusion": {"fusion_type": fusion, "tokens": "fine"}}
     config = load_config(base=base.model_dump(mode="json"), changes=changes)
     panel = panel_of(config)
@@ -71,14 +71,15 @@ def test_a_model_s_values_add_up_and_come_from_its_coalitions(fusion, clock):
     found = modality_shapley(model, batch, StandIns(background, 0, 0))
     assert model.training and found.modalities == tuple(seen) and len(found.pairs) == (6 if clock else 3)
     model.eval()
-    logit = model(*batch.inputs)[0][:, 0].numpy()
+    logit = model.answers(batch.inputs).trigger_logits[:, 0].numpy()
     np.testing.assert_allclose(found.logit, logit, atol=1e-5)
     np.testing.assert_allclose(found.base + found.values.sum(1), logit, atol=1e-5)
-    every = [x.mean(0) for x in model.encode(*panel.gather(train).inputs) if x is not None]
-    for x, wanted in zip(background.values(), every, strict=True):
-        torch.testing.assert_close(x.mean(0), wanted, atol=1e-5, rtol=0)
-    alone = [m.expand(len(logit), -1) for m in every]
-    base_logit = model.read_off(model.fusion(*alone)).trigger_logits[:, 0].numpy()
+    every = {name: x.mean(0) for name, x in model.encode(panel.gather(train).inputs).items()}
+    assert background.keys() == every.keys() == set(seen)
+    for name, wanted in every.items():
+        torch.testing.assert_close(background[name].mean(0), wanted, atol=1e-5, rtol=0)
+    alone = {name: m.expand(len(logit), -1) for name, m in every.items()}
+    base_logit = model.read_off(model.fusion(**alone)).trigger_logits[:, 0].numpy()
     np.testing.assert_allclose(found.base, base_logit, atol=1e-5)
     assert np.abs(found.values).max(axis=0).min() > 1e-4
 
@@ -95,11 +96,11 @@ def test_absent_modalities_come_from_training_samples_and_probabilities_are_aver
     for row, members in enumerate(coalitions(3)):
         said = []  # the mean over all five, which many draws approach
         for k in range(5):
-            seen = [
-                x if there else background[name][k].expand_as(x)
+            seen = {
+                name: x if there else background[name][k].expand_as(x)
                 for there, (name, x) in zip(members, own.items(), strict=True)
-            ]
-            said.append(model.read_off(model.fusion(*seen)).trigger_logits[:, 0].double().sigmoid())
+            }
+            said.append(model.read_off(model.fusion(**seen)).trigger_logits[:, 0].double().sigmoid())
         said = torch.stack(said)
         error = (said.std(0) / 4000**0.5).clamp(min=1e-7)
         assert ((found[:, row] - said.mean(0)).abs() < 5 * error).all()

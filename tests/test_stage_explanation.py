@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
 
     def made(name, **changes):
-        base = {"run_dir": str(folder / name), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
+        base = {"run_dir": str(folder / name), "cache": {"dir": str(folder / "cache"), "jobs": 1}}
         config = load_config(project_root() / "params/smoke.yaml", merge(merge(TINY, base), changes))
         for stage, work in (
             ("01_data_prep", prepare_data),

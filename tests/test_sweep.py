@@ -36,7 +36,7 @@ def write(folder, **changes):
 
 
 def base_of(folder, base, **training):
-    own = {"run_dir": str(folder / "sweep"), "tda": base["tda"] | {"cache_dir": str(folder / "cache"), "jobs": 1}}
+    own = {"run_dir": str(folder / "sweep"), "cache": {"dir": str(folder / "cache"), "jobs": 1}}
     return base | own | {"training": base["training"] | {"determinism": "strict", **training}}
 
 

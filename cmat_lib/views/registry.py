@@ -72,6 +72,7 @@ class View:
     rebase: Callable[[Config], Callable[[Tensor], Tensor] | None] = lambda config: None  # of windows (B, F, L), scaled
     summaries: Callable[[Tensor, Config], Tensor] | None = None  # (B, ...) -> (B, S), for trees; the last row
     summary_names: Callable[[Config], list[str]] | None = None
+    width: Callable[[Config], int] | None = None  # F, where the parameters can ask for more names than memory holds
     longer: Callable[[Config, int], Config] | None = None  # the same parameters with windows k candles longer
     prepare: Callable[[Config], Any] | None = None  # what takes a while once, such as compiling, on a thread
     check: Callable[[Config], Any] = lambda config: None  # raises a CmatError for parameters that cannot be

@@ -104,6 +104,7 @@ VIEW = View(
     tokens=lambda config: tuple(_groups(config)),
     summaries=_summaries,
     summary_names=_summary_names,
+    width=lambda config: config.tda.feature_dim,
     longer=_longer,
     prepare=_prepare,
     sections=("tda",),

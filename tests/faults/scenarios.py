@@ -44,7 +44,7 @@ class Prepare(NamedTuple):
     name = "cache build and stages 01, 02"
 
     def config(self, folder: Path):
-        changes = {"run_dir": str(folder / "run"), "tda": {"cache_dir": str(folder / "cache"), "jobs": 1}}
+        changes = {"run_dir": str(folder / "run"), "cache": {"dir": str(folder / "cache"), "jobs": 1}}
         return load_config(project_root() / "params/smoke.yaml", changes)
 
     def work(self, folder: Path) -> None:

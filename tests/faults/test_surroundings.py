@@ -17,7 +17,7 @@ from harness import CONTEXT, start
 
 from cmat_lib.config import project_root
 from cmat_lib.data import exchange
-from cmat_lib.data.cache import cached_features, verify
+from cmat_lib.data.cache import Sliding, cached_features, verify
 from cmat_lib.data.exchange import Downloader
 from cmat_lib.errors import CmatError
 from cmat_lib.files import write_text
@@ -198,9 +198,8 @@ def build(folder, flag):
     times = pd.date_range("2024-01-01", periods=9000, freq="1h", tz="UTC")
     compute = partial(_means, flag=flag)
     ends = np.arange(9, 9000)
-    return cached_features(
-        "tda", "AAA", np.arange(9000.0), times, ends, ends, 10, compute, 2, {"a": 1}, folder, jobs=2, progress=False
-    )
+    sliding = Sliding("tda", np.arange(9000.0), 10, compute, 2, {"a": 1})
+    return cached_features(sliding, "AAA", times, ends, ends, folder, jobs=2, progress=False)
 
 
 def test_a_worker_that_dies(tmp_path, record_property):
