@@ -123,6 +123,6 @@ def changed_parameters(config: Config) -> dict[str, tuple[Any, Any]]:
     own, plain = config.model_dump(mode="json"), Config().model_dump(mode="json")
     changed = {}
     for name, value in own.items():
-        pairs = {f"{name}.{k}": (v, plain[name][k]) for k, v in value.items()} if name in SECTIONS else {}
+        pairs = {f"{name}.{k}": (v, plain[name].get(k)) for k, v in value.items()} if name in SECTIONS else {}
         changed |= {key: pair for key, pair in (pairs or {name: (value, plain[name])}).items() if pair[0] != pair[1]}
     return changed
