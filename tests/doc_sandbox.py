@@ -1,6 +1,6 @@
 """A copy of the project in which the commands of the documentation run.
 
-Parameter files are small ones under the same names, the reader's data are synthetic, and an exchange, pip and servers
+Parameter files are small ones under the same names, the reader's candles and tables are synthetic, and an exchange, pip and servers
 that never end have stand-ins.
 """
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -22,6 +23,7 @@ BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE
 COPIED = ("cmat_lib", "notebooks", "params", "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "Makefile")
 # What would change the environment, or never end; each is tried by hand or in a test of its own.
 STUBS = ("pip", "jupyter", "tensorboard", "docker")
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
 SMALL = {"cache": {"jobs": 1}, "training": {"epochs": 2}, "evaluation": {"bootstrap_samples": 50}}
 # Parameter file of the pages -> what its small stand-in adds to params/smoke.yaml.
 STAND_INS = {
@@ -100,10 +102,18 @@ class Sandbox:
         path.parent.mkdir(exist_ok=True)
         path.write_text((path.read_text() + "\n\n" if path.exists() else "") + text)
 
+    def parameters(self, name: str, text: str) -> None:
+        """Make a parameter file: small ones for the reader's candles, and what a page says."""
+        path = self.folder / name
+        own = {"run_dir": f"outputs/{path.stem}"} | STAND_INS["crypto_15m"]
+        path.write_text(yaml.safe_dump(merge(merge(merge(self._smoke(), SMALL), own), yaml.safe_load(text))))
+
+    def _smoke(self) -> dict:
+        return yaml.safe_load((self.folder / "params/smoke.yaml").read_text())
+
     def _parameters(self) -> None:
-        smoke = yaml.safe_load((self.folder / "params/smoke.yaml").read_text())
         for name, changes in STAND_INS.items():
-            content = merge(merge({**smoke, "run_dir": f"outputs/{name}"}, SMALL), changes)
+            content = merge(merge({**self._smoke(), "run_dir": f"outputs/{name}"}, SMALL), changes)
             (self.folder / f"params/{name}.yaml").write_text(yaml.safe_dump(content))
 
     def _programs(self) -> None:
@@ -138,6 +148,7 @@ class Sandbox:
         _archives(btc, self.folder / "archives")
         _metatrader(btc, self.folder / "metatrader/EURUSD_H1_202401010000_202403310000.csv")
         _yfinance({"AAPL": btc, "MSFT": eth}, self.folder / "stocks/prices.parquet")
+        _tables(btc.index, self.folder)
 
 
 def _NO_CACHE(folder, names):
@@ -154,6 +165,20 @@ def _archives(candles: pd.DataFrame, folder: Path) -> None:
         name = f"BTCUSDT-1h-{month}"
         compression = {"method": "zip", "archive_name": f"{name}.csv"}
         rows.to_csv(folder / f"{name}.zip", header=False, compression=compression)
+
+
+def _tables(hours: pd.DatetimeIndex, folder: Path) -> None:
+    """A row per day: of symbols in a file a month, of all, and of New York's weekdays."""
+    (folder / "funding").mkdir()
+    days = pd.date_range(hours[0].floor("D") - pd.Timedelta("60D"), hours[-1], freq="D").tz_localize(None)
+    rng = np.random.default_rng(0)
+    rates = [pd.DataFrame({"time": days, "symbol": s, "rate": rng.normal(size=len(days))}) for s in SYMBOLS]
+    for month, rows in pd.concat(rates).groupby(lambda row: days[row].strftime("%Y-%m")):
+        rows.assign(time=rows["time"].dt.strftime("%Y-%m-%dT00:00Z")).to_csv(folder / f"funding/{month}.csv", index=False)
+    weekdays = days[days.dayofweek < 5]
+    for name, column, dates in (("fear_greed", "fng", days), ("vix", "vix", weekdays), ("dxy", "dxy", weekdays)):
+        table = pd.DataFrame({"date": dates.strftime("%Y-%m-%d"), column: rng.integers(1, 100, len(dates))})
+        table.to_csv(folder / f"{name}.csv", index=False)
 
 
 def _metatrader(candles: pd.DataFrame, path: Path) -> None:

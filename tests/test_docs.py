@@ -1,6 +1,7 @@
 """The documentation: every command in it is executed, every page is reachable, every link leads somewhere."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -8,7 +9,9 @@ import yaml
 from doc_sandbox import Sandbox, blocks
 from exchange_server import Binance, serving
 
-from cmat_lib.config import project_root
+from cmat_lib.config import load_config, project_root
+from cmat_lib.schema import TableConfig
+from cmat_lib.views import VIEWS
 
 PAGES = sorted([project_root() / "README.md", *(project_root() / "docs").rglob("*.md")])
 WITH_COMMANDS = [page for page in PAGES if any(language == "sh" for language, _, _ in blocks(page))]
@@ -33,6 +36,8 @@ def test_every_command_works(page, tmp_path, exchange):
     for language, title, text in blocks(page):
         if language == "python" and title:
             sandbox.append(title, text)
+        elif language == "yaml" and title:
+            sandbox.parameters(title, text)
         elif language == "sh":
             result = sandbox.run(text)
             assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
@@ -50,9 +55,29 @@ def test_python_blocks_are_python():
 
 def test_yaml_blocks_are_yaml():
     for page in PAGES:
-        for language, _, text in blocks(page):
+        for language, title, text in blocks(page):
             if language == "yaml":
-                assert isinstance(yaml.safe_load(text), dict)
+                content = yaml.safe_load(text)
+                assert isinstance(content, dict)
+                if title:
+                    load_config(changes=content)
+
+
+def test_the_page_of_the_library_runs(tmp_path, monkeypatch, capsys):
+    page = project_root() / "docs/howto/library.md"
+    shutil.copytree(project_root() / "params", tmp_path / "params")
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    program = "\n".join(text for language, _, text in blocks(page) if language == "python")
+    exec(compile(program, name_of(page), "exec"), {})
+    assert "roc_auc" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["model.pt"]  # nothing else is written
+
+
+def test_the_page_of_views_lists_every_key():
+    page = (project_root() / "docs/howto/views.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(TableConfig.model_fields) | set(VIEWS.views) <= set(rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
