@@ -174,7 +174,9 @@ def _tables(hours: pd.DatetimeIndex, folder: Path) -> None:
     rng = np.random.default_rng(0)
     rates = [pd.DataFrame({"time": days, "symbol": s, "rate": rng.normal(size=len(days))}) for s in SYMBOLS]
     for month, rows in pd.concat(rates).groupby(lambda row: days[row].strftime("%Y-%m")):
-        rows.assign(time=rows["time"].dt.strftime("%Y-%m-%dT00:00Z")).to_csv(folder / f"funding/{month}.csv", index=False)
+        rows.assign(time=rows["time"].dt.strftime("%Y-%m-%dT00:00Z")).to_csv(
+            folder / f"funding/{month}.csv", index=False
+        )
     weekdays = days[days.dayofweek < 5]
     for name, column, dates in (("fear_greed", "fng", days), ("vix", "vix", weekdays), ("dxy", "dxy", weekdays)):
         table = pd.DataFrame({"date": dates.strftime("%Y-%m-%d"), column: rng.integers(1, 100, len(dates))})

@@ -20,7 +20,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.tda.features import tda_features
 from cmat_lib.views import complexity as complexity_view
-from cmat_lib.views import ohlcv
+from cmat_lib.views import ohlcv, table
 from cmat_lib.views import samples as samples_module
 from cmat_lib.views.samples import sample_rows
 
@@ -117,6 +117,60 @@ def test_the_rows_looked_at_have_those_around_the_gap(clean):
     samples = clean.sample_rows[clean.sample_rows["symbol"] == "SYNB"]["local_row"]
     complete = sample_rows(clean.market["SYNB"], clean.config)
     assert {complete[0], complete[complete > GAP.start][0]}.issubset(samples)
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table_run(build, folder, leak=None, **keys):
+    """A run with a table of one row a day, known six hours after its day began, and what went wrong with it."""
+    folder.mkdir(exist_ok=True)
+    days = pd.date_range("2023-12-01", "2024-03-10", freq="D", tz="UTC")
+    frame = pd.DataFrame({"day": days, "rain": np.random.default_rng(0).normal(size=len(days))})
+    frame["published"] = frame["day"] + pd.Timedelta("6h")
+    if leak is not None:
+        leak(frame)
+    frame.to_csv(folder / "rain.csv", index=False)
+    about = {"file": str(folder / "rain.csv"), "columns": ["rain"], "time": "day", "lag": "6h"} | keys
+    return build(views={"weather": about}, model={"modalities": ["nbeats", "weather"]})
+
+
+def shift(frame):
+    frame["day"] = frame["day"].shift(1, fill_value=frame["day"].iloc[0] - pd.Timedelta("1D"))
+
+
+def fill_back(frame):
+    frame.loc[40:44, ["rain", "published"]] = frame.loc[45, ["rain", "published"]].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("leak", "keys", "first"),
+    [
+        (shift, {}, "2023-11-30"),  # times shifted by -1
+        (None, {"lag": "5h"}, "2023-12-01"),  # a lag below the true one
+        (fill_back, {}, "2024-01-10"),  # values that were filled back
+    ],
+    ids=["shifted", "lag", "filled back"],
+)
+def test_rows_of_a_table_that_come_before_their_publication(build, tmp_path, leak, keys, first):
+    finding = only(found(table_run(build, tmp_path, leak, **keys)), "tables")
+    assert (finding.cause, finding.feature) == ("published", "weather.rain")
+    assert finding.time == pd.Timestamp(first, tz="UTC")
+
+
+def test_an_honest_table(build, tmp_path):
+    assert not found(table_run(build, tmp_path))
+
+
+def test_a_table_that_is_joined_by_the_next_row(build, tmp_path, monkeypatch):
+    """As a join that takes the nearest row would do it."""
+    honest = table.as_of
+    monkeypatch.setattr(table, "as_of", lambda t, s, closes, c: honest(t, s, closes + pd.Timedelta("1D"), c))
+    subject = table_run(build, tmp_path)
+    monkeypatch.setattr(table, "as_of", honest)
+    findings = found(subject)["weather"]
+    assert {f.feature for f in findings} >= {"weather.rain"} and {f.cause for f in findings} == {"stored"}
+    assert all(f.time >= subject.samples["timestamp"].min() for f in findings)
 
 
 # -- channels ----------------------------------------------------------------------------------------------------------

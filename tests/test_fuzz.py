@@ -30,7 +30,7 @@ from cmat_lib.data.download_file import DownloadFile
 from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.prediction_files import CsvOutput
-from cmat_lib.schema import SECTIONS
+from cmat_lib.schema import SECTIONS, TableConfig
 from cmat_lib.sweep_file import read_sweep
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 
@@ -177,10 +177,14 @@ def parameter_texts(draw) -> str:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     for _ in range(draw(st.integers(1, 3))):
         section = draw(st.sampled_from([*SECTIONS, "run_dir", "seed", "search", "base"]) | st.text(max_size=5))
-        keys = [*getattr(getattr(Config.model_fields.get(section), "annotation", None), "model_fields", ["x"])]
+        keys = [*getattr(getattr(Config.model_fields.get(section), "annotation", None), "model_fields", [])]
         keys += [old for place, old in ALIASES if place == section]
         if draw(st.booleans()) and isinstance(content.get(section, {}), dict):
-            content[section] = {**content.get(section, {}), draw(st.sampled_from(sorted(keys))): draw(PLAIN | ODD)}
+            value = draw(PLAIN | ODD)
+            if section == "views" and draw(st.booleans()):
+                key = draw(st.sampled_from(sorted(TableConfig.model_fields)))
+                value = {"file": "x.csv", "columns": ["a"], "lag": "1h", key: value}
+            content[section] = {**content.get(section, {}), draw(st.sampled_from(sorted(keys) or ["x"])): value}
         else:
             content[section] = draw(PLAIN)
     return yaml.safe_dump(content)

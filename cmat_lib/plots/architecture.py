@@ -47,7 +47,7 @@ def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
     ax.set(xlim=(-1, 125), ylim=(-1, height + 1))
     ax.axis("off")
     ax.set_title(f"The model: {_count(model)}")
-    fusion = _fusion_box(model, height / 2, min(44.0, height))
+    fusion = _fusion_box(model, height / 2, max(44.0, height - 8))
     _draw_box(ax, fusion)
     for number, view in enumerate(views):
         y, shape = height - ROW * (number + 0.5), tuple(batch.inputs[view.name].shape[1:])

@@ -19,7 +19,7 @@ from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
 from cmat_lib.views import View
 from cmat_lib.views.panel import Batch
 
-MANY = 40  # numbers that bars have no room for
+MANY = 20  # numbers that bars have no room for
 SCALED = "scaled value (interquartile ranges)"
 
 
