@@ -137,6 +137,7 @@ class Follower:
         self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
         self._start: dict[str, pd.Timestamp] = {}
         self._live: Live = {}
+        self._reads_others = any(view.reads_others for view in predictor.views)
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
@@ -160,11 +161,17 @@ class Follower:
                 self.last[symbol] = scores["timestamp"].iloc[-1]
 
     def _at_rest(self, sources: Mapping[str, CandleSource]) -> list[str]:
-        """Symbols whose file has changed since it was read, and not since the last look."""
+        """Symbols whose file has changed since it was read, and not since the last look.
+
+        Where a view reads the other symbols, all of them, as soon as all are at rest.
+        """
         states = {symbol: [path.stat() for path in source.paths] for symbol, source in sources.items()}
         now = {symbol: tuple((state.st_size, state.st_mtime_ns) for state in own) for symbol, own in states.items()}
-        ready = [s for s, signature in now.items() if self._seen.get(s) == signature != self._read.get(s)]
+        resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]
+        ready = [symbol for symbol in resting if now[symbol] != self._read.get(symbol)]
         self._seen = now
+        if self._reads_others:
+            return resting if ready and len(resting) == len(now) else []
         return ready
 
     def _score(self, symbol: str) -> pd.DataFrame:
@@ -183,8 +190,7 @@ class Follower:
 
     def _finished(self, symbol: str) -> Market:
         """Candles that were over when their file was written; of all symbols, up to the same time, if views ask so."""
-        reads_others = any(view.reads_others for view in self.predictor.views)
-        data = self.data if reads_others else self.data.model_copy(update={"symbols": [symbol]})
+        data = self.data if self._reads_others else self.data.model_copy(update={"symbols": [symbol]})
         sources, market = market_files(data), load_market(data)
         market = {s: closed(candles, data.bar, sources[s].written) for s, candles in market.items()}
         last = min((candles.index[-1] for candles in market.values() if len(candles)), default=None)

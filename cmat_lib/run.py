@@ -27,13 +27,10 @@ import pandas as pd
 from cmat_lib import __version__
 from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path
 from cmat_lib.data.candle_files import market_files
-from cmat_lib.data.channels import channel_of
-from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.errors import CmatError, first_line
 from cmat_lib.files import atomic_path, write_text
 from cmat_lib.parts import part_hashes
 from cmat_lib.schema import SECTIONS
-from cmat_lib.views import VIEWS
 
 
 class Stage(NamedTuple):
@@ -115,6 +112,8 @@ class Run:
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
+        from cmat_lib.views import VIEWS  # numba and TA-Lib, which a list of runs does not need
+
         prints, previous = {}, hash_text(json.dumps([__version__, input_identity(self.config)]))
         for stage in STAGES:
             own = {name: self._section(name) for name in stage.sections}
@@ -339,9 +338,12 @@ class Run:
 
 def _used(stage: str, config: Config) -> list[Any]:
     """Functions and classes from registries that a stage runs, which may be parts of somebody's own."""
+    from cmat_lib.data.channels import channel_of
+    from cmat_lib.data.complexity import INDICATORS
     from cmat_lib.models.encoders import ENCODERS
     from cmat_lib.models.fusion import FUSIONS
     from cmat_lib.models.losses import LOSSES
+    from cmat_lib.views import VIEWS
 
     views = VIEWS.active(config)
     used = {

@@ -5,9 +5,16 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from slim import model_content, slim
 
+from cmat_lib.config import load_config
+from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
+from cmat_lib.models import build_model
+from cmat_lib.prediction import Predictor
 from cmat_lib.prediction_files import CsvOutput, Follower, write_predictions
+from cmat_lib.training.checkpoint import save_checkpoint
 
 ROWS = pd.DataFrame(
     {
@@ -221,3 +228,32 @@ def test_a_stray_file_is_told_and_following_goes_on(predictor, feed, market):
 def test_nothing_to_follow(predictor):
     with pytest.raises(CmatError, match="name it with --data-dir"):
         Follower(predictor, predictor.data(), None, {})
+
+
+def test_a_view_of_the_others_waits_for_them(tmp_path):
+    """A candle is scored once all symbols have it, with the numbers of one go."""
+    changes = {"complexity": {"ranges": [1, 4], "window_size": 48}, "tda": {"window_size": 48, "time_delay": 6}}
+    changes["model"] = {"modalities": ["complexity", "market"]}
+    config = load_config(base=slim().model_dump(mode="json"), changes=changes)
+    torch.manual_seed(0)
+    content = model_content(config, build_model(config)) | {"symbols": ["SYNA", "SYNB"]}
+    save_checkpoint(tmp_path / "best_model.pt", content)
+    predictor = Predictor(tmp_path / "best_model.pt", "cpu")
+    market = synthetic_market(symbols=2, days=30, timeframe="1h", horizon=4, seed=0)
+    market = {symbol: candles[["open", "high", "low", "close", "volume"]] for symbol, candles in market.items()}
+    (tmp_path / "feed").mkdir()
+    feed = Feed(tmp_path / "feed", market)
+    for symbol in market:
+        feed.write(symbol, 300)
+    following = follower(predictor, feed)
+    found = looks(following, 2)
+    for rows in range(301, 304):
+        feed.write("SYNA", rows)
+        assert not looks(following, 3)
+        feed.write("SYNB", rows)
+        found += looks(following, 3)
+    scored = pd.concat(found).sort_values(["symbol", "timestamp"]).reset_index(drop=True)
+    whole = {symbol: candles.iloc[:303] for symbol, candles in market.items()}
+    expected = predictor.scores(whole, market["SYNA"].index[299]).reset_index(drop=True)
+    assert len(scored) == len(expected) == 8
+    np.testing.assert_allclose(scored["raw_probability"], expected["raw_probability"], atol=1e-9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,8 +154,3 @@ class Registry:
     def look_back(self, config: Config) -> int:
         """Candles that one sample reads, the newest included."""
         return max(view.look_back(config) for view in self.active(config))
-
-
-def names_of(views: Iterable[View]) -> list[str]:
-    """Their names."""
-    return [view.name for view in views]

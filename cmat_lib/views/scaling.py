@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import RobustScaler
 
 from cmat_lib.config import Config
 from cmat_lib.views.registry import Scaler, View
@@ -14,6 +13,8 @@ from cmat_lib.views.registry import Scaler, View
 
 def robust(values: np.ndarray) -> Scaler:
     """Medians and interquartile ranges of the columns (n, F), as single candles of −33 % happen; NaN is left out."""
+    from sklearn.preprocessing import RobustScaler  # a second, which who only asks for names need not wait
+
     scaler = RobustScaler().fit(values)
     center, scale = (np.nan_to_num(x, nan=empty).tolist() for x, empty in ((scaler.center_, 0.0), (scaler.scale_, 1.0)))
     return {"center": center, "scale": scale}
