@@ -117,7 +117,7 @@ class Run:
         prints, previous = {}, hash_text(json.dumps([__version__, input_identity(self.config)]))
         for stage in STAGES:
             own = {name: self._section(name) for name in stage.sections}
-            if parts := part_hashes(_used(stage.name, self.config)):
+            if parts := part_hashes() and part_hashes(_used(stage.name, self.config)):
                 own["parts"] = parts
             if stage.computes_views:
                 views = VIEWS.active(self.config)
