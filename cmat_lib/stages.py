@@ -19,6 +19,7 @@ from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError, nearest
 from cmat_lib.models import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.models.fusion import fusion_class
+from cmat_lib.parts import part_hashes
 from cmat_lib.run import Run, resolve_path
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
@@ -165,6 +166,8 @@ def cached(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config,
 
     def windows(sliding: Sliding) -> np.ndarray:
         common = {"timeframe": config.data.timeframe} | _sessions(config)
+        if parts := part_hashes([sliding.compute]):
+            common["parts"] = parts
         return cached_features(
             replace(sliding, parameters=sliding.parameters | common),
             symbol,

@@ -14,15 +14,18 @@ import torch
 import yaml
 from filelock import FileLock
 
+from cmat_lib import parts
 from cmat_lib.config import load_config, project_root
+from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
 from cmat_lib.explain.shapley import MOST, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
 from cmat_lib.models.encoders import MaskedEncoder, MLPEncoder
 from cmat_lib.run import Run
+from cmat_lib.stages import cached
 from cmat_lib.views import VIEWS
-from cmat_lib.views.registry import Registry
+from cmat_lib.views.registry import Asked, Registry
 
 PART = Path(__file__).parent / "parts/momentum.py"
 SMOKE = project_root() / "params/smoke.yaml"
@@ -279,3 +282,27 @@ def test_the_run_asks_the_registry(tmp_path):
     assert len({first for first, _ in prints}) == 1 and len({second for _, second in prints}) == 3
     (tmp_path / "weather.csv").write_text((tmp_path / "weather.csv").read_text().replace("SYNB", "SYNC"))
     assert Run(later, "02_tda_cache").fingerprint() != prints[2][1]
+
+
+def test_a_changed_indicator_is_not_read_from_the_cache(tmp_path, monkeypatch):
+    """An indicator of one's own counts by its code, in the cache too."""
+    monkeypatch.setattr(parts, "_loaded", {})
+    monkeypatch.setenv(parts.VARIABLE, "")
+    monkeypatch.setitem(INDICATORS, "share", None)
+    found = []
+    for value in (0.25, 0.75):
+        path = tmp_path / f"{value}" / "mine.py"
+        path.parent.mkdir()
+        path.write_text(
+            "import numpy as np\nfrom cmat_lib.data.complexity import INDICATORS, Indicator\n"
+            f"def share(returns, config):\n    return np.full(len(returns), {value})\n"
+            "INDICATORS['share'] = Indicator(share, 0.0, 1.0, regular=0.0)\n"
+        )
+        parts.use_parts(path)
+        changes = {"complexity": {"indicators": ["share"], "ranges": []}, "cache": {"dir": str(tmp_path), "jobs": 1}}
+        config = load_config(SMOKE, changes)
+        candles = synthetic_market(symbols=1, days=30, timeframe="1h", horizon=4, seed=0)["SYNA"]
+        rows = np.arange(100, 300, 4)
+        windows = cached("SYNA", candles, rows, config, False)
+        found.append(VIEWS.views["complexity"].compute(Asked("SYNA", {"SYNA": candles}, rows, config, windows)).values)
+    assert (found[0] == 0.25).all() and (found[1] == 0.75).all()

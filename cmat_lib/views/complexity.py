@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmat_lib.config import Config
-from cmat_lib.data.complexity import check_indicators, log_ranges, path_complexity
+from cmat_lib.data.complexity import INDICATORS, check_indicators, log_ranges, path_complexity
+from cmat_lib.parts import part_hashes
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def _compute(asked: Asked) -> Values:
     """Indicators, from the cache where there is one, then the ranges, which cost nothing."""
     config, stride = asked.config.complexity, asked.config.data.stride
+    parts = part_hashes(INDICATORS[name].function for name in config.indicators)
     indicators = asked.windows(
         Sliding(
             "complexity",
@@ -26,7 +28,11 @@ def _compute(asked: Asked) -> Values:
             partial(path_complexity, config=config),
             len(config.indicators),
             # The ranges are computed from the candles at once, and their choice does not touch the cache.
-            {**config.model_dump(mode="json", exclude={"ranges"}), "stride": stride},
+            {
+                **config.model_dump(mode="json", exclude={"ranges"}),
+                "stride": stride,
+                **({"parts": parts} if parts else {}),
+            },
             stride,
         )
     )
