@@ -82,7 +82,8 @@ def test_the_model_file_gives_the_stored_predictions(smoke):
     folder, _, _ = smoke
     config = smoke_config(folder)
     run = Run(config, STAGE_NAMES[0])
-    from cmat_lib.stages import load_panel, predict
+    from cmat_lib.stages import load_panel
+    from cmat_lib.training.answers import predict
 
     model, stored, content = load_model(run.model_folder / "best_model.pt")
     panel = load_panel(config, run)
@@ -237,7 +238,7 @@ def test_pages_follow_the_first_of_several_scales_and_series(tmp_path, capsys):
     few = {"indicators": ["lempel_ziv"]}  # the others take long to compile
     given = smoke_config(tmp_path, complexity=few, tda=tda).model_dump()
     reach = run_cells("01_data_prep", {}, given)["reach"]
-    assert reach["topology window"] == 96, "the longest"
+    assert reach["Topology"] == 96, "the longest"
     page = run_cells("02_tda_cache", {"display": print}, given)
     said, run, hits, topology = capsys.readouterr().out, page["run"], page["hits"], page["topology"]
     for other in ("log range of 96 candles with a delay of 6", "log close of 48", "log close of 96"):

@@ -13,7 +13,8 @@ from cmat_lib.errors import CmatError
 from cmat_lib.run import Run
 from cmat_lib.stage_explanation import attribute_model, attribute_samples, explain_model
 from cmat_lib.stage_training import train_model
-from cmat_lib.stages import build_features, load_panel, predict, prepare_data
+from cmat_lib.stages import build_features, load_panel, prepare_data
+from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
 
 TINY = {
