@@ -43,8 +43,9 @@ def audit(
 ) -> None:
     """Look for leaks in a run: cut the candles at a row, compute again, compare, and name what differs.
 
-    Looks at channels and every other view (your own too), tables, labels, split, scalers, inputs that know too much and,
-    if the run has them, predictions. Exit code 0: nothing found; 1: findings, each with its feature, row and meaning.
+    Looks at channels and every other view (your own too), tables, labels, split, scalers, inputs that know too much
+    and, if the run has them, predictions. Exit code 0: nothing found; 1: findings, each with its feature, row and
+    meaning.
     """
     from cmat_lib.audit import audit_run, open_subject
 

@@ -1,7 +1,7 @@
 """A copy of the project in which the commands of the documentation run.
 
-Parameter files are small ones under the same names, the reader's candles and tables are synthetic, and an exchange, pip and servers
-that never end have stand-ins.
+Parameter files are small ones under the same names, the reader's candles and tables are synthetic, and an exchange, pip
+and servers that never end have stand-ins.
 """
 
 import os

@@ -140,9 +140,8 @@ def test_export_takes_every_view(own_run, tmp_path):
     program = torch.export.load(tmp_path / "model.pt2", extra_files=(about := {"cmat.json": ""}))
     shapes = json.loads(about["cmat.json"])["inputs"]
     inputs = {name: torch.rand(5, *shape) for name, shape in shapes.items()}
-    source = [inputs.pop(name) for name in ("nbeats", "tda", "complexity")]
     inputs["weather"][1] = torch.nan  # nothing to show: a mask token
-    logits, rise = program.module()(*source, **inputs)
+    logits, rise = program.module()(inputs)
     assert logits.shape == rise.shape == (5, 1) and torch.isfinite(logits).all()
 
 
