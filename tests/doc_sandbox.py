@@ -106,7 +106,8 @@ class Sandbox:
         """Make a parameter file: small ones for the reader's candles, and what a page says."""
         path = self.folder / name
         own = {"run_dir": f"outputs/{path.stem}"} | STAND_INS["crypto_15m"]
-        path.write_text(yaml.safe_dump(merge(merge(merge(self._smoke(), SMALL), own), yaml.safe_load(text))))
+        content = merge(merge(merge(self._smoke(), SMALL), own), yaml.safe_load(text))
+        path.write_text(yaml.safe_dump(content, sort_keys=False))  # tables are views in this order
 
     def _smoke(self) -> dict:
         return yaml.safe_load((self.folder / "params/smoke.yaml").read_text())
