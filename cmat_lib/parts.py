@@ -21,7 +21,7 @@ from cmat_lib.errors import CmatError, first_line
 
 GROUP = "cmat.parts"
 VARIABLE = "CMAT_PARTS"  # files, for the kernels and worker processes that a process starts
-_loaded: dict[str, Path] = {}  # module -> its file
+_loaded: dict[str, list[Path]] = {}  # module or package -> its files
 
 
 def use_parts(*files: str | Path) -> None:
@@ -34,7 +34,7 @@ def use_parts(*files: str | Path) -> None:
     """
     for file in files:
         path = Path(file).expanduser().resolve()
-        if path not in _loaded.values():
+        if [path] not in _loaded.values():
             _run(f"cmat_parts_{path.stem}_{len(_loaded)}", path)
         told = os.environ.get(VARIABLE, "").split(os.pathsep)
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*filter(None, told), str(path)]))
@@ -43,12 +43,14 @@ def use_parts(*files: str | Path) -> None:
 def load_parts() -> None:
     """Parts of installed packages, and those that the process was started with."""
     for entry in metadata.entry_points(group=GROUP):
-        if entry.module not in _loaded:
+        package = entry.module.partition(".")[0]
+        if package not in _loaded:
             try:
-                module = sys.modules[entry.load().__name__ if entry.attr is None else entry.module]
+                entry.load()
             except Exception as error:
-                raise CmatError(f"parts of {entry.dist.name} do not load: {first_line(error)}") from error
-            _loaded[entry.module] = Path(module.__file__)
+                raise CmatError(f"parts of {package} do not load: {first_line(error)}") from error
+            home = Path(sys.modules[package].__file__)
+            _loaded[package] = sorted(home.parent.rglob("*.py")) if home.stem == "__init__" else [home]
     use_parts(*filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)))
 
 
@@ -59,7 +61,7 @@ def _run(name: str, path: Path) -> None:
     if spec is None:
         raise CmatError(f"--parts {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name], _loaded[name] = module, path
+    sys.modules[name], _loaded[name] = module, [path]
     register_pickle_by_value(module)  # worker processes cannot import it by its name
     try:
         spec.loader.exec_module(module)
@@ -70,11 +72,13 @@ def _run(name: str, path: Path) -> None:
         raise CmatError(f"--parts {path}: {type(error).__name__}: {first_line(error)}") from error
 
 
-def part_hashes(things: Iterable[Any] | None = None) -> dict[str, str]:
-    """SHA-256 of the file of each part, by its name; of those only that define one of some functions or classes."""
-    modules = _loaded if things is None else {_module(thing) for thing in things} & set(_loaded)
-    return {_loaded[name].name: hashlib.sha256(_loaded[name].read_bytes()).hexdigest() for name in sorted(modules)}
+def part_hashes(things: Iterable[Any] | None = None) -> list[list[str]]:
+    """File and SHA-256 of each part; of those only that define one of some functions or classes."""
+    modules = _loaded if things is None else {name for thing in things for name in _loaded if _is_of(thing, name)}
+    files = (path for name in modules for path in _loaded[name])
+    return sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files)
 
 
-def _module(thing: Any) -> str:
-    return getattr(getattr(thing, "func", thing), "__module__", "")
+def _is_of(thing: Any, name: str) -> bool:
+    module = getattr(getattr(thing, "func", thing), "__module__", "")
+    return module == name or module.startswith(f"{name}.")

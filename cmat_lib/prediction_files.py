@@ -166,7 +166,8 @@ class Follower:
         Where a view reads the other symbols, all of them, as soon as all are at rest.
         """
         states = {symbol: [path.stat() for path in source.paths] for symbol, source in sources.items()}
-        now = {symbol: tuple((state.st_size, state.st_mtime_ns) for state in own) for symbol, own in states.items()}
+        beside = [path.stat() for view in self.predictor.views for path in view.files(self.predictor.config)]
+        now = {s: tuple((state.st_size, state.st_mtime_ns) for state in own + beside) for s, own in states.items()}
         resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]
         ready = [symbol for symbol in resting if now[symbol] != self._read.get(symbol)]
         self._seen = now

@@ -439,7 +439,7 @@ class TableConfig(Section):
 
 
 class ViewsConfig(Section):
-    """Tables of your own as views: a name and what a table needs, see docs/howto/own-parts.md."""
+    """Tables of your own as views: a name and what a table needs, see docs/howto/views.md."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, TableConfig]

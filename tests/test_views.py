@@ -98,7 +98,7 @@ def test_six_pages_show_the_new_views(own_run):
     }  # fmt: skip
     assert abs(evidence["efficiency"][0]["largest_gap"]) < 1e-4
     assert set(json.loads((own_run / "run/model_spec.json").read_text())["tokens"]) == set(SEEN)
-    assert list(json.loads((own_run / "run/environment.json").read_text())["parts"]) == ["momentum.py"]
+    assert [file for file, _ in json.loads((own_run / "run/environment.json").read_text())["parts"]] == ["momentum.py"]
 
 
 def test_ablation_with_and_without_them(own_run):

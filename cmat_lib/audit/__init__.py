@@ -36,11 +36,13 @@ AFTER: dict[str, Check] = {
 
 def checks(subject: Subject) -> dict[str, Check]:
     """All checks of a run by name: those of candles and labels, and one of each view that has a row per sample."""
-    views = [view for view in subject.views if not view.by_candle]
-    tables: dict[str, Check] = (
-        {"tables": check_tables} if any(v.name in subject.config.views.tables for v in views) else {}
-    )
-    return BEFORE | {view.title.lower(): partial(check_view, view=view) for view in views} | tables | AFTER
+    tables = {"tables": check_tables} if any(v.name in subject.config.views.tables for v in subject.views) else {}
+    others, found = {**tables, **AFTER}, dict(BEFORE)
+    for view in (view for view in subject.views if not view.by_candle):
+        name = view.title.lower()
+        name = f"view {view.name}" if name in found or name in others else name  # no check may hide another one
+        found[name] = partial(check_view, view=view)
+    return found | others
 
 
 def audit_run(subject: Subject) -> Iterator[tuple[str, Report]]:

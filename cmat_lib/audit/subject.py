@@ -32,7 +32,8 @@ SHARE_OF_SPREAD = 1e-5
 SPREAD_ROWS = 10_000
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
-# A finished stage is skipped as long as parameters and files are the same; it does not notice changed functions.
+# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices
+# those of parts.
 AGAIN = "then make the run in a new folder (cmat run ... --run-dir)."
 
 # Cause of a finding -> what it means, and what to do about it.

@@ -83,6 +83,7 @@ def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Confi
         if not isinstance(content[key], kind):
             raise _damaged(path, f"{key} is no {kind.__name__}")
     config = validate(content["config"], str(path))
+    VIEWS.seen(config)  # a view of one's own needs its part, and says so
     if reason := _fault(content, config):
         raise _damaged(path, reason)
     return content, config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -84,6 +85,7 @@ class View:
     context: bool = False  # says nothing of the market by itself
     may_be_absent: bool = False
     reads_others: bool = False  # the candles of the other symbols too
+    files: Callable[[Config], list[Path]] = lambda config: []  # what it reads beside candles
     problem: Callable[[Asked], str | None] = lambda asked: None  # why the newest sample cannot be scored
 
     def parts(self, config: Config) -> dict[str, Group]:

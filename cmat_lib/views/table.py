@@ -36,6 +36,7 @@ def table_view(name: str, table: TableConfig) -> View:
         window=lambda config: table.rows if table.is_sequence else 0,
         check=partial(_check, name, table),
         identity=partial(_identity, name, table),
+        files=lambda config: find_files(name, table),
         admit=partial(_admit, name, table),
         problem=partial(_problem, name, table),
         may_be_absent=True,
