@@ -32,6 +32,7 @@ FORBIDDEN |= {
     "load_pickle",
     "Unpickler",
     "import_module",
+    "exec_module",
     "joblib.load",
     "pickle.load",
     "pickle.loads",
@@ -74,7 +75,10 @@ def sources():
 
 
 def test_the_library_and_the_pages_run_nothing_that_they_read():
-    assert {name: found for name, source in sources() if (found := forbidden(source))} == {}
+    found = {name: [line.partition(": ")[2] for line in forbidden(source)] for name, source in sources()}
+    # Modules of a fixed table, by their names; and files of parts that a command line or a program names.
+    allowed = {"__init__.py": ["import_module"], "parts.py": ["loader.exec_module"]}
+    assert {name: calls for name, calls in found.items() if calls} == allowed
 
 
 @pytest.mark.parametrize(
