@@ -48,22 +48,23 @@ def predict(
         check_ending(output)
 
     predictor = Predictor(model_file(run), device, jobs)
-    data = predictor.data(data_dir, symbols.split(",") if symbols else None)
+    chosen = symbols.split(",") if symbols else None
+    data = predictor.data(data_dir, chosen)
     first = None if since is None else utc_time(since, "--since")
     if follow:
-        _follow(predictor, data, first, output, poll)
+        _follow(predictor, data, first, output, poll, chosen)
     market = predictor.market(data)
-    predictor.refuse_stale(market)
+    predictor.refuse_stale(market, chosen)
     if first is None and output is None:
         first = {symbol: candles.index.max() for symbol, candles in market.items()}
-    write_predictions(predictor.scores(market, first, progress=None), output)
+    write_predictions(predictor.scores(market, first, progress=None, symbols=chosen), output)
 
 
-def _follow(predictor, data, first, output: Path | None, poll: float) -> NoReturn:
+def _follow(predictor, data, first, output: Path | None, poll: float, symbols: list[str] | None) -> NoReturn:
     from cmat_lib.prediction_files import CsvOutput, Follower
 
     lines = CsvOutput(output, predictor.name)
-    follower = Follower(predictor, data, first, lines.last)
+    follower = Follower(predictor, data, first, lines.last, symbols)
     while True:
         for scores in follower.look():
             lines.append(scores)

@@ -24,7 +24,7 @@ from cmat_lib.models import MultiTaskCrossModalAttention
 from cmat_lib.parts import load_parts
 from cmat_lib.prediction import First, Predictor
 from cmat_lib.stage_evaluation import evaluate
-from cmat_lib.stages import check_before_work, check_market
+from cmat_lib.stages import check_market, check_parameters
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.settle import settle
@@ -111,7 +111,7 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
         For parameters or candles that cannot be used.
     """
     load_parts()
-    check_before_work(config)
+    check_parameters(config)
     market = checked_market(market, config.data)
     check_market(market, config)
     fabric = make_fabric(config.training)

@@ -95,21 +95,30 @@ class Predictor:
 
     def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
         self._data, self.name = config.data, name
-        own = {"data": {"stride": 1, "symbols": checkpoint["symbols"]}, "cache": {"jobs": jobs}}
+        own = {
+            "data": {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])},
+            "cache": {"jobs": jobs},
+        }
         own["training"] = {"device": device}
         self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
         self.model = model.double().to(self.device)
         self.history, self.views = VIEWS.look_back(self.config), VIEWS.active(self.config)
+        self.reads_others = any(view.reads_others for view in self.views)
         self._scalers, self._calibration = checkpoint["scalers"], checkpoint["calibration"]
         self._threshold = checkpoint["threshold"]
         self._seen_until = pd.Timestamp(checkpoint["seen_until"])
 
     def data(self, data_dir: str | None = None, symbols: list[str] | None = None) -> DataConfig:
-        """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest."""
+        """Where candles come from: the run's own data, or a folder with all symbols that it has; up to the newest.
+
+        Where a view reads the other symbols, always those of the training, whichever are to be scored.
+        """
         own = self._data
         chosen = symbols or (own.symbols if data_dir is None else None)
+        if self.reads_others:
+            chosen = self.config.data.symbols
         changes = {"data_dir": data_dir or own.data_dir, "symbols": chosen, "since": None, "until": None}
         return own.model_copy(update=changes)
 
@@ -195,14 +204,14 @@ class Predictor:
     def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
         """Everything that the model sees at these rows, made from the candles that they read."""
         begin = {symbol: rows[0] - self.history + 1 for symbol, rows in wanted.items()}
-        cut = market | {symbol: market[symbol].iloc[start:] for symbol, start in begin.items()}
+        cut = {symbol: market[symbol].iloc[start:] for symbol, start in begin.items()}
         rows = {symbol: own - begin[symbol] for symbol, own in wanted.items()}
 
         def windows(symbol: str) -> Windows:
             make = partial(computed, symbol, cut[symbol], jobs=self.config.cache.jobs, progress=progress)
             return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
 
-        found = compute_views(self.views, cut, rows, self.config, windows, exact=True)
+        found = compute_views(self.views, market, rows, self.config, windows, cut, exact=True)
         samples = [unlabelled_samples(symbol, cut[symbol], own, self.config) for symbol, own in rows.items()]
         offsets = np.cumsum([0, *(len(cut[symbol]) for symbol in rows)])
         samples = pd.concat([s.assign(row=s["row"] + n) for s, n in zip(samples, offsets[:-1], strict=True)])
@@ -210,13 +219,14 @@ class Predictor:
         arrays = {name: values.values for name, values in found.items()}
         return Panel(arrays, samples, self._scalers, self.config, self.device)
 
-    def refuse_stale(self, market: Market) -> None:
+    def refuse_stale(self, market: Market, symbols: Iterable[str] | None = None) -> None:
         """Raise a CmatError if a view that the model sees has nothing new enough to show at a newest candle.
 
         A score of long ago may rest on a mask token; one of today should not, without anybody knowing.
         """
         for view in VIEWS.seen(self.config):
-            for symbol, candles in market.items():
+            for symbol in symbols or market:
+                candles = market[symbol]
                 asked = Asked(symbol, market, np.array([len(candles) - 1]), self.config, None)
                 if len(candles) and (why := view.problem(asked)):
                     raise CmatError(f"{symbol}: no score of the newest candle: {why}")

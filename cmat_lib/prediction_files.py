@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -121,7 +121,8 @@ class Follower:
     for a bad row or too few candles, is told once, and the file is read again when it changes.
 
     `data` is from `Predictor.data`, with a folder; `last` has the last candle open of each symbol that is scored
-    already, and symbols that are not in it begin at `first`, by default the newest.
+    already, and symbols that are not in it begin at `first`, by default the newest. `symbols` are to be scored, all by
+    default.
 
     Raises
     ------
@@ -130,14 +131,19 @@ class Follower:
     """
 
     def __init__(
-        self, predictor: Predictor, data: DataConfig, first: pd.Timestamp | None, last: Mapping[str, pd.Timestamp]
+        self,
+        predictor: Predictor,
+        data: DataConfig,
+        first: pd.Timestamp | None,
+        last: Mapping[str, pd.Timestamp],
+        symbols: Collection[str] | None = None,
     ):
         if data.data_dir is None:
             raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
         self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
         self._start: dict[str, pd.Timestamp] = {}
         self._live: Live = {}
-        self._reads_others = any(view.reads_others for view in predictor.views)
+        self.symbols = symbols
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
@@ -149,7 +155,7 @@ class Follower:
         except (CmatError, OSError) as error:  # a stray file, or one that is being replaced
             warnings.warn(str(error), stacklevel=2)
             return
-        for symbol in ready:
+        for symbol in (symbol for symbol in ready if not self.symbols or symbol in self.symbols):
             self._read[symbol] = self._seen[symbol]
             try:
                 scores = self._score(symbol)
@@ -171,7 +177,7 @@ class Follower:
         resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]
         ready = [symbol for symbol in resting if now[symbol] != self._read.get(symbol)]
         self._seen = now
-        if self._reads_others:
+        if self.predictor.reads_others:
             return resting if ready and len(resting) == len(now) else []
         return ready
 
@@ -186,13 +192,18 @@ class Follower:
             start = self.last[symbol] + self.data.bar
         if finished.index[-1] < start:
             return finished[:0]
-        self.predictor.refuse_stale({symbol: finished})
+        self.predictor.refuse_stale(market, [symbol])
         return self.predictor.scores(market, start, live=self._live, symbols=[symbol])
 
     def _finished(self, symbol: str) -> Market:
         """Candles that were over when their file was written; of all symbols, up to the same time, if views ask so."""
-        data = self.data if self._reads_others else self.data.model_copy(update={"symbols": [symbol]})
+        data = self.data if self.predictor.reads_others else self.data.model_copy(update={"symbols": [symbol]})
         sources, market = market_files(data), load_market(data)
         market = {s: closed(candles, data.bar, sources[s].written) for s, candles in market.items()}
-        last = min((candles.index[-1] for candles in market.values() if len(candles)), default=None)
-        return {s: candles if last is None else candles.loc[:last] for s, candles in market.items()}
+        newest = {s: candles.index[-1] for s, candles in market.items() if len(candles)}
+        if not newest or not self.predictor.reads_others:
+            return market
+        behind = min(newest, key=newest.get)
+        if newest[symbol] > newest[behind] + data.bar:
+            warnings.warn(f"{behind} has no candle after {newest[behind]}, and all others wait for it", stacklevel=2)
+        return {s: candles.loc[: newest[behind]] for s, candles in market.items()}

@@ -349,7 +349,7 @@ def _used(stage: str, config: Config) -> list[Any]:
     used = {
         "01_data_prep": [channel_of(name).function for name in config.data.channel_names],
         "02_tda_cache": [
-            *(view.compute for view in views),
+            *(function for view in views for function in vars(view).values() if callable(function)),
             *(INDICATORS[name].function for name in config.complexity.indicators if name in INDICATORS),
         ],
         "03_model_build": [

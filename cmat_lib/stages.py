@@ -41,11 +41,16 @@ def check_before_work(config: Config) -> None:
         For an unknown view, channel, indicator or fusion (with the nearest name), a view that the parameters do not
         allow, missing candle files, a missing GPU, or a package that is asked for and not installed.
     """
+    check_parameters(config)
+    if config.data.data_dir is not None:
+        market_files(config.data)
+
+
+def check_parameters(config: Config) -> None:
+    """The same of all but the candle files."""
     check_mlflow(config)
     VIEWS.check(config)
     fusion_class(config.fusion.fusion_type)
-    if config.data.data_dir is not None:
-        market_files(config.data)
     pick_device(config.training)
 
 

@@ -251,14 +251,18 @@ def test_market_of_two_has_no_dispersion():
     assert (table["others_range_mean_4"] != table["leader_range_4"]).all()  # A leads itself
 
 
-@pytest.mark.parametrize(
-    ("symbols", "leader"), [(None, "A"), (["C", "A", "B", "D"], "C"), (["D"], "D"), (["X", "B"], "A")]
-)
+@pytest.mark.parametrize(("symbols", "leader"), [(None, "A"), (["C", "A", "B", "D"], "C"), (["D"], "D")])
 def test_market_leader(symbols, leader):
     market = {name: make_candles(seed) for seed, name in enumerate("ABCD")}
     config = configured(symbols=symbols)
     for symbol in market:
         assert_market_equals_loop(symbol, market, np.arange(100, 120), config, leader)
+
+
+def test_market_without_its_leader():
+    market = {name: make_candles(seed) for seed, name in enumerate("AB")}
+    with pytest.raises(CmatError, match="reads its leader X, and the market has only A, B"):
+        market_values("A", market, np.arange(100, 120), configured(symbols=["X", "B"]))
 
 
 def test_market_order_of_symbols_does_not_matter():

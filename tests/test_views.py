@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,18 +15,23 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from slim import model_content, slim
 
 from cmat_lib import parts
 from cmat_lib.config import load_config, project_root
 from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
+from cmat_lib.explain.permutation import Piece, _encode_mixed
 from cmat_lib.explain.shapley import MOST, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
 from cmat_lib.models.encoders import MaskedEncoder, MLPEncoder
+from cmat_lib.prediction import Predictor
 from cmat_lib.run import Run
 from cmat_lib.stages import cached
-from cmat_lib.views import VIEWS
+from cmat_lib.training.checkpoint import save_checkpoint
+from cmat_lib.views import VIEWS, Values
+from cmat_lib.views.compute import compute_views
 from cmat_lib.views.registry import Asked, Registry
 
 PART = Path(__file__).parent / "parts/momentum.py"
@@ -225,6 +232,64 @@ def test_names_are_taken_once():
     table = {"file": "a.csv", "columns": ["a"], "lag": "0h"}
     with pytest.raises(CmatError, match=r"views\.market: 'market' is the name of another view"):
         registry.known(load_config(None, {"views": {"market": table}}))
+
+
+@pytest.mark.parametrize("name", ["full", "gated", "volatility", "values", "half"])
+def test_names_that_mean_something_else(tmp_path, name):
+    table = weather(tmp_path)["views"]["weather"]
+    config = load_config(None, {"views": {name: table}, "model": {"modalities": ["nbeats", name]}})
+    with pytest.raises(CmatError, match=f"a view cannot be named '{name}'"):
+        VIEWS.check(config)
+
+
+def untrained(folder, symbols):
+    """A predictor of a model of the views complexity and market that nobody has trained, and its candles."""
+    changes = {"complexity": {"ranges": [1, 4], "window_size": 48}, "tda": {"window_size": 48, "time_delay": 6}}
+    changes |= {"model": {"modalities": ["complexity", "market"]}, "data": {"symbols": symbols}}
+    config = load_config(base=slim().model_dump(mode="json"), changes=changes)
+    torch.manual_seed(0)
+    content = model_content(config, build_model(config)) | {"symbols": ["SYNA", "SYNB", "SYNC"]}
+    save_checkpoint(folder / "best_model.pt", content)
+    market = synthetic_market(symbols=3, days=30, timeframe="1h", horizon=4, seed=0)
+    return Predictor(folder / "best_model.pt", "cpu"), market
+
+
+def test_the_leader_is_that_of_the_training(tmp_path):
+    assert untrained(tmp_path, ["SYNC", "SYNA", "SYNB"])[0].config.data.symbols[0] == "SYNC"
+    assert untrained(tmp_path, None)[0].config.data.symbols[0] == "SYNA"
+
+
+def test_others_are_read_whole_and_all(tmp_path):
+    """A score does not depend on which symbols are scored with it, nor on how far each file reaches."""
+    predictor, market = untrained(tmp_path, None)
+    market["SYNB"] = market["SYNB"].iloc[:600]
+    first = market["SYNA"].index[-200]
+    alone = predictor.scores(market, first, symbols=["SYNA"])
+    among = predictor.scores(market, {"SYNA": first, "SYNB": market["SYNB"].index[-1], "SYNC": first})
+    among = among[among["symbol"] == "SYNA"].reset_index(drop=True)
+    np.testing.assert_allclose(alone["raw_probability"], among["raw_probability"], atol=1e-12)
+    assert predictor.data("folder", ["SYNA"]).symbols == ["SYNA", "SYNB", "SYNC"]
+    with pytest.raises(CmatError, match="reads the candle of SYNB that opens at"):
+        predictor.refuse_stale(market, ["SYNA"])
+
+
+def test_a_permuted_part_masks_nothing():
+    torch.manual_seed(0)
+    encoder = MaskedEncoder(MLPEncoder(2, 3)).eval()
+    model = SimpleNamespace(encoders={"weather": encoder})
+    own, donor = torch.rand(1, 2), torch.full((1, 2), torch.nan)
+    part, whole = Piece("weather", "a", "weather", 0), Piece("modality", "weather", "weather", slice(None))
+    given = {"weather": own}, {"weather": donor}
+    torch.testing.assert_close(_encode_mixed(model, *given, part), encoder(own))
+    torch.testing.assert_close(_encode_mixed(model, *given, whole)[0], encoder.absent)
+
+
+def test_a_view_must_give_what_its_record_says():
+    view = VIEWS.views["clock"]
+    wrong = replace(view, compute=lambda asked: Values(np.zeros((len(asked.rows), 3), np.float32)))
+    market = synthetic_market(symbols=1, days=30, timeframe="1h", horizon=4, seed=0)
+    with pytest.raises(CmatError, match=r"the view 'clock' gives values of shape \(5, 3\) for 5 samples"):
+        compute_views([wrong], market, {"SYNA": np.arange(5)}, load_config(SMOKE), lambda symbol: None)
 
 
 def test_market_and_flow_are_refused_with_a_word():

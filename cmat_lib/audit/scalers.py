@@ -14,6 +14,7 @@ from cmat_lib.errors import CmatError
 from cmat_lib.schema import PRICE_CHANNELS
 from cmat_lib.training.checkpoint import load_checkpoint
 from cmat_lib.views import View
+from cmat_lib.views.scaling import sample_rows_of
 
 Statistics = dict[str, np.ndarray]  # "center" and "scale", shape (features,) each
 
@@ -79,9 +80,13 @@ def _wrong(stored: Statistics, right: Statistics) -> np.ndarray:
 def _statistics(subject: Subject, view: View, parts: tuple[str, ...] | None) -> Statistics:
     """Median and interquartile range of the inputs at the samples of some parts; a range of 0 counts as 1."""
     chosen = np.ones(len(subject.samples), bool) if parts is None else subject.samples["part"].isin(parts).to_numpy()
+    if view.scale and not view.standard:  # one of somebody's own, that its record tells
+        rows = sample_rows_of(view, subject.samples)[chosen]
+        told = view.scale(subject.numbers[view.name], rows, subject.config)
+        return {key: np.asarray(values, np.float64) for key, values in told.items()}
     found, names = _robust(subject.at_samples(view)[chosen]), view.names(subject.config)
     prices = [column for column, name in enumerate(names) if name in PRICE_CHANNELS]
-    if prices and view.by_candle:
+    if prices and view.by_candle and view.standard:
         rows, length = subject.samples["row"].to_numpy()[chosen], view.window(subject.config)
         close = subject.channels[:, names.index("log_close")]
         change = close[rows] - close[rows - length + 1]

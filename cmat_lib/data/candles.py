@@ -16,7 +16,7 @@ import pandas as pd
 from cmat_lib.data.candle_doubts import doubts
 from cmat_lib.data.candle_files import market_files, read_market
 from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
-from cmat_lib.errors import CmatError
+from cmat_lib.errors import CmatError, nearest
 from cmat_lib.schema import DataConfig
 
 PRICES = ["open", "high", "low", "close"]
@@ -65,9 +65,13 @@ def checked_market(
     `names` says what a symbol is called in error messages.
     """
     names = names or {symbol: symbol for symbol in market}
+    if absent := [symbol for symbol in data.symbols or [] if symbol not in market]:
+        raise CmatError(f"data.symbols: the market has no '{absent[0]}'{nearest(absent[0], market)}")
+    market = {symbol: market[symbol] for symbol in data.symbols or sorted(market)}
     for symbol, candles in market.items():
-        if not isinstance(candles.index, pd.DatetimeIndex) or candles.index.tz is None:
-            raise CmatError(f"{names[symbol]}: the index must be candle opens with a time zone (UTC)")
+        if not isinstance(candles.index, pd.DatetimeIndex) or candles.index.tz is None or not len(candles):
+            raise CmatError(f"{names[symbol]}: the index must be candle opens with a time zone (UTC), one at least")
+        market[symbol] = candles = candles.select_dtypes("number").set_axis(candles.index.tz_convert("UTC"))
         if missing := [name for name in PRICES if name not in candles]:
             raise CmatError(f"{names[symbol]}: no column '{missing[0]}'")
         _check(candles, data, names[symbol])

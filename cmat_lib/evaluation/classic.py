@@ -69,7 +69,9 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
     Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
     """
     names = summary_names(config, context=True)
-    read = [n for n, name in enumerate(names) if name.startswith("log_range_") or n >= len(summary_names(config))]
+    first = len(config.complexity.ranges)
+    ranges = [n for n, name in enumerate(names) if name.startswith("log_range_")][:first]  # those of complexity
+    read = [*ranges, *range(len(summary_names(config)), len(names))]
 
     def features(part: str) -> np.ndarray:
         return _features(panel, part, True, config)[0][:, read]

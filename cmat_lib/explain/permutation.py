@@ -104,8 +104,12 @@ def permuted_logits(
 
 
 def _encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], piece: Piece) -> Tensor:
-    mixed = inputs[piece.modality].clone()
-    mixed[..., piece.columns] = donors[piece.modality][..., piece.columns]
+    own, donor = inputs[piece.modality], donors[piece.modality]
+    if piece.kind == "modality":
+        return model.encoders[piece.modality](donor)
+    mixed = own.clone()
+    # Where the donor shows nothing, a part of it would mask the whole view.
+    mixed[..., piece.columns] = torch.where(donor.isnan(), own, donor)[..., piece.columns]
     return model.encoders[piece.modality](mixed)
 
 

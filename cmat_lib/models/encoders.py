@@ -238,7 +238,7 @@ class GRUEncoder(nn.Module):
 
 def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
     model = config.model
-    return OHLCVNBEATSEncoder(
+    encoder = OHLCVNBEATSEncoder(
         input_size=rows,
         hidden_size=model.view_encoder_dim,
         num_stacks=model.nbeats_num_stacks,
@@ -250,6 +250,8 @@ def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
         use_attention=False,
         block_width=model.nbeats_block_width,
     )
+    encoder.input_norm = nn.Identity()  # rows that are absent must not count in the statistics of a batch
+    return encoder
 
 
 # Encoders of tables by name: of F features and L rows, (B, L, F) -> (B, output_dim); mlp reads one row, (B, F).

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from cmat_lib.config import Config
 from cmat_lib.data.cache import split_series
 from cmat_lib.data.splits import Market
+from cmat_lib.errors import CmatError
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 from cmat_lib.views.scaling import row_column
 
@@ -25,6 +26,7 @@ def compute_views(
     rows: Mapping[str, np.ndarray],
     config: Config,
     windows: Callable[[str], Windows],
+    cut: Market | None = None,
     **how,
 ) -> dict[str, Values]:
     """Numbers of views at rows of all symbols, one symbol behind the other.
@@ -35,6 +37,8 @@ def compute_views(
         Rows of each symbol's candles.
     windows : callable
         Gives, for a symbol, what computes or reads the features of sliding windows at its rows.
+    cut : dict of str to DataFrame, optional
+        Candles of each symbol that its own `rows` count in, instead of those of the market.
     **how
         Further fields of `cmat_lib.views.registry.Asked`.
     """
@@ -46,9 +50,25 @@ def compute_views(
     for view in views:
         if view.name in preparing:
             preparing[view.name].join()
-        asked = [Asked(symbol, market, own, config, windows(symbol), **how) for symbol, own in rows.items()]
-        found[view.name] = _stacked([view.compute(one) for one in asked])
+        parts = []
+        for symbol, own in rows.items():
+            known = market if cut is None else market | {symbol: cut[symbol]}
+            parts.append(view.compute(Asked(symbol, known, own, config, windows(symbol), **how)))
+            _check(view, parts[-1], own, config)
+        found[view.name] = _stacked(parts)
     return found
+
+
+def _check(view: View, found: Values, rows: np.ndarray, config: Config) -> None:
+    """A view of somebody's own must give what its record says."""
+    ends, length = found.rows, view.window(config)
+    wanted = len(found.values) if ends is None else len(ends)
+    fits = wanted == len(rows) and found.values.shape[1:] == (len(view.names(config)),)
+    if not fits or (ends is None) != (length == 0) or (not view.by_candle and length and (ends < length - 1).any()):
+        raise CmatError(
+            f"the view '{view.name}' gives values of shape {found.values.shape} for {len(rows)} samples; they need a "
+            "column for each of its names, and a row per sample, or rows that end whole windows"
+        )
 
 
 def _stacked(parts: list[Values]) -> Values:

@@ -22,7 +22,7 @@ from cmat_lib.data.candles import window_ends
 from cmat_lib.data.complexity import log_ranges
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
-from cmat_lib.views.registry import Values, View
+from cmat_lib.views.registry import Asked, Values, View
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,6 +145,16 @@ def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(squares / np.where(count > 0, count, np.nan))
 
 
+def _problem(asked: Asked) -> str | None:
+    """Another symbol without the newest candle would change what the others say."""
+    time = asked.candles.index[asked.rows[-1]]
+    absent = [symbol for symbol, candles in asked.market.items() if time not in candles.index]
+    if absent:
+        return f"the view 'market' reads the candle of {absent[0]} that opens at {time}, and it is not there yet"
+    values = market_values(asked.symbol, asked.market, asked.rows[-1:], asked.config)
+    return None if np.isfinite(values).all() else f"the view 'market' has gaps in the candles before {time}"
+
+
 def mlp_encoder(width: int, config: Config) -> nn.Module:
     """Encoder of a view of plain numbers."""
     from cmat_lib.models.encoders import MLPEncoder
@@ -161,6 +171,7 @@ VIEW = View(
     look_back=market_look_back,
     check=market_names,
     admit=_check_market,
+    problem=_problem,
     reads_others=True,
     may_be_absent=True,
 )

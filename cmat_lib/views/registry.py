@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,18 @@ class View:
         return (self.window(config), width) if self.window(config) else (width,)
 
 
+# Rows of tables beside those of views: baselines, fusions, whole models.
+TAKEN = {"full", "modality", "self", "ohlcv", "base_rate", "volatility", "trees", "logistic", "har", "oracle"}
+TAKEN |= {"cross_modal_attention", "bottleneck", "gated", "concat", *dir(dict)}
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in TAKEN:
+        raise CmatError(
+            f"a view cannot be named '{name}'; write small letters, digits and _, and no word of this library"
+        )
+
+
 @dataclass
 class Registry:
     """Views by name. Tables of the parameters are views too, of a run."""
@@ -113,12 +126,15 @@ class Registry:
         CmatError
             If its name is taken.
         """
+        _check_name(view.name)
         if self.views.setdefault(view.name, view) != view:
             raise CmatError(f"there is a view '{view.name}' already; give yours another name")
 
     def known(self, config: Config) -> dict[str, View]:
         """All views that a run could see, in order."""
         tables = config.views.tables
+        for name in tables:
+            _check_name(name)
         if taken := [name for name in tables if name in self.views]:
             raise CmatError(f"views.{taken[0]}: '{taken[0]}' is the name of another view; give the table another one")
         return self.views | {name: self.of_table(name, table) for name, table in tables.items()}
@@ -149,7 +165,11 @@ class Registry:
 
     def check(self, config: Config) -> None:
         """Raise a CmatError for views that cannot be computed as the parameters ask for them."""
-        self.seen(config)
+        from torch import nn
+
+        for view in self.seen(config):
+            if hasattr(nn.ModuleDict(), view.name):
+                raise CmatError(f"a view cannot be named '{view.name}', which torch has taken; choose another name")
         for view in self.active(config):
             view.check(config)
 

@@ -72,11 +72,11 @@ def _compute(name: str, table: TableConfig, asked: Asked) -> Values:
 
 def _identity(name: str, table: TableConfig, config: Config) -> Any:
     files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in find_files(name, table)]
-    return [table.model_dump(mode="json"), files]
+    return [table.model_dump(mode="json", exclude={"file"}), files]
 
 
 def _admit(name: str, table: TableConfig, market: Market, config: Config) -> None:
-    closes = {symbol: candles.index[[0, -1]] + config.data.bar for symbol, candles in market.items()}
+    closes = {symbol: candles.index[[0, -1]] + config.data.bar for symbol, candles in market.items() if len(candles)}
     check_overlap(name, read(name, table), {symbol: tuple(ends) for symbol, ends in closes.items()}, table)
 
 
@@ -91,4 +91,7 @@ def _encoder(name: str, table: TableConfig, config: Config) -> nn.Module:
     if table.encoder not in ENCODERS:
         hint = nearest(table.encoder, ENCODERS)
         raise CmatError(f"views.{name}.encoder: there is no encoder '{table.encoder}'{hint}")
-    return ENCODERS[table.encoder](len(table.feature_names), table.rows, config)
+    try:
+        return ENCODERS[table.encoder](len(table.feature_names), table.rows, config)
+    except ValueError as error:
+        raise CmatError(f"views.{name}.encoder: {table.encoder} does not fit model.view_encoder_dim: {error}") from None
