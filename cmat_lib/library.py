@@ -56,7 +56,7 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.prediction.Predictor.scores`."""
-        return self._predictor().scores(checked_market(market, self.config.data), first)
+        return self._predictor().scores(self._checked(market), first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
         """Attention between the tokens at the candles that `predict` would score.
@@ -66,7 +66,7 @@ class Fitted:
         CmatError
             If the fusion has no attention, or no candle can be scored.
         """
-        panel = self._predictor().panel(checked_market(market, self.config.data), first)
+        panel = self._predictor().panel(self._checked(market), first)
         if panel is None:
             raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
@@ -90,6 +90,10 @@ class Fitted:
     def save(self, path: str | Path) -> None:
         """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
         save_checkpoint(path, self.checkpoint)
+
+    def _checked(self, market: Market) -> Market:
+        """Any symbols may be scored."""
+        return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
 
     def _predictor(self) -> Predictor:
         return Predictor.of(self.model, self.config, self.checkpoint)

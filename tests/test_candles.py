@@ -16,7 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmat_lib.data.candles import audit, data_hash, load_market, read_market, repair, segment_ids, window_ends
+from cmat_lib.data.candles import (
+    audit,
+    checked_market,
+    data_hash,
+    load_market,
+    read_market,
+    repair,
+    segment_ids,
+    window_ends,
+)
+from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
 from cmat_lib.schema import DataConfig
 
@@ -501,3 +511,21 @@ def test_real_candles():
     assert (report["rows"] > 10_000).all() and (report["extreme_candles"] < 0.001 * report["rows"]).all()
     defects = report.loc[:, "duplicate_times":"inconsistent_candles"]
     assert defects.shape[1] == 7 and (defects == 0).all(axis=None)
+
+
+def test_candles_in_memory_are_made_what_files_give():
+    """Sorted symbols, UTC, numbers only; what cannot be used is refused with its symbol."""
+    market = synthetic_market(symbols=2, days=30, timeframe="1h", horizon=4, seed=0)
+    given = {"SYNB": market["SYNB"].assign(note="x"), "SYNA": market["SYNA"].tz_convert("Asia/Tokyo")}
+    found = checked_market(given, DataConfig(timeframe="1h"))
+    assert list(found) == ["SYNA", "SYNB"] and "note" not in found["SYNB"]
+    pd.testing.assert_frame_equal(found["SYNA"], market["SYNA"], check_freq=False)
+    assert list(checked_market(given, DataConfig(timeframe="1h", symbols=["SYNB"]))) == ["SYNB"]
+    for candles, says in (
+        (market["SYNA"].iloc[:0], "one at least"),
+        (market["SYNA"].tz_localize(None), "with a time zone"),
+        (market["SYNA"].drop(columns="high"), "no column 'high'"),
+        (market["SYNA"].iloc[[1, 0]], "older than the row before"),
+    ):
+        with pytest.raises(CmatError, match=f"^A: .*{says}"):
+            checked_market({"A": candles}, DataConfig(timeframe="1h"))

@@ -54,26 +54,26 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     market, files = read_market(data), market_files(data)
     for candles in market.values():
         candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
-    return checked_market(market, data, {symbol: str(source) for symbol, source in files.items()})
+    return _checked(market, data, {symbol: str(source) for symbol, source in files.items()})
 
 
-def checked_market(
-    market: dict[str, pd.DataFrame], data: DataConfig, names: Mapping[str, str] | None = None
-) -> dict[str, pd.DataFrame]:
-    """The same of candles in memory: frames by candle open (UTC) with the prices and what views read.
-
-    `names` says what a symbol is called in error messages.
-    """
-    names = names or {symbol: symbol for symbol in market}
+def checked_market(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+    """The same of candles in memory: frames by candle open with the prices and what views read; text is left out."""
     if absent := [symbol for symbol in data.symbols or [] if symbol not in market]:
         raise CmatError(f"data.symbols: the market has no '{absent[0]}'{nearest(absent[0], market)}")
-    market = {symbol: market[symbol] for symbol in data.symbols or sorted(market)}
-    for symbol, candles in market.items():
+    frames = {symbol: market[symbol] for symbol in sorted(data.symbols or market)}
+    for symbol, candles in frames.items():
         if not isinstance(candles.index, pd.DatetimeIndex) or candles.index.tz is None or not len(candles):
-            raise CmatError(f"{names[symbol]}: the index must be candle opens with a time zone (UTC), one at least")
-        market[symbol] = candles = candles.select_dtypes("number").set_axis(candles.index.tz_convert("UTC"))
+            raise CmatError(f"{symbol}: the index must be candle opens with a time zone (UTC), one at least")
         if missing := [name for name in PRICES if name not in candles]:
-            raise CmatError(f"{names[symbol]}: no column '{missing[0]}'")
+            raise CmatError(f"{symbol}: no column '{missing[0]}'")
+        frames[symbol] = candles.select_dtypes("number").set_axis(candles.index.tz_convert("UTC"))
+    return _checked(frames, data, {symbol: symbol for symbol in frames})
+
+
+def _checked(market: dict[str, pd.DataFrame], data: DataConfig, names: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Checked and repaired candles; `names` says what a symbol is called in error messages."""
+    for symbol, candles in market.items():
         _check(candles, data, names[symbol])
     if data.sessions == "join":
         market = {s: join_sessions(own, data.bar, data.clock_zone, names[s]) for s, own in market.items()}
