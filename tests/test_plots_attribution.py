@@ -32,7 +32,7 @@ def labels(axes):
 
 @pytest.fixture
 def shapley():
-    return rows(modality=np.repeat(NAMES, 4), measure=list(plots.MEASURES) * 3)
+    return rows(modality=np.repeat(NAMES, 4), measure=list(plots.MEASURES) * 3).assign(sampling_error=0.0)
 
 
 def test_shapley_forest(shapley):
@@ -47,12 +47,12 @@ def test_shapley_forest(shapley):
 
 def test_ablation_forest_sorts_each_panel():
     ablation = rows(modality=NAMES)
-    importance = rows(kind=["channel", "channel", "tda"], name=["roc", "log_close", "H0 curve"])
+    importance = rows(kind=["nbeats", "nbeats", "tda"], name=["roc", "log_close", "H0 curve"])
     panels = plots.ablation_forest(ablation, importance, 0.9).axes
     assert [axes.get_title() or axes.get_title(loc="left") for axes in panels] == [
-        "Whole modalities",
-        "Channels",
-        "TDA features",
+        "Whole views",
+        "Parts of nbeats",
+        "Parts of tda",
     ]
     ordered = ablation.sort_values("value", ascending=False)
     assert labels(panels[0]) == ordered["modality"].tolist()

@@ -71,16 +71,21 @@ class Cut:
         runs = self.subject.runs[place.symbol]
         if end < length or end > len(runs) or runs[end - 1] != runs[end - length]:
             return np.full(len(self.names), np.nan)
-        return self._shown(place.symbol, [end], end - length, config)[0]
+        return self._shown(place.symbol, [end], end - length, end, config)[0]
 
     def together(self, places: list) -> np.ndarray:
-        """Numbers of several samples of one symbol, computed at once, (n, F)."""
+        """Numbers of several samples of one symbol, computed at once from the candles up to the last, (n, F)."""
         ends = [self.subject.end(place.symbol, place.timestamp) for place in places]
-        return self._shown(places[0].symbol, ends, 0, self.subject.config)
+        return self._shown(places[0].symbol, ends, 0, ends[-1], self.subject.config)
 
-    def _shown(self, symbol: str, ends: list[int], start: int, config: Config) -> np.ndarray:
-        """Newest numbers of samples that end before candles of these numbers, from the candles from `start` on."""
-        market = self._known(symbol, start, ends[-1])
+    def beside(self, place, last) -> np.ndarray:
+        """Numbers of a sample by itself, from the candles up to another, later one, (F,)."""
+        end, until = (self.subject.end(one.symbol, one.timestamp) for one in (place, last))
+        return self._shown(place.symbol, [end], 0, until, self.subject.config)[0]
+
+    def _shown(self, symbol: str, ends: list[int], start: int, until: int, config: Config) -> np.ndarray:
+        """Newest numbers of samples that end before candles of these numbers, from the candles `start` to `until`."""
+        market = self._known(symbol, start, until)
         rows, close = np.array(ends) - 1 - start, market[symbol].index[-1] + config.data.bar
         windows = computed(symbol, market[symbol], rows)
         asked = Asked(symbol, market, rows, config, windows, table=lambda n, t: cut(read(n, t), close, t))
@@ -113,6 +118,11 @@ class Cut:
                     continue
                 window = f"a window of {self._length + longer} candles that ends {_relative(shift)} gives it"
                 return "future" if shift > 0 else "window", window
+        runs, end = self.subject.runs[place.symbol], self.subject.end(place.symbol, place.timestamp)
+        until = end - 1 + int((runs[end - 1 :] == runs[end - 1]).sum())
+        later = self._shown(place.symbol, [end], end - self._length, until, self.subject.config)[0]
+        if not differs(stored, later, self.spread)[wrong].any():
+            return "future", "it takes candles after the row"
         return "stored", "no window of nearly this length and place gives it"
 
     @property
@@ -152,6 +162,6 @@ def _sociable(windows: Cut) -> set[str]:
     places = [place for place in own.itertuples() if np.isfinite(windows.at(place)).all()]
     if len(places) < 2:
         return set()
-    together, alone = windows.together(places), np.array([windows.at(place) for place in places])
+    together, alone = windows.together(places), np.array([windows.beside(place, places[-1]) for place in places])
     differing = differs(together, alone, windows.spread).any(axis=0)
     return {name for name, is_other in zip(windows.names, differing, strict=True) if is_other}
