@@ -69,6 +69,18 @@ def test_har_reads_ranges_and_clock_and_learns_volatility(config):
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) < 0.7, "it forecasts volatility and no trigger"
 
 
+def test_har_does_not_take_the_topology_of_ranges_for_ranges(config):
+    """Features of an embedded range have names that begin like those of ranges."""
+    series = config.tda.model_copy(update={"series": ["log_close", "log_range"]})
+    config = config.model_copy(update={"tda": series})
+    panel = panel_of(config, n=1000)
+    ranges, target = panel._shown["complexity"].values[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
+    panel._targets[2][:, target] = ranges
+    panel._targets[0][:] = (ranges > 1).float()
+    panel.samples["trigger"] = panel._targets[0].numpy()
+    assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) > 0.95
+
+
 def test_har_needs_ranges():
     assert "har+clock" not in classic_rows(slim())
 

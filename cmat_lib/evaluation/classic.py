@@ -69,8 +69,7 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
     Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
     """
     names = summary_names(config, context=True)
-    first = len(config.complexity.ranges)
-    ranges = [n for n, name in enumerate(names) if name.startswith("log_range_")][:first]  # those of complexity
+    ranges = [names.index(f"log_range_{candles}") for candles in config.complexity.ranges]
     read = [*ranges, *range(len(summary_names(config)), len(names))]
 
     def features(part: str) -> np.ndarray:
