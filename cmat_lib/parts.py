@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def use_parts(*files: str | Path) -> None:
 
 def load_parts() -> None:
     """Parts of installed packages, and those that the process was started with."""
+    _load_packages()
+    use_parts(*filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)))
+
+
+@cache
+def _load_packages() -> None:
+    """Once in a process: to look through all that is installed takes longer than a small chunk of features."""
     for entry in metadata.entry_points(group=GROUP):
         package = entry.module.partition(".")[0]
         if package not in _loaded:
@@ -51,7 +59,6 @@ def load_parts() -> None:
                 raise CmatError(f"parts of {package} do not load: {first_line(error)}") from error
             home = Path(sys.modules[package].__file__)
             _loaded[package] = sorted(home.parent.rglob("*.py")) if home.stem == "__init__" else [home]
-    use_parts(*filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)))
 
 
 def _run(name: str, path: Path) -> None:

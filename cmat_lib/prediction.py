@@ -98,8 +98,8 @@ class Predictor:
         own = {
             "data": {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])},
             "cache": {"jobs": jobs},
+            "training": {"device": device},
         }
-        own["training"] = {"device": device}
         self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
@@ -266,7 +266,9 @@ def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Window
         if sliding.follow is None:
             return make(rows)(sliding)
         key = (symbol, sliding.kind, json.dumps(sliding.parameters, sort_keys=True, default=str))
-        newest = live.setdefault(key, sliding.follow())(sliding.series[rows[-1] - sliding.window + 1 : rows[-1] + 1])
+        if key not in live:
+            live[key] = sliding.follow()
+        newest = live[key](sliding.series[rows[-1] - sliding.window + 1 : rows[-1] + 1])
         return np.concatenate([make(rows[:-1])(sliding), newest[None]]) if len(rows) > 1 else newest[None]
 
     return windows

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from cmat_lib.data.candle_sources import CandleSource, market_files
-from cmat_lib.data.candles import closed, load_market
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.files import atomic_path, make_folder, unwritten
@@ -155,8 +154,10 @@ class Follower:
         except (CmatError, OSError) as error:  # a stray file, or one that is being replaced
             warnings.warn(str(error), stacklevel=2)
             return
-        for symbol in (symbol for symbol in ready if not self.symbols or symbol in self.symbols):
+        for symbol in ready:
             self._read[symbol] = self._seen[symbol]
+            if self.symbols and symbol not in self.symbols:
+                continue
             try:
                 scores = self._score(symbol)
             except (CmatError, OSError) as error:
@@ -198,8 +199,7 @@ class Follower:
     def _finished(self, symbol: str) -> Market:
         """Candles that were over when their file was written; of all symbols, up to the same time, if views ask so."""
         data = self.data if self.predictor.reads_others else self.data.model_copy(update={"symbols": [symbol]})
-        sources, market = market_files(data), load_market(data)
-        market = {s: closed(candles, data.bar, sources[s].written) for s, candles in market.items()}
+        market = self.predictor.market(data)
         newest = {s: candles.index[-1] for s, candles in market.items() if len(candles)}
         if not newest or not self.predictor.reads_others:
             return market

@@ -256,4 +256,8 @@ def test_a_view_of_the_others_waits_for_them(tmp_path):
     whole = {symbol: candles.iloc[:303] for symbol, candles in market.items()}
     expected = predictor.scores(whole, market["SYNA"].index[299]).reset_index(drop=True)
     assert len(scored) == len(expected) == 8
+    only = Follower(predictor, following.data, market["SYNA"].index[300], {}, ["SYNA"])
+    assert {symbol for found in looks(only, 2) for symbol in found["symbol"]} == {"SYNA"}
+    predictor.market = None  # files that are at rest are not read again for those that nobody wants scored
+    assert not looks(only, 3)
     np.testing.assert_allclose(scored["raw_probability"], expected["raw_probability"], atol=1e-9)
