@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +29,8 @@ from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.settle import settle
 from cmat_lib.training.trainer import Row, train
 from cmat_lib.views import VIEWS
-from cmat_lib.views.compute import compute_views, computed, with_rows
+from cmat_lib.views.compute import computed, sample_views
 from cmat_lib.views.panel import Panel
-from cmat_lib.views.samples import build_samples
 from cmat_lib.views.scaling import fit_scalers
 
 
@@ -130,11 +128,9 @@ def make_panel(market: Market, config: Config, device: Any = "cpu") -> Panel:
     """Everything that a model sees of a market, and its labels."""
     views = VIEWS.active(config)
     labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
-    samples = build_samples(market, labels, config)
-    rows = {symbol: own["local_row"].to_numpy() for symbol, own in samples.groupby("symbol", sort=False)}
-    windows = {s: partial(computed, s, market[s], own, config.cache.jobs) for s, own in rows.items()}
-    found = compute_views(views, market, rows, config, lambda symbol: windows[symbol]())
-    samples, arrays = with_rows(samples, views, found), {name: values.values for name, values in found.items()}
+    samples, arrays = sample_views(
+        views, market, labels, config, lambda symbol, rows: computed(symbol, market[symbol], rows, config.cache.jobs)
+    )
     return Panel(arrays, samples, fit_scalers(views, arrays, samples, config), config, device)
 
 

@@ -24,9 +24,9 @@ from cmat_lib.run import Run, resolve_path
 from cmat_lib.tracking import check_mlflow
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views import VIEWS, Sliding
-from cmat_lib.views.compute import Windows, compute_views, with_rows
+from cmat_lib.views.compute import Windows, compute_views, sample_views
 from cmat_lib.views.panel import Panel
-from cmat_lib.views.samples import build_samples, check_length
+from cmat_lib.views.samples import check_length
 from cmat_lib.views.scaling import fit_scalers
 
 ORACLE_THRESHOLDS_PCT = (2.5, 4.0)  # below, other moves reach it within hours; above, some squeezes do not
@@ -138,18 +138,16 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
     """
     market = unstack(run.read_frame("data/candles.parquet"))
     labels = unstack(run.read_frame("data/labels.parquet"))
-    samples = build_samples(market, labels, config)
-    rows = {symbol: frame["local_row"].to_numpy() for symbol, frame in samples.groupby("symbol", sort=False)}
     views = VIEWS.active(config)
     others = [view for view in views if not view.by_candle]
     with worker_pool(config.cache):
-        found = compute_views(others, market, rows, config, lambda s: cached(s, market[s], rows[s], config, progress))
-    samples = with_rows(samples, others, found)
-    arrays = {view.name: run.read_array(f"data/{view.name}.npy") for view in views if view.by_candle}
-    arrays |= {name: values.values for name, values in found.items()}
-    for name in found:
-        run.save_array(f"data/{name}.npy", arrays[name])
+        samples, arrays = sample_views(
+            others, market, labels, config, lambda symbol, rows: cached(symbol, market[symbol], rows, config, progress)
+        )
+    for name, values in arrays.items():
+        run.save_array(f"data/{name}.npy", values)
     run.save_frame("data/samples.parquet", samples)
+    arrays |= {view.name: run.read_array(f"data/{view.name}.npy") for view in views if view.by_candle}
     run.save_json("data/scalers.json", fit_scalers(views, arrays, samples, config))
     return samples
 

@@ -23,7 +23,6 @@ from cmat_lib.views.table_join import (
     has_row,
     newest_problem,
     read_table,
-    table_names,
 )
 
 HOURS = "time,rate\n2024-01-01T00:00Z,1\n2024-01-01T02:00Z,3\n2024-01-01T03:00Z,\n2024-01-01T07:00Z,2\n"
@@ -91,9 +90,9 @@ def test_the_lag_has_no_default():
 
 def test_names():
     config = TableConfig(file="f.csv", columns=["a", "b"], lag="0h")
-    assert table_names(config) == ["a", "a_change", "a_zscore", "a_age", "b", "b_change", "b_zscore", "b_age"]
+    assert config.feature_names == ["a", "a_change", "a_zscore", "a_age", "b", "b_change", "b_zscore", "b_age"]
     names = ["a", "a_change", "a_zscore", "b", "b_change", "b_zscore", "gap"]
-    assert table_names(config.model_copy(update={"encoder": "gru"})) == names
+    assert config.model_copy(update={"encoder": "gru"}).feature_names == names
 
 
 # Reading

@@ -22,17 +22,19 @@ from cmat_lib.config import load_config, project_root
 from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.errors import CmatError
+from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.explain.permutation import Piece, _encode_mixed
 from cmat_lib.explain.shapley import MOST, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
 from cmat_lib.models.encoders import MaskedEncoder, MLPEncoder
+from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.prediction import Predictor
 from cmat_lib.run import Run
 from cmat_lib.stages import cached
 from cmat_lib.training.checkpoint import save_checkpoint
 from cmat_lib.views import VIEWS, Values
 from cmat_lib.views.compute import compute_views
-from cmat_lib.views.registry import Asked, Registry
+from cmat_lib.views.registry import TAKEN, Asked, Registry
 
 PART = Path(__file__).parent / "parts/momentum.py"
 SMOKE = project_root() / "params/smoke.yaml"
@@ -238,6 +240,10 @@ def test_names_that_mean_something_else(tmp_path, name):
     config = load_config(None, {"views": {name: table}, "model": {"modalities": ["nbeats", name]}})
     with pytest.raises(CmatError, match=f"a view cannot be named '{name}'"):
         VIEWS.check(config)
+
+
+def test_names_of_rows_are_taken():
+    assert {*FUSIONS, *(name for name in CLASSIC if "+" not in name)} <= TAKEN
 
 
 def untrained(folder, symbols):

@@ -236,20 +236,27 @@ class GRUEncoder(nn.Module):
         return self.gru(rows)[1][0]  # (B, output_dim)
 
 
-def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
+def nbeats_encoder(
+    features: int, rows: int, hidden_size: int, use_attention: bool, config: Config
+) -> OHLCVNBEATSEncoder:
+    """N-BEATS on windows of F features and L rows, with the stacks of the section ``model``."""
     model = config.model
-    encoder = OHLCVNBEATSEncoder(
+    return OHLCVNBEATSEncoder(
         input_size=rows,
-        hidden_size=model.view_encoder_dim,
+        hidden_size=hidden_size,
         num_stacks=model.nbeats_num_stacks,
         num_blocks=model.nbeats_num_blocks,
         num_layers=model.nbeats_num_layers,
         dropout=model.encoder_dropout,
         stack_types=model.nbeats_stack_types,
         num_channels=features,
-        use_attention=False,
+        use_attention=use_attention,
         block_width=model.nbeats_block_width,
     )
+
+
+def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
+    encoder = nbeats_encoder(features, rows, config.model.view_encoder_dim, False, config)
     encoder.input_norm = nn.Identity()  # rows that are absent must not count in the statistics of a batch
     return encoder
 

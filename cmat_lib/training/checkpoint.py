@@ -104,7 +104,7 @@ def _fault(content: dict[str, Any], config: Config) -> str | None:
         sizes = {view.name: view.width(config) for view in active if view.width}  # names that memory may not hold
         is_long = all(isinstance(stored.get(name), list) and len(stored[name]) == n for name, n in sizes.items())
         views = {view.name: view.names(config) for view in active} if is_long else None
-    except CmatError as error:  # a view of somebody's own, which is not here
+    except CmatError as error:  # of parameters that no training would have taken
         return str(error)
     if stored != views:
         return "views are not the names that the parameters ask for"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Thread
 
 import numpy as np
@@ -15,6 +15,7 @@ from cmat_lib.data.cache import split_series
 from cmat_lib.data.splits import Market
 from cmat_lib.errors import CmatError
 from cmat_lib.views.registry import Asked, Sliding, Values, View
+from cmat_lib.views.samples import build_samples
 from cmat_lib.views.scaling import row_column
 
 Windows = Callable[[Sliding], np.ndarray]
@@ -77,6 +78,28 @@ def _stacked(parts: list[Values]) -> Values:
         return Values(values)
     offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
     return Values(values, np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)]))
+
+
+def sample_views(
+    views: Sequence[View],
+    market: Market,
+    labels: dict[str, pd.DataFrame],
+    config: Config,
+    windows: Callable[[str, np.ndarray], Windows],
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Index of all samples of a market, and the numbers of views there.
+
+    Parameters
+    ----------
+    labels : dict of str to DataFrame
+        As for `cmat_lib.views.samples.build_samples`.
+    windows : callable
+        As for `compute_views`, of a symbol and its rows.
+    """
+    samples = build_samples(market, labels, config)
+    rows = {symbol: own["local_row"].to_numpy() for symbol, own in samples.groupby("symbol", sort=False)}
+    found = compute_views(views, market, rows, config, lambda symbol: windows(symbol, rows[symbol]))
+    return with_rows(samples, views, found), {name: values.values for name, values in found.items()}
 
 
 def with_rows(samples: pd.DataFrame, views: Iterable[View], found: Mapping[str, Values]) -> pd.DataFrame:

@@ -157,9 +157,9 @@ def _problem(asked: Asked) -> str | None:
 
 def mlp_encoder(width: int, config: Config) -> nn.Module:
     """Encoder of a view of plain numbers."""
-    from cmat_lib.models.encoders import MLPEncoder
+    from cmat_lib.models.encoders import ENCODERS
 
-    return MLPEncoder(width, config.model.view_encoder_dim, config.model.encoder_dropout)
+    return ENCODERS["mlp"](width, 1, config)
 
 
 VIEW = View(

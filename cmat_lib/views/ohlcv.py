@@ -70,21 +70,11 @@ def _tokens(config: Config) -> tuple[str, ...]:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import OHLCVNBEATSEncoder
+    from cmat_lib.models.encoders import nbeats_encoder
 
-    model = config.model
-    return OHLCVNBEATSEncoder(
-        input_size=config.data.sequence_length,
-        hidden_size=model.nbeats_hidden_size,
-        num_stacks=model.nbeats_num_stacks,
-        num_blocks=model.nbeats_num_blocks,
-        num_layers=model.nbeats_num_layers,
-        dropout=model.encoder_dropout,
-        stack_types=model.nbeats_stack_types,
-        num_channels=len(config.data.channel_names),
-        use_attention=model.use_attention,
-        block_width=model.nbeats_block_width,
-    )
+    model, channels = config.model, len(config.data.channel_names)
+    length = config.data.sequence_length
+    return nbeats_encoder(channels, length, model.nbeats_hidden_size, model.use_attention, config)
 
 
 def _summary_names(config: Config) -> list[str]:

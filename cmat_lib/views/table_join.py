@@ -273,11 +273,6 @@ def _check_columns(name: str, table: Table, config: TableConfig) -> None:
 # Joining
 
 
-def table_names(config: TableConfig) -> list[str]:
-    """Names of the numbers that the encoder reads of each row."""
-    return config.feature_names
-
-
 def known_at(table: Table, config: TableConfig) -> pd.Series:
     """When each row was known."""
     return table.frame["time"] + config.lag_span
@@ -315,7 +310,7 @@ def _newest(rows: pd.DataFrame, closes: np.ndarray, config: TableConfig) -> tupl
 
 
 def as_of(table: Table, symbol: str, closes: pd.DatetimeIndex, config: TableConfig) -> np.ndarray:
-    """What was known of each column at the close of candles, in the order of `table_names`, for an mlp.
+    """What was known of each column at the close of candles, in the order of `TableConfig.feature_names`, for an mlp.
 
     A candle at which a column has no value yet, or no earlier one that its change could be taken from, or one that is
     stale, has no row at all: NaN in all columns.
@@ -348,7 +343,7 @@ def as_sequence(
     Returns
     -------
     tuple[numpy.ndarray, numpy.ndarray]
-        Values, shape (R, features), float32, in the order of `table_names`; rows, shape (closes,), int64.
+        Values, shape (R, features), float32, in the order of `TableConfig.feature_names`; rows, shape (closes,), int64.
     """
     own = _own_rows(table, symbol, config.columns)
     gap = np.log1p(np.diff(_nanoseconds(own["time"]) / HOUR, prepend=np.nan))
