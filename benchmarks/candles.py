@@ -24,9 +24,9 @@ TIME_GOAL, MEMORY_GOAL = 1.5, 3.0
 CHILD = """
 import json, sys, time
 import pandas as pd
-from cmat_lib.data.candle_files import read_market
+from cmat_lib.data.sources.files import read_market
 from cmat_lib.data.channels import CHANNELS
-from cmat_lib.schema import DataConfig
+from cmat_lib.config.schema import DataConfig
 small = sys.argv[2] + "/../small"
 pd.read_csv(small + "/A.csv"), read_market(DataConfig(data_dir=small, timeframe="1m"))
 def memory(what):  # a process inherits getrusage's peak from its parent, but not this one

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmat_lib.ablation import run_ablation
+from cmat_lib.commands.ablation.rows import run_ablation
 from cmat_lib.config import Config, load_config
 from cmat_lib.evaluation.breakdown import with_intervals
-from cmat_lib.stage_training import prepare_features
-from cmat_lib.stages import load_candles
+from cmat_lib.workflow.stages.data import load_candles
+from cmat_lib.workflow.stages.training import prepare_features
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ("nbeats+tda+complexity", "nbeats+tda+complexity+regime", "nbeats+tda+complexity+noise")

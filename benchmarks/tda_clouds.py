@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from cmat_lib.config.schema import DataConfig, TdaConfig
 from cmat_lib.data.candles import load_market, window_ends
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.schema import DataConfig, TdaConfig
 from cmat_lib.tda import takens_embedding
 
 CONFIG = TdaConfig()

@@ -199,7 +199,7 @@ def slide(_: Compute, series: np.ndarray, window: int, delay: int, stride: int, 
 
 def vectors(_: Compute, series: np.ndarray, ends: np.ndarray):
     """Seconds per whole feature vector of the windows of a series that slide, and of the features alone."""
-    from cmat_lib.schema import TdaConfig
+    from cmat_lib.config.schema import TdaConfig
     from cmat_lib.tda.features import diagram_features, path_features
     from cmat_lib.tda.sliding import path_diagrams
 
@@ -214,7 +214,7 @@ def vectors(_: Compute, series: np.ndarray, ends: np.ndarray):
 
 def scratch_vectors(_: Compute, windows: np.ndarray):
     """Seconds per whole feature vector of separate windows, and the vectors."""
-    from cmat_lib.schema import TdaConfig
+    from cmat_lib.config.schema import TdaConfig
     from cmat_lib.tda import tda_features
 
     seconds, rows = timed(tda_features, windows, TdaConfig())

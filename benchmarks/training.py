@@ -24,8 +24,8 @@ from training_report import report
 from training_steps import compare_fusions, compare_steps, config_of, efficiency, switch_variants
 
 from cmat_lib.config import load_config
+from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.plots.style import PALETTE, use_style
-from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views.panel import Panel
 

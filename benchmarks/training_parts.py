@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from training_steps import EAGER, Stepper, config_of
 
+from cmat_lib.encoders.dropout import Dropout
+from cmat_lib.encoders.plain import OHLCVNBEATSEncoder
 from cmat_lib.models import build_model
-from cmat_lib.models.dropout import Dropout
-from cmat_lib.models.encoders import OHLCVNBEATSEncoder
 from cmat_lib.training.steps import Steps
 from cmat_lib.views.panel import Batch, Panel
 
@@ -148,7 +148,7 @@ def compare_encoders(panel: Panel, batch: int, rounds: int, calls: int) -> pd.Da
 def compare_dropout(panel: Panel, batch: int, width: int, rounds: int, calls: int) -> pd.DataFrame:
     """Forward and backward pass of both dropouts on (B, width)."""
     x = torch.randn(batch, width, device=panel.device, requires_grad=True)
-    modules = {"torch.nn.Dropout": nn.Dropout(0.1), "cmat_lib.models.dropout.Dropout": Dropout(0.1)}
+    modules = {"torch.nn.Dropout": nn.Dropout(0.1), "cmat_lib.encoders.dropout.Dropout": Dropout(0.1)}
     turns = {name: lambda m=m: _forward_backward(m, x) for name, m in modules.items()}
     return _against_first(take_turns(turns, panel.device, rounds, calls, warm_up=3), "dropout")
 

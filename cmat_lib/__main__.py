@@ -1,5 +1,5 @@
 """``python -m cmat_lib`` is the command ``cmat``."""
 
-from cmat_lib.cli import main
+from cmat_lib.commands.cli import main
 
 main()

@@ -12,7 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # two test processes share the
 import torch
 from smoke_run import smoke_run
 
-from cmat_lib.cli import main
+from cmat_lib.commands.cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,7 +41,7 @@ def smoke(tmp_path_factory):
 @pytest.fixture(scope="session")
 def predictor(smoke):
     """What the smoke run has trained, ready to score candles."""
-    from cmat_lib.prediction import Predictor
+    from cmat_lib.workflow.predictor import Predictor
 
     return Predictor(smoke[0] / "run/models/cross_modal_attention/best_model.pt", "cpu")
 

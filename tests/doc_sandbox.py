@@ -81,7 +81,7 @@ class Sandbox:
         self._parameters()
         self._programs()
         self._data()
-        self.append("cmat_lib/data/exchange.py", LOCAL_EXCHANGE.format(url=exchange))
+        self.append("cmat_lib/data/sources/exchange.py", LOCAL_EXCHANGE.format(url=exchange))
 
     def run(self, script: str) -> subprocess.CompletedProcess:
         """A block of commands, as a reader would paste it, with this project's programs first on the PATH."""

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 
 import ccxt
 
-from cmat_lib.data.exchange import open_exchange
+from cmat_lib.data.sources.exchange import open_exchange
 
 MINUTES = 60_000
 

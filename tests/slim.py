@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import load_config
-from cmat_lib.schema import AUXILIARY_TARGETS
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.views import VIEWS
 from cmat_lib.views.clock import clock_fractions
 from cmat_lib.views.panel import Panel

@@ -5,7 +5,7 @@ import json
 from filelock import FileLock
 
 from cmat_lib.config import load_config, project_root
-from cmat_lib.notebooks import run_notebooks
+from cmat_lib.workflow.notebooks import run_notebooks
 
 SMOKE = project_root() / "params/smoke.yaml"
 

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib import ablation
-from cmat_lib.ablation import choose_rows, network_rows, reference_row, run_ablation, write_tables
-from cmat_lib.cli_ablate import _folds
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.ablation import rows as ablation
+from cmat_lib.commands.ablation.command import _folds
+from cmat_lib.commands.ablation.rows import choose_rows, network_rows, reference_row, run_ablation, write_tables
 from cmat_lib.config import load_config, merge, project_root, validate
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.models.fusion import FUSIONS
-from cmat_lib.run import Run
-from cmat_lib.stage_training import prepare_features
 from cmat_lib.views.panel import Panel
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.training import prepare_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 

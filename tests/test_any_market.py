@@ -7,10 +7,10 @@ from slim import SLIM
 from test_sessions import NEW_YORK, forex_index, stock_index
 
 from cmat_lib.config import load_config
-from cmat_lib.run import Run
-from cmat_lib.stages import audit_candles, build_features, load_panel, prepare_data
 from cmat_lib.views import VIEWS
 from cmat_lib.views.samples import needed_candles
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import audit_candles, build_features, load_panel, prepare_data
 
 WINDOW = 64
 CHANNELS = ["log_open", "log_high", "log_low", "log_close", "volume_zscore:48", "volume_ratio:24", "mfi", "roc:12"]

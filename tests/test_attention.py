@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.explain.attention import (
     attention_entropy,
     attention_maps,

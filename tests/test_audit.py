@@ -8,21 +8,21 @@ import pandas as pd
 import pytest
 import torch
 
-from cmat_lib import stages
-from cmat_lib.audit import CAUSES, audit_run, checks, open_subject
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.audit import CAUSES, audit_run, checks, open_subject
 from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.data.channels import CHANNELS, Channel
 from cmat_lib.data.complexity import INDICATORS, Indicator
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.splits import split_spans
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
 from cmat_lib.tda.features import tda_features
 from cmat_lib.views import complexity as complexity_view
 from cmat_lib.views import ohlcv, table
 from cmat_lib.views import samples as samples_module
 from cmat_lib.views.samples import sample_rows
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages import data as stages
 
 ROWS = 8
 CHANGES = {

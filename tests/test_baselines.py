@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.baselines import fit_trees, summarise, summary_names, tree_scores, window_summaries
 from cmat_lib.views import VIEWS
 

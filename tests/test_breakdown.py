@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.breakdown import (
     auc_by_group,
     hour_groups,

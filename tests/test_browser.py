@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from cmat_lib.config import project_root
-from cmat_lib.run import STAGE_NAMES
+from cmat_lib.workflow.run import STAGE_NAMES
 
 pytestmark = pytest.mark.browser
 FLAGS = (

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib import files
+from cmat_lib.base import files
+from cmat_lib.base.errors import CmatError
 from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, chunk_files
-from cmat_lib.errors import CmatError
 
 WINDOW, WIDTH = 8, 3
 T = 5 * CHUNK_WINDOWS + 100  # the last chunk holds 93 windows

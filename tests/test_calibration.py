@@ -8,7 +8,7 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from test_candles import BAR, PLAIN, START, binance, epoch, make_candles, with_taker, write
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
+from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.errors import CmatError
-from cmat_lib.run import input_identity
-from cmat_lib.schema import DataConfig
+from cmat_lib.workflow.run import input_identity
 
 
 def folder(path, **data) -> DataConfig:

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from test_candles import PLAIN, epoch, make_candles
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
-from cmat_lib.data.candle_makers import MAKERS, formats_table, maker_of
+from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig
+from cmat_lib.data.sources.makers import MAKERS, formats_table, maker_of
 from cmat_lib.views import VIEWS, Asked
 from cmat_lib.views.compute import computed
 

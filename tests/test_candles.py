@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import (
     audit,
     checked_market,
@@ -27,8 +29,6 @@ from cmat_lib.data.candles import (
     window_ends,
 )
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig
 
 BAR = pd.Timedelta("15min")
 START = pd.Timestamp("2025-03-01", tz="UTC")

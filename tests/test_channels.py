@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import talib
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import PRICE_CHANNELS, TAKER_SWAP, TECHNICAL_CHANNELS, VOLUME_CHANNELS, DataConfig
 from cmat_lib.data.channels import CHANNELS, Channel, channel_of, compute_channels, look_back
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import PRICE_CHANNELS, TAKER_SWAP, TECHNICAL_CHANNELS, VOLUME_CHANNELS, DataConfig
 
 BAR = pd.Timedelta("15min")
 NAMES = list(CHANNELS)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from slim import model_content
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training import checkpoint
 from cmat_lib.training.checkpoint import load_checkpoint, load_model, save_checkpoint

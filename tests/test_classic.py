@@ -6,8 +6,8 @@ import pytest
 import torch
 from slim import panel_of, slim
 
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores
-from cmat_lib.schema import AUXILIARY_TARGETS
 from cmat_lib.views import VIEWS
 
 PARTS = ("train", "calibrate", "test")

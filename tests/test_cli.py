@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from cmat_lib import __version__
-from cmat_lib.cli import run_config
+from cmat_lib.commands.cli import run_config
 from cmat_lib.config import Config, load_config, project_root
-from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 SMOKE = project_root() / "params/smoke.yaml"
 
@@ -104,5 +104,5 @@ def test_schema(cmat, tmp_path):
 
 
 def test_commands_start_without_heavy_imports():
-    code = "import sys, cmat_lib.cli; assert not {'torch', 'gtda', 'papermill'} & set(sys.modules)"
+    code = "import sys, cmat_lib.commands.cli; assert not {'torch', 'gtda', 'papermill'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

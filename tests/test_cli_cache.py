@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from cmat_lib.cli import main
+from cmat_lib.commands.cli import main
 from cmat_lib.config import load_config, project_root
-from cmat_lib.run import Run
-from cmat_lib.stages import build_features, prepare_data
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import build_features, prepare_data
 
 SMOKE = project_root() / "params/smoke.yaml"
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 from typer.main import get_command
 
-from cmat_lib.cli import app
-from cmat_lib.cli_help import EXAMPLES
+from cmat_lib.commands.cli import app
+from cmat_lib.commands.help import EXAMPLES
 
 
 def commands(group=None, before=()):
@@ -23,7 +23,7 @@ def commands(group=None, before=()):
 
 
 def test_every_command_has_examples():
-    assert set(EXAMPLES) == set(commands()), "add them to cmat_lib/cli_help.py"
+    assert set(EXAMPLES) == set(commands()), "add them to cmat_lib/commands/help.py"
 
 
 @pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
@@ -52,12 +52,12 @@ def test_exit_codes(cmat, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cmat_lib.run_list.list_runs", interrupt)
+    monkeypatch.setattr("cmat_lib.commands.run_list.list_runs", interrupt)
     assert cmat("runs", tmp_path)[0] == 130
 
 
 def test_shells_get_a_completion_script_and_its_answers():
-    script = "import sys; sys.argv[0] = 'cmat'; from cmat_lib.cli import main; main()"
+    script = "import sys; sys.argv[0] = 'cmat'; from cmat_lib.commands.cli import main; main()"
     command = [sys.executable, "-c", script]
     environment = {
         "PATH": "/usr/bin:/bin",

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cmat_lib.cli import main
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.cli import main
+from cmat_lib.commands.comparison import common_rows
 from cmat_lib.config import dump_params, load_config
-from cmat_lib.errors import CmatError
-from cmat_lib.evaluation.compare import common_rows
 
 
 def predictions(start="2024-01-01", skill=1.0, seed=0, symbols="AB"):

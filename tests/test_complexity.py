@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import COMPLEXITY_INDICATORS, ComplexityConfig
 from cmat_lib.data.complexity import INDICATORS, complexity_features, log_ranges
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import COMPLEXITY_INDICATORS, ComplexityConfig
 
 CONFIG = ComplexityConfig()
 

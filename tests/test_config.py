@@ -8,6 +8,8 @@ from collections import OrderedDict
 import pytest
 import yaml
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.grid import grid_members
 from cmat_lib.config import (
     ALIASES,
     Config,
@@ -19,9 +21,7 @@ from cmat_lib.config import (
     resolve_path,
     validate,
 )
-from cmat_lib.errors import CmatError
-from cmat_lib.grid import grid_members
-from cmat_lib.schema import SECTIONS
+from cmat_lib.config.schema import SECTIONS
 
 PARAMS = project_root() / "params"
 # A sweep file names a parameter file and is none itself (tests/test_sweep.py).

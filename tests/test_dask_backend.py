@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import CacheConfig, TdaConfig
 from cmat_lib.data.cache import Sliding, cached_features, worker_pool
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import CacheConfig, TdaConfig
 from cmat_lib.tda.features import feature_params, path_features
 
 dask = pytest.importorskip("dask")  # an optional extra

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import LabelsConfig
 from cmat_lib.data.labels import compute_labels, trailing_volatility
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.decision import (
     daily_returns,
     decide,
@@ -16,7 +17,6 @@ from cmat_lib.evaluation.decision import (
 )
 from cmat_lib.evaluation.trades import add_outcomes, one_at_a_time, trade_line, trade_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.schema import LabelsConfig
 
 BAR = pd.Timedelta("1h")
 RESAMPLING = Resampling(pd.Timedelta("28h"), samples=60, seed=2)

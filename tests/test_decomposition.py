@@ -5,11 +5,11 @@ import pytest
 import torch
 from slim import panel_of, slim
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
+from cmat_lib.encoders.nbeats import seasonality_basis, trend_basis
 from cmat_lib.explain.decomposition import decompose, decompose_log_price
 from cmat_lib.models import build_model
-from cmat_lib.models.nbeats import seasonality_basis, trend_basis
 
 WIDTHS = {"nbeats_hidden_size": 64, "nbeats_num_layers": 2, "nbeats_block_width": 16}
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from cmat_lib.ablation import run_ablation
+from cmat_lib.commands.ablation.rows import run_ablation
 from cmat_lib.config import load_config, project_root
-from cmat_lib.stage_training import prepare_features
+from cmat_lib.workflow.stages.training import prepare_features
 
 pytestmark = pytest.mark.long
 ROWS = ["trees", "full", "concat", "nbeats", "tda", "complexity"]

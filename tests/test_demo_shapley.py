@@ -10,9 +10,9 @@ from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.attribution import ShapleyTables, shapley_tables
 from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.explain.shapley import StandIns, embed_samples
-from cmat_lib.run import Run
-from cmat_lib.stages import build_features, load_panel, prepare_data
 from cmat_lib.training.trainer import train
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import build_features, load_panel, prepare_data
 
 pytestmark = pytest.mark.long
 

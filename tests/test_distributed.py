@@ -10,15 +10,15 @@ import pytest
 import torch
 from slim import slim
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, merge, project_root, read_params
-from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
-from cmat_lib.stage_training import _prepare, train_model
-from cmat_lib.stages import load_panel
 from cmat_lib.training.checkpoint import load_model, read_tensors
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.optimisation import count_steps, micro_batch
 from cmat_lib.training.steps import Steps
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.training import _prepare, train_model
 
 # Without dropout, and with the encoder that has BatchNorm frozen in the first epoch or absent.
 PLAIN = ("fusion.dropout=0.0", "model.encoder_dropout=0.0", "training.task_weighting=learned")

@@ -11,7 +11,9 @@ import psutil
 import torch
 from slim import slim
 
-from cmat_lib import doctor, models, selftest, tda
+from cmat_lib import models, tda
+from cmat_lib.commands.doctor import examination as doctor
+from cmat_lib.commands.doctor import selftest
 from cmat_lib.config import load_config, project_root
 
 SMOKE = project_root() / "params/smoke.yaml"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmat_lib.models.dropout import LEVELS, Dropout
+from cmat_lib.encoders.dropout import LEVELS, Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.85])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from cmat_lib.encoders.nbeats import seasonality_basis, trend_basis
+from cmat_lib.encoders.plain import AttentionBlock, ClockEncoder
 from cmat_lib.models import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder
-from cmat_lib.models.encoders import AttentionBlock, ClockEncoder
-from cmat_lib.models.nbeats import seasonality_basis, trend_basis
 
 SLIM = {
     "input_size": 17,

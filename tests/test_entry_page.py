@@ -6,8 +6,8 @@ import pytest
 from smoke_run import SMOKE, smoke_config
 
 from cmat_lib.config import load_config
-from cmat_lib.entry_page import PAGES, changed_parameters, entry_page
-from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.workflow.entry_page import PAGES, changed_parameters, entry_page
+from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 
 @pytest.fixture

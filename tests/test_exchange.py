@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from exchange_server import MINUTES, Binance, kline, serving
 
-from cmat_lib import cli
-from cmat_lib.cli_download import _summary
-from cmat_lib.data import exchange as module
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands import cli
+from cmat_lib.commands.download import _summary
+from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import load_market
-from cmat_lib.data.download_file import DownloadFile
-from cmat_lib.data.exchange import Downloader, file_name, open_exchange
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig
+from cmat_lib.data.sources import exchange as module
+from cmat_lib.data.sources.download_file import DownloadFile
+from cmat_lib.data.sources.exchange import Downloader, file_name, open_exchange
 
 BAR = 15 * MINUTES
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -241,7 +241,7 @@ def test_a_kill_costs_at_most_the_pages_since_the_last_save(server, tmp_path):
     server.now = T0 + 60_000 * BAR
     server.fail = {25: "reset"}  # after which the child waits for a minute: the moment of the kill
     child = (
-        "import sys; from pathlib import Path; from cmat_lib.data.exchange import *; import pandas as pd\n"
+        "import sys; from pathlib import Path; from cmat_lib.data.sources.exchange import *; import pandas as pd\n"
         "exchange = open_exchange('binance'); exchange.enableRateLimit = False\n"
         f"for name in ('public', 'fapiPublic', 'dapiPublic'): exchange.urls['api'][name] = '{server.url}/' + name\n"
         f"Downloader(exchange, '15m', Path({str(tmp_path)!r}), (60.0,)).download('BTC/USDT', pd.Timestamp('{START}'))"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from slim import SLIM, model_content
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
-from cmat_lib.exporting import ABOUT, export_model
 from cmat_lib.models import build_model
 from cmat_lib.training.checkpoint import save_checkpoint
+from cmat_lib.workflow.export import ABOUT, export_model
 
 FUSIONS = [
     {"fusion_type": "cross_modal_attention"},

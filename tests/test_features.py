@@ -9,9 +9,9 @@ import pytest
 from gtda.diagrams import BettiCurve, PersistenceEntropy
 from scipy.integrate import trapezoid
 
+from cmat_lib.base.numba_cache import ensure_numba_cache
 from cmat_lib.config import load_config
-from cmat_lib.numba_cache import ensure_numba_cache
-from cmat_lib.schema import TdaConfig
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.tda import feature_names, features, rips_diagrams, takens_embedding, tda_features
 from cmat_lib.tda.features import betti_grid, diagram_features, feature_groups, feature_params, path_features
 from cmat_lib.tda.persistence import Bars

@@ -4,12 +4,12 @@ import signal
 import subprocess
 import sys
 
+from cmat_lib.base.files import atomic_path, write_text
 from cmat_lib.config import project_root
-from cmat_lib.files import atomic_path, write_text
-from cmat_lib.run_lock import working_in
+from cmat_lib.workflow.lock import working_in
 
 KILLED = (
-    "import os, signal, sys; from pathlib import Path; from cmat_lib.files import atomic_path\n"
+    "import os, signal, sys; from pathlib import Path; from cmat_lib.base.files import atomic_path\n"
     "with atomic_path(Path(sys.argv[1])) as temporary:\n"
     "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
 )

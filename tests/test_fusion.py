@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.models import FUSIONS, BottleneckFusion, ConcatFusion, CrossModalAttentionFusion, GatedFusion
 from cmat_lib.models.fusion import fusion_class
 

@@ -11,11 +11,11 @@ from PIL import Image
 from smoke_run import smoke_config
 
 from cmat_lib.models import build_model
-from cmat_lib.notebooks import run_notebooks
-from cmat_lib.run import Run, select_stages
-from cmat_lib.stage_evaluation import evaluate_model
-from cmat_lib.stage_training import train_model
-from cmat_lib.stages import describe_model
+from cmat_lib.workflow.notebooks import run_notebooks
+from cmat_lib.workflow.run import Run, select_stages
+from cmat_lib.workflow.stages.data import describe_model
+from cmat_lib.workflow.stages.evaluation import evaluate_model
+from cmat_lib.workflow.stages.training import train_model
 
 pytestmark = pytest.mark.long
 WORK = {

@@ -23,16 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slim import model_content, slim
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.sweep.file import read_sweep
 from cmat_lib.config import ALIASES, Config, load_config, project_root
+from cmat_lib.config.schema import SECTIONS, TableConfig
 from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.data.download_file import DownloadFile
-from cmat_lib.errors import CmatError
+from cmat_lib.data.sources.download_file import DownloadFile
 from cmat_lib.models import build_model
-from cmat_lib.prediction_files import CsvOutput
-from cmat_lib.schema import SECTIONS, TableConfig
-from cmat_lib.sweep_file import read_sweep
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
+from cmat_lib.workflow.follow import CsvOutput
 
 LIMIT = timedelta(seconds=60)  # of one case, far above what any needs on a busy machine
 CASES = pytest.mark.parametrize("cases", [50, pytest.param(1700, marks=pytest.mark.long)], ids=["quick", "long"])

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from cmat_lib import many_runs
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands import many_runs
+from cmat_lib.commands.grid import check_folders, grid_members
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.grid import check_folders, grid_members
 
 SMOKE = project_root() / "params/smoke.yaml"
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from smoke_run import smoke_config
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.pages import open_stage
-from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.workflow.pages import open_stage
+from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 ROOT = project_root()
 YAML_FILES = sorted((ROOT / "params").glob("*.yaml"))

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import DataConfig, LabelsConfig
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.labels import auxiliary_targets, compute_labels, label_agreement, trailing_volatility
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig, LabelsConfig
 
 BAR = pd.Timedelta("15min")
 START = pd.Timestamp("2025-03-01", tz="UTC")

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
-from cmat_lib.ledger import TRIED, append_trial, ledger_path, trial_row, trial_table
-from cmat_lib.run import Run
+from cmat_lib.workflow.ledger import TRIED, append_trial, ledger_path, trial_row, trial_table
+from cmat_lib.workflow.run import Run
 
 DAYS = pd.date_range("2024-01-01", periods=64, freq="D")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.sessions import CLOSED
-from cmat_lib.errors import CmatError
 from cmat_lib.views.flow import flow_look_back, flow_names, flow_values
 from cmat_lib.views.market import market_look_back, market_names, market_values
 

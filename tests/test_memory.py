@@ -4,8 +4,8 @@ import pytest
 import torch
 from slim import panel_of, slim
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training import memory, trainer
 from cmat_lib.training.memory import check_memory, memory_need

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.metrics import choose_threshold, choose_thresholds, gap_table, metric_names, scores
 
 

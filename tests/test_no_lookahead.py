@@ -13,11 +13,11 @@ from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.models import build_model
-from cmat_lib.run import Run
-from cmat_lib.stages import build_features, prepare_data, read_views
 from cmat_lib.tda.features import tda_features
 from cmat_lib.views import VIEWS, ohlcv, scaling
 from cmat_lib.views.panel import Panel
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import build_features, prepare_data, read_views
 
 CHANGES = {
     "data": {"channels": load_config().data.channels, "stride": 4},

@@ -13,12 +13,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from smoke_run import SMOKE, smoke_config
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.notebooks import run_notebooks
-from cmat_lib.report import offline
-from cmat_lib.run import STAGE_NAMES, Run, select_stages
 from cmat_lib.training.checkpoint import load_model
+from cmat_lib.workflow.notebooks import run_notebooks
+from cmat_lib.workflow.report import offline
+from cmat_lib.workflow.run import STAGE_NAMES, Run, select_stages
 
 
 def test_every_stage_leaves_a_record_and_a_page(smoke):
@@ -82,8 +82,8 @@ def test_the_model_file_gives_the_stored_predictions(smoke):
     folder, _, _ = smoke
     config = smoke_config(folder)
     run = Run(config, STAGE_NAMES[0])
-    from cmat_lib.stages import load_panel
     from cmat_lib.training.answers import predict
+    from cmat_lib.workflow.stages.data import load_panel
 
     model, stored, content = load_model(run.model_folder / "best_model.pt")
     panel = load_panel(config, run)
@@ -173,7 +173,7 @@ def test_a_page_that_raises_is_named_and_leaves_no_record(smoke, tmp_path, monke
     broken = json.loads((project_root() / "notebooks/05_evaluation.ipynb").read_text())
     broken["cells"][-3:-3] = [papermill.iorw.nbformat.v4.new_code_cell("1 / 0", id="bang")]
     (tmp_path / "notebooks/05_evaluation.ipynb").write_text(json.dumps(broken))
-    monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
+    monkeypatch.setattr("cmat_lib.workflow.notebooks.project_root", lambda: tmp_path)
     with pytest.raises(CmatError, match=r"notebooks/05_evaluation\.ipynb failed in cell \d+: ZeroDivisionError"):
         run_notebooks(config, select_stages("05", "05"), lambda line: None)
     run = Run(config, "05_evaluation")
@@ -187,7 +187,7 @@ def test_a_dead_kernel_is_named(tmp_path, monkeypatch):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     page = papermill.iorw.nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     (tmp_path / "notebooks/01_data_prep.ipynb").write_text(papermill.iorw.nbformat.writes(page))
-    monkeypatch.setattr("cmat_lib.notebooks.project_root", lambda: tmp_path)
+    monkeypatch.setattr("cmat_lib.workflow.notebooks.project_root", lambda: tmp_path)
     with pytest.raises(CmatError, match=r"01_data_prep\.ipynb: the kernel died"):
         run_notebooks(smoke_config(tmp_path), select_stages("01", "01"), lambda line: None)
 

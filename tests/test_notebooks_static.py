@@ -7,8 +7,8 @@ import nbformat
 import pytest
 
 from cmat_lib.config import project_root
-from cmat_lib.run import STAGE_NAMES
-from cmat_lib.schema import SECTIONS
+from cmat_lib.config.schema import SECTIONS
+from cmat_lib.workflow.run import STAGE_NAMES
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 pages = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

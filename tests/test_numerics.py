@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from slim import SLIM
 from torch.nn import functional as F
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, load_config, merge
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.complexity import complexity_features, log_ranges
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.splits import PARTS
-from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
-from cmat_lib.schema import AUXILIARY_TARGETS
 from cmat_lib.tda.features import tda_features
 from cmat_lib.training.objective import Objective
 from cmat_lib.training.optimisation import build_loss

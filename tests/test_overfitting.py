@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kurtosis, skew
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.overfitting import (
     deflated_sharpe,
     expected_best_sharpe,

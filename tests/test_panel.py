@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.splits import PARTS, split_boundaries
-from cmat_lib.errors import CmatError
 from cmat_lib.views import VIEWS
 from cmat_lib.views.clock import clock_fractions
 from cmat_lib.views.panel import Panel

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.tda import persistence, rips_diagrams
 from cmat_lib.tda.persistence import diagrams_batch
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.explain.moments import longest_loop
 from cmat_lib.plots import topology as plots
 from cmat_lib.plots.loops import LAST_EDGE, loop_on_chart
-from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.planar import planar_loops
 
 TIMES = pd.date_range("2024-01-01", periods=1500, freq="1h", tz="UTC")

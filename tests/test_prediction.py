@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
-from cmat_lib.prediction import COLUMNS, Predictor
+from cmat_lib.workflow.predictor import COLUMNS, Predictor
 
 SCORES = ["raw_probability", "probability", "predicted_max_pct"]
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from slim import model_content, slim
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
-from cmat_lib.prediction import Predictor
-from cmat_lib.prediction_files import CsvOutput, Follower, write_predictions
 from cmat_lib.training.checkpoint import save_checkpoint
+from cmat_lib.workflow.follow import CsvOutput, Follower, write_predictions
+from cmat_lib.workflow.predictor import Predictor
 
 ROWS = pd.DataFrame(
     {

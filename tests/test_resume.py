@@ -11,15 +11,15 @@ import pytest
 import torch
 from slim import panel_of, slim
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
 from cmat_lib.training import trainer
 from cmat_lib.training.checkpoint import read_tensors
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.signals import StopRequest
 from cmat_lib.training.steps import Steps
 from cmat_lib.training.trainer import train
+from cmat_lib.workflow.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:an epoch has")
 CPU = torch.device("cpu")

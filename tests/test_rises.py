@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.rises import CONSTANT, RISE_METRICS, _RiseScores, rise_table
 from cmat_lib.evaluation.uncertainty import Resampling
 

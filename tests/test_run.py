@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.files import atomic_path, write_text
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path, write_text
-from cmat_lib.pages import open_stage
-from cmat_lib.run import STAGE_NAMES, Run
+from cmat_lib.workflow.pages import open_stage
+from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_first_page_starts_from_the_defaults(tmp_path):
 
 
 def test_demo_folder_starts_from_the_demo():
-    from cmat_lib.pages import _base_parameters
+    from cmat_lib.workflow.pages import _base_parameters
 
     base, origin = _base_parameters("01_data_prep", "outputs/demo")
     assert origin == "params/demo.yaml" and base == load_config_mapping("demo")

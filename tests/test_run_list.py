@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from cmat_lib.cli import main
-from cmat_lib.errors import CmatError
-from cmat_lib.run_list import list_runs
-from cmat_lib.run_lock import working_in
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.cli import main
+from cmat_lib.commands.run_list import list_runs
+from cmat_lib.workflow.lock import working_in
 
 
 @pytest.fixture(scope="module")

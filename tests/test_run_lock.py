@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.pages import open_stage
-from cmat_lib.run_lock import GLANCE_SECONDS, HELD, HOLDER, PAGE, is_worked_on, working_in
+from cmat_lib.workflow.lock import GLANCE_SECONDS, HELD, HOLDER, PAGE, is_worked_on, working_in
+from cmat_lib.workflow.pages import open_stage
 
-HOLD = "import sys, time; from pathlib import Path; from cmat_lib import run_lock as lock; folder = Path(sys.argv[1]); "
+HOLD = "import sys, time; from pathlib import Path; from cmat_lib.workflow import lock; folder = Path(sys.argv[1]); "
 
 
 def start(code, folder, **variables):
@@ -100,10 +100,10 @@ def test_a_killed_command_is_followed_once_its_page_has_ended(tmp_path, monkeypa
         "lock.join_or_refuse(folder); print('ready', flush=True); time.sleep(60)", tmp_path, **{HELD: f"1 {tmp_path}"}
     )
     try:
-        monkeypatch.setattr("cmat_lib.run_lock.ORPHAN_SECONDS", GLANCE_SECONDS)
+        monkeypatch.setattr("cmat_lib.workflow.lock.ORPHAN_SECONDS", GLANCE_SECONDS)
         with pytest.raises(CmatError, match="another process works here"), working_in(tmp_path):
             pass
-        monkeypatch.setattr("cmat_lib.run_lock.ORPHAN_SECONDS", 15.0)
+        monkeypatch.setattr("cmat_lib.workflow.lock.ORPHAN_SECONDS", 15.0)
         os.kill(page.pid, signal.SIGKILL)
         with working_in(tmp_path):
             assert (tmp_path / PAGE).exists()

@@ -8,6 +8,7 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.config import load_config
+from cmat_lib.config.schema import SOURCE_MODALITIES
 from cmat_lib.explain.shapley import (
     StandIns,
     coalition_logits,
@@ -19,7 +20,6 @@ from cmat_lib.explain.shapley import (
     shapley_matrix,
 )
 from cmat_lib.models import build_model
-from cmat_lib.schema import SOURCE_MODALITIES
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

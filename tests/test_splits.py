@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.data.splits import PARTS, Span, assign_parts, split_boundaries, split_spans
-from cmat_lib.errors import CmatError
 
 HOUR = pd.Timedelta("1h")
 SHARES = [0.5, 0.125, 0.125, 0.25]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy.special import logit
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, merge, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
-from cmat_lib.stage_explanation import attribute_model, attribute_samples, explain_model
-from cmat_lib.stage_training import train_model
-from cmat_lib.stages import build_features, load_panel, prepare_data
 from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import build_features, load_panel, prepare_data
+from cmat_lib.workflow.stages.explanation import attribute_model, attribute_samples, explain_model
+from cmat_lib.workflow.stages.training import train_model
 
 TINY = {
     "model": {"modalities": ["nbeats", "tda", "complexity"]},  # without the clock of the smoke run

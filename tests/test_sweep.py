@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.sweep.file import Sweep, read_sweep
+from cmat_lib.commands.sweep.search import run_sweep, trial_table
 from cmat_lib.config import load_config, project_root
-from cmat_lib.errors import CmatError
-from cmat_lib.run import Run
-from cmat_lib.stages import load_panel
-from cmat_lib.sweep import run_sweep, trial_table
-from cmat_lib.sweep_file import Sweep, read_sweep
 from cmat_lib.training.trainer import train
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import load_panel
 
 PARAMS = project_root() / "params"
 SEARCH = {
@@ -137,8 +137,8 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(swept, tmp_path):
     _, sweep, base, _, table = swept
     base = base | {"run_dir": str(tmp_path / "sweep")}
     run_sweep(sweep, base, 1, 1, lambda line: None)
-    script = "import sys, yaml; from pathlib import Path; from cmat_lib import sweep; "
-    script += "from cmat_lib.sweep_file import Sweep, read_sweep; "
+    script = "import sys, yaml; from pathlib import Path; from cmat_lib.commands.sweep import search as sweep; "
+    script += "from cmat_lib.commands.sweep.file import Sweep, read_sweep; "
     script += "sweep.train = lambda *a: (print('training', flush=True), __import__('time').sleep(60)); "
     script += "sweep.run_sweep(read_sweep(Path(sys.argv[1]))[0], yaml.safe_load(sys.argv[2]), 2, 1, print)"
     command = [sys.executable, "-c", script, str(write(tmp_path)), yaml.safe_dump(base)]

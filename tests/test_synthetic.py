@@ -8,8 +8,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 from sklearn.metrics import roc_auc_score
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
 
 HOURLY = {"symbols": 6, "days": 360, "timeframe": "1h", "horizon": 4, "seed": 3}
 OHLC = ["open", "high", "low", "close"]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cmat_lib.audit.table_leaks import late_publication, moves_early
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import TableConfig, as_span
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.audit.table_leaks import late_publication, moves_early
+from cmat_lib.config.schema import TableConfig, as_span
 from cmat_lib.views.table_join import (
     as_of,
     as_sequence,

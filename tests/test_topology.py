@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from cmat_lib.config import Config, load_config
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.data.topology import SERIES, embeddings
-from cmat_lib.prediction import _followed
-from cmat_lib.schema import TdaConfig
 from cmat_lib.tda import feature_names, tda_features
 from cmat_lib.views import VIEWS, Asked
 from cmat_lib.views.compute import computed
+from cmat_lib.workflow.predictor import _followed
 
 TDA = {"windows": [60, 36], "delays": [5], "series": ["log_close", "log_range", "log_volume"], "betti_bins": 12}
 CONFIG = load_config(changes={"tda": TDA})

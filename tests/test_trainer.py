@@ -7,7 +7,7 @@ import pytest
 import torch
 from slim import panel_of, slim
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.models import MultiTaskLoss, build_model
 from cmat_lib.training import trainer
 from cmat_lib.training.devices import make_fabric, pick_device

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 import cmat_lib
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.grid import grid_members
+from cmat_lib.commands.sweep.file import read_sweep
 from cmat_lib.config import load_config, project_root
+from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.cache import clean, verify
-from cmat_lib.data.candle_files import read_market
-from cmat_lib.data.exchange import file_name
-from cmat_lib.errors import CmatError
-from cmat_lib.grid import grid_members
-from cmat_lib.pages import open_stage
-from cmat_lib.run import Run
-from cmat_lib.schema import DataConfig
-from cmat_lib.sweep_file import read_sweep
-from cmat_lib.tracking import _without_secrets
+from cmat_lib.data.sources.exchange import file_name
+from cmat_lib.data.sources.files import read_market
 from cmat_lib.training.resume import SavePoint
+from cmat_lib.workflow.pages import open_stage
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.tracking import _without_secrets
 
 # Calls that run what they read; `name: keyword` are allowed only with that keyword and value.
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "system", "popen", "read_pickle", "unsafe_load", "full_load"}

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.metrics import scores
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, draw_scores, interval
 

@@ -17,24 +17,24 @@ import yaml
 from filelock import FileLock
 from slim import model_content, slim
 
-from cmat_lib import parts
+from cmat_lib.base import parts
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
 from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.data.synthetic import synthetic_market
-from cmat_lib.errors import CmatError
+from cmat_lib.encoders.plain import MaskedEncoder, MLPEncoder
 from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.explain.permutation import Piece, _encode_mixed
 from cmat_lib.explain.shapley import MOST, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
-from cmat_lib.models.encoders import MaskedEncoder, MLPEncoder
 from cmat_lib.models.fusion import FUSIONS
-from cmat_lib.prediction import Predictor
-from cmat_lib.run import Run
-from cmat_lib.stages import cached
 from cmat_lib.training.checkpoint import save_checkpoint
 from cmat_lib.views import VIEWS, Values
 from cmat_lib.views.compute import compute_views
 from cmat_lib.views.registry import TAKEN, Asked, Registry
+from cmat_lib.workflow.predictor import Predictor
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.data import cached
 
 PART = Path(__file__).parent / "parts/momentum.py"
 SMOKE = project_root() / "params/smoke.yaml"
@@ -42,11 +42,11 @@ SEEN = ["nbeats", "tda", "complexity", "clock", "momentum", "weather"]
 
 # Where a name stands that is not (only) that of a view, and why.
 ALLOWED = {
-    ("schema.py", "nbeats"), ("schema.py", "tda"), ("schema.py", "complexity"),  # the source's own three
-    ("config.py", "tda"),  # the section of old names
-    ("models/encoders.py", "nbeats"),  # an encoder
-    ("stages.py", "market"), ("data/candle_files.py", "clock"), ("data/candle_makers.py", "clock"),
-    ("data/candle_tables.py", "clock"), ("data/candle_text.py", "clock"), ("data/candle_times.py", "clock"),
+    ("config/schema.py", "nbeats"), ("config/schema.py", "tda"), ("config/schema.py", "complexity"),  # the source's own three
+    ("config/load.py", "tda"),  # the section of old names
+    ("encoders/plain.py", "nbeats"),  # an encoder
+    ("workflow/stages/data.py", "market"), ("data/sources/files.py", "clock"), ("data/sources/makers.py", "clock"),
+    ("data/sources/tables.py", "clock"), ("data/sources/text.py", "clock"), ("data/sources/times.py", "clock"),
 }  # fmt: skip
 
 
@@ -158,8 +158,8 @@ def test_export_takes_every_view(own_run, tmp_path):
 def test_a_changed_part_makes_the_stages_stale_that_use_it(own_run, tmp_path):
     other = tmp_path / "momentum.py"
     code = (
-        "import sys; from cmat_lib.parts import use_parts; use_parts(sys.argv[1]);"
-        "from cmat_lib.config import load_config; from cmat_lib.run import Run, STAGE_NAMES;"
+        "import sys; from cmat_lib.base.parts import use_parts; use_parts(sys.argv[1]);"
+        "from cmat_lib.config import load_config; from cmat_lib.workflow.run import Run, STAGE_NAMES;"
         "run = Run(load_config(sys.argv[2]), STAGE_NAMES[0]);"
         "print(*[run.fingerprint(stage)[:12] for stage in STAGE_NAMES])"
     )

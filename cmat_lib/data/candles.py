@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from cmat_lib.data.candle_doubts import doubts
-from cmat_lib.data.candle_files import market_files, read_market
+from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config.schema import DataConfig
+from cmat_lib.data.doubts import doubts
 from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
-from cmat_lib.errors import CmatError, nearest
-from cmat_lib.schema import DataConfig
+from cmat_lib.data.sources.files import market_files, read_market
 
 PRICES = ["open", "high", "low", "close"]
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
@@ -96,7 +96,7 @@ def audit(
         duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices, negative_amounts,
         inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median); largest_move_pct
         (largest close-to-close change in percent, signed); volume_hour (hour of the day by `zone` that trades most, by
-        which times that are not the opens of candles can be told); doubts (see `cmat_lib.data.candle_doubts`).
+        which times that are not the opens of candles can be told); doubts (see `cmat_lib.data.doubts`).
     """
     rows = {symbol: _audit_symbol(candles, bar, zone, sessions == "join") for symbol, candles in market.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")

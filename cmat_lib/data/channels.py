@@ -22,8 +22,8 @@ import pandas as pd
 import talib
 from numpy.typing import DTypeLike
 
+from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.data.candles import segment_ids
-from cmat_lib.errors import CmatError, nearest
 
 OHLC = ("open", "high", "low", "close")
 RECURSIVE = 256  # candles in which Wilder's and exponential averages forget their start, to 1e-7

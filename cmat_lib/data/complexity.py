@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
+from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config.schema import ComplexityConfig
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
-from cmat_lib.errors import CmatError, nearest
-from cmat_lib.schema import ComplexityConfig
 
 __all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges", "path_complexity"]
 

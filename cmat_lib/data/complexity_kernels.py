@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmat_lib.numba_cache import njit
+from cmat_lib.base.numba_cache import njit
 
 __all__ = ["count_phrases", "template_matches"]
 

@@ -11,9 +11,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from cmat_lib.config import Config
+from cmat_lib.config.schema import LabelsConfig
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.splits import Market
-from cmat_lib.schema import LabelsConfig
 
 MODES = get_args(LabelsConfig.model_fields["mode"].annotation)
 

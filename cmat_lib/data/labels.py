@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import AUXILIARY_TARGETS, LabelsConfig
 from cmat_lib.data.candles import segment_ids
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import AUXILIARY_TARGETS, LabelsConfig
 
 
 def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:

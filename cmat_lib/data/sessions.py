@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import DataConfig
 
 CLOSED = "closed_before"  # column: candles that are missing before this one because the market was closed
 MIN_WEEKS = 4

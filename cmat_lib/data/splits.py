@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import DataConfig
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import DataConfig
 
 PARTS = ("train", "stop", "calibrate", "test")  # each may know those before it, none those after it
 LEFT_OUT = ("purged", "embargo", "outside", "unlabelled")

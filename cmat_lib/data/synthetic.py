@@ -33,7 +33,7 @@ import pandas as pd
 from scipy.signal import lfilter
 from scipy.special import ndtri
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 
 START = "2024-01-01"  # open of the first candle of every series, UTC
 

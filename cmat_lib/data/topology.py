@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.data.complexity import log_ranges
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.features import diagram_features, path_features
 from cmat_lib.tda.persistence import Bars
 from cmat_lib.tda.sliding import SlidingRips

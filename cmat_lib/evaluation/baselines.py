@@ -16,8 +16,8 @@ from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError
 from cmat_lib.views import VIEWS, View
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.metrics import SCOPES, score_arrays
 from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, block_bootstrap, intervals
 from cmat_lib.evaluation.weighted import BINS, Ranking, equal_mass_bins, hits_at_top, roc_auc

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 
 EDGE = 1e-7  # a probability of 0 or 1 has no logit
 

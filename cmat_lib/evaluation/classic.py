@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cmat_lib.config import Config
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.evaluation.baselines import fit_trees, summarise, summary_names
-from cmat_lib.schema import AUXILIARY_TARGETS
 from cmat_lib.views.panel import Panel
 
 CLASSIC = ("base_rate", "volatility", "har+clock", "logistic", "trees", "logistic+clock", "trees+clock")

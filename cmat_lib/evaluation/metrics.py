@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.data.splits import PARTS
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.weighted import WeightedScores
 
 SCOPES = ("pooled", "within")

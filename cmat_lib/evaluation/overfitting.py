@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kurtosis, norm, rankdata, skew
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 
 BLOCKS = 16  # Bailey et al. (2017) use 16: 12,870 ways to split time into two halves
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.metrics import SCOPES
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
 

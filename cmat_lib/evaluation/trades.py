@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.numba_cache import njit
+from cmat_lib.config.schema import LabelsConfig
 from cmat_lib.data.labels import candles_ahead, trailing_volatility
-from cmat_lib.errors import CmatError
-from cmat_lib.numba_cache import njit
-from cmat_lib.schema import LabelsConfig
 
 PRICES = ("open", "high", "low", "close")
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError
 from cmat_lib.evaluation.metrics import SCOPES, TOP_SHARES, FrameScores, metric_names
 
 MIN_BLOCKS = 5  # with fewer blocks the resamples are nearly the sample itself, and an interval would be far too narrow

@@ -15,10 +15,10 @@ import torch
 from scipy.special import entr
 from torch import Tensor, nn
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
+from cmat_lib.encoders.plain import numbered
 from cmat_lib.explain.layers import Step, beside, explicit, walk
-from cmat_lib.models.encoders import numbered
-from cmat_lib.models.fusion_bottleneck import BottleneckLayer
+from cmat_lib.models.fusion.bottleneck import BottleneckLayer
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cmat_lib.errors import CmatError
-from cmat_lib.models.encoders import OHLCVNBEATSEncoder, numbered
+from cmat_lib.base.errors import CmatError
+from cmat_lib.encoders.plain import OHLCVNBEATSEncoder, numbered
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 from cmat_lib.views import VIEWS, View
 from cmat_lib.views.panel import Panel

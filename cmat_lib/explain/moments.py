@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.data.topology import SERIES
 from cmat_lib.explain.attention import rollout
-from cmat_lib.schema import TdaConfig
 from cmat_lib.tda.persistence import rips_diagrams
 from cmat_lib.tda.planar import Loop, planar_loops
 from cmat_lib.tda.point_cloud import takens_embedding

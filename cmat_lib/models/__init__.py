@@ -1,13 +1,13 @@
 """Encoders, fusion, the model of both tasks, and their loss."""
 
-from cmat_lib.models.encoders import ComplexityEncoder, OHLCVNBEATSEncoder
+from cmat_lib.encoders.plain import ComplexityEncoder, OHLCVNBEATSEncoder
+from cmat_lib.encoders.topology import TDAEncoder, TDAGroupEncoder
 from cmat_lib.models.fusion import FUSIONS, ConcatFusion, GatedFusion
-from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
-from cmat_lib.models.fusion_bottleneck import BottleneckFusion
+from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
+from cmat_lib.models.fusion.bottleneck import BottleneckFusion
 from cmat_lib.models.losses import MultiTaskLoss
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes
 from cmat_lib.models.parameter_table import parameter_table
-from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
 
 __all__ = [
     "FUSIONS",

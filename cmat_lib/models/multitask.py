@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cmat_lib.config import Config
-from cmat_lib.models.encoders import MaskedEncoder
+from cmat_lib.config.schema import AUXILIARY_TARGETS, SOURCE_MODALITIES
+from cmat_lib.encoders.plain import MaskedEncoder
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.fusion_tokens import token_parts
-from cmat_lib.schema import AUXILIARY_TARGETS, SOURCE_MODALITIES
+from cmat_lib.models.fusion.tokens import token_parts
 from cmat_lib.views import VIEWS, View
 
 HEAD_WIDTH = 32

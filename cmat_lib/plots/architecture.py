@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from cmat_lib.models.fusion_attention import CrossModalAttentionFusion
+from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.plots.style import GREY, PALETTE, token_color
 from cmat_lib.views import VIEWS, View

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from cmat_lib.config import Config
-from cmat_lib.models.nbeats import seasonality_basis, trend_basis
+from cmat_lib.encoders.nbeats import seasonality_basis, trend_basis
 from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
 from cmat_lib.views import View
 from cmat_lib.views.panel import Batch

@@ -13,10 +13,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
+from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.plots.style import GREY, PALETTE, PART_COLORS
-from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.optimisation import schedule
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-from cmat_lib.numba_cache import njit
-from cmat_lib.schema import TdaConfig
+from cmat_lib.base.numba_cache import njit
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.point_cloud import takens_embedding
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmat_lib.numba_cache import njit
+from cmat_lib.base.numba_cache import njit
 
 SHORT = 64  # vertices; most faces have fewer than twenty
 COARSE = 48  # vertices of the polygon that gives a long walk its first bound

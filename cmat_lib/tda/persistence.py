@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial import QhullError
 from scipy.spatial.distance import pdist, squareform
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 
 logger = logging.getLogger(__name__)
 

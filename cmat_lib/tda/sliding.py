@@ -29,7 +29,7 @@ from cmat_lib.tda.filling import INFINITE, filling, kernel, vector
 from cmat_lib.tda.persistence import LARGEST, Bars, diagrams_batch
 from cmat_lib.tda.planar import CLOSEST, DEGREE, angle_rank, face_walk, mark_face, pair, shorter
 
-BUILT_ON = "5ce4bb46f5757f7f"  # see `planar.BUILT_ON`
+BUILT_ON = "f962ce5738e0271f"  # see `planar.BUILT_ON`
 
 FAR = 1e200  # where unused places lie: at an infinite squared distance from everything
 TINY = (

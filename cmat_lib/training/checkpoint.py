@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from cmat_lib.base.errors import CmatError, first_line
+from cmat_lib.base.files import atomic_path
 from cmat_lib.config import Config, validate
-from cmat_lib.errors import CmatError, first_line
-from cmat_lib.files import atomic_path
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 from cmat_lib.views import VIEWS
 

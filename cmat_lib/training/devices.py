@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import TrainingConfig
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import TrainingConfig
 
 PATIENCE = timedelta(days=1)  # while the first process prepares the data, which may take hours, the others wait
 

@@ -8,10 +8,10 @@ import psutil
 import torch
 from torch import Tensor
 
+from cmat_lib.base.errors import LocalError
 from cmat_lib.config import Config
-from cmat_lib.errors import LocalError
+from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.models import build_model, input_shapes
-from cmat_lib.schema import TrainingConfig
 from cmat_lib.training.devices import is_on
 from cmat_lib.views.panel import free_memory
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError, nearest
+from cmat_lib.config.schema import AUXILIARY_TARGETS, TrainingConfig
 from cmat_lib.models.losses import LOSSES, MultiTaskLoss
-from cmat_lib.schema import AUXILIARY_TARGETS, TrainingConfig
 from cmat_lib.training.devices import half_precision, is_on
 from cmat_lib.views.panel import Panel
 

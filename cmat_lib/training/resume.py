@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 from cmat_lib.training.checkpoint import read_tensors, write_tensors
 
 KEYS = {  # of a state, and what stands under them

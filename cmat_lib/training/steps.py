@@ -10,8 +10,8 @@ from lightning_fabric import Fabric
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError
 from cmat_lib.models import build_model
 from cmat_lib.training.average import WeightAverage
 from cmat_lib.training.devices import is_on

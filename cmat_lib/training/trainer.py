@@ -12,9 +12,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config import Config
-from cmat_lib.errors import CmatError, first_line
-from cmat_lib.schema import TrainingConfig
+from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_in_use, out_of_memory
 from cmat_lib.training.objective import compiled_graphs

@@ -47,7 +47,7 @@ def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import ClockEncoder
+    from cmat_lib.encoders.plain import ClockEncoder
 
     return ClockEncoder(config.model.clock_encoder_dim, dropout=config.model.encoder_dropout)
 

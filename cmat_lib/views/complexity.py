@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cmat_lib.base.parts import part_hashes
 from cmat_lib.config import Config
 from cmat_lib.data.complexity import INDICATORS, check_indicators, log_ranges, path_complexity
-from cmat_lib.parts import part_hashes
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _longer(config: Config, candles: int) -> Config:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import ComplexityEncoder
+    from cmat_lib.encoders.plain import ComplexityEncoder
 
     return ComplexityEncoder(len(config.complexity.names), config.model.complexity_encoder_dim)
 

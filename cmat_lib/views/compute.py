@@ -10,10 +10,10 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.data.cache import split_series
 from cmat_lib.data.splits import Market
-from cmat_lib.errors import CmatError
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 from cmat_lib.views.samples import build_samples
 from cmat_lib.views.scaling import row_column

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.data.splits import Market
-from cmat_lib.errors import CmatError
 from cmat_lib.views.market import mlp_encoder, scales
 from cmat_lib.views.registry import Values, View
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.complexity import log_ranges
 from cmat_lib.data.splits import Market
-from cmat_lib.errors import CmatError
 from cmat_lib.views.registry import Asked, Values, View
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _problem(asked: Asked) -> str | None:
 
 def mlp_encoder(width: int, config: Config) -> nn.Module:
     """Encoder of a view of plain numbers."""
-    from cmat_lib.models.encoders import ENCODERS
+    from cmat_lib.encoders.plain import ENCODERS
 
     return ENCODERS["mlp"](width, 1, config)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmat_lib.config import Config
+from cmat_lib.config.schema import PRICE_CHANNELS
 from cmat_lib.data.channels import compute_channels, look_back
-from cmat_lib.schema import PRICE_CHANNELS
 from cmat_lib.views.registry import Asked, Scaler, Values, View
 from cmat_lib.views.scaling import robust
 
@@ -64,13 +64,13 @@ def _rebase(config: Config) -> Callable[[Tensor], Tensor] | None:
 
 def _tokens(config: Config) -> tuple[str, ...]:
     """A token for each stack; with ``model.use_attention`` they have exchanged something before."""
-    from cmat_lib.models.encoders import numbered
+    from cmat_lib.encoders.plain import numbered
 
     return numbered(config.model.nbeats_stack_types)
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import nbeats_encoder
+    from cmat_lib.encoders.plain import nbeats_encoder
 
     model, channels = config.model, len(config.data.channel_names)
     length = config.data.sequence_length

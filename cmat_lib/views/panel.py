@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cmat_lib.config import Config
-from cmat_lib.schema import AUXILIARY_TARGETS
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.views import VIEWS, View
 from cmat_lib.views.registry import Scaler
 from cmat_lib.views.scaling import sample_rows_of

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config.schema import TableConfig
 from cmat_lib.data.cache import Sliding
 from cmat_lib.data.splits import Market
-from cmat_lib.errors import CmatError, nearest
-from cmat_lib.schema import TableConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

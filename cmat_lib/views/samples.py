@@ -7,14 +7,14 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
+from cmat_lib.config.schema import AUXILIARY_TARGETS, DataConfig
 from cmat_lib.data.candles import window_ends
 from cmat_lib.data.label_audit import uniqueness_weights
 from cmat_lib.data.labels import trailing_volatility
 from cmat_lib.data.sessions import closure_hint
 from cmat_lib.data.splits import PARTS, Market, Span, assign_parts, split_spans
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import AUXILIARY_TARGETS, DataConfig
 from cmat_lib.views import VIEWS
 
 FEW = 0.8  # share of the candles that could end a window, below which it is said what costs the others

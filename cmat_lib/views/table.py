@@ -6,10 +6,10 @@ import hashlib
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config import Config
+from cmat_lib.config.schema import TableConfig
 from cmat_lib.data.splits import Market
-from cmat_lib.errors import CmatError, nearest
-from cmat_lib.schema import TableConfig
 from cmat_lib.views.registry import Asked, Values, View
 from cmat_lib.views.table_join import (
     Table,
@@ -86,7 +86,7 @@ def _problem(name: str, table: TableConfig, asked: Asked) -> str | None:
 
 
 def _encoder(name: str, table: TableConfig, config: Config) -> nn.Module:
-    from cmat_lib.models.encoders import ENCODERS
+    from cmat_lib.encoders.plain import ENCODERS
 
     if table.encoder not in ENCODERS:
         hint = nearest(table.encoder, ENCODERS)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cmat_lib.base.errors import CmatError, first_line, nearest
 from cmat_lib.config import resolve_path
-from cmat_lib.data.candle_times import check_rows, parse_times
-from cmat_lib.errors import CmatError, first_line, nearest
-from cmat_lib.schema import TableConfig
+from cmat_lib.config.schema import TableConfig
+from cmat_lib.data.sources.times import check_rows, parse_times
 
 HOUR = 3_600 * 10**9  # nanoseconds
 TEXTS = {".csv": ",", ".tsv": "\t", ".txt": ","}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmat_lib.config import Config
-from cmat_lib.schema import TdaConfig
+from cmat_lib.config.schema import TdaConfig
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _longer(config: Config, candles: int) -> Config:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.models.topology_encoders import TDAEncoder, TDAGroupEncoder
+    from cmat_lib.encoders.topology import TDAEncoder, TDAGroupEncoder
 
     width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
     if config.fusion.tokens == "fine":

@@ -20,15 +20,15 @@ from slim import panel_of, slim
 
 from cmat_lib.config import load_config, project_root
 from cmat_lib.data.cache import verify
-from cmat_lib.data.exchange import Downloader
-from cmat_lib.ledger import append_trial
-from cmat_lib.prediction_files import CsvOutput
-from cmat_lib.run import STAGE_NAMES, Run
-from cmat_lib.run_lock import working_in
-from cmat_lib.stage_training import prepare_features
+from cmat_lib.data.sources.exchange import Downloader
 from cmat_lib.training import trainer
 from cmat_lib.training.checkpoint import read_tensors
 from cmat_lib.training.resume import SavePoint
+from cmat_lib.workflow.follow import CsvOutput
+from cmat_lib.workflow.ledger import append_trial
+from cmat_lib.workflow.lock import working_in
+from cmat_lib.workflow.run import STAGE_NAMES, Run
+from cmat_lib.workflow.stages.training import prepare_features
 
 CPU = torch.device("cpu")
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -152,7 +152,7 @@ class Pages(NamedTuple):
     name = "notebook run and report (pages 01 to 03)"
 
     def work(self, folder: Path) -> None:
-        from cmat_lib.notebooks import run_notebooks
+        from cmat_lib.workflow.notebooks import run_notebooks
 
         run_notebooks(Prepare().config(folder), STAGE_NAMES[:3], lambda line: None)
 

@@ -15,15 +15,15 @@ import scenarios
 from exchange_server import MINUTES, Binance, serving
 from harness import CONTEXT, start
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.files import write_text
 from cmat_lib.config import project_root
-from cmat_lib.data import exchange
 from cmat_lib.data.cache import Sliding, cached_features, verify
-from cmat_lib.data.exchange import Downloader
-from cmat_lib.errors import CmatError
-from cmat_lib.files import write_text
-from cmat_lib.prediction_files import CsvOutput
-from cmat_lib.run import Run
+from cmat_lib.data.sources import exchange
+from cmat_lib.data.sources.exchange import Downloader
 from cmat_lib.training.checkpoint import write_tensors
+from cmat_lib.workflow.follow import CsvOutput
+from cmat_lib.workflow.run import Run
 
 
 def note(record, fault, outcome):
@@ -112,7 +112,7 @@ def test_a_full_disk_keeps_the_file_that_was_there(tmp_path):
     path = tmp_path / "a.json"
     write_text(path, "old")
     script = (
-        "import resource, sys; from cmat_lib.files import write_text; "
+        "import resource, sys; from cmat_lib.base.files import write_text; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); write_text(sys.argv[1], 'x' * 99)"
     )
     done = subprocess.run([sys.executable, "-c", script, path], cwd=project_root(), capture_output=True, text=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cmat_lib import VIEWS, Values, View
-from cmat_lib.models.encoders import MLPEncoder
+from cmat_lib.encoders.plain import MLPEncoder
 
 HOURS = (1, 3, 12)
 

@@ -17,9 +17,9 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.parts import load_parts
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
-from cmat_lib.errors import CmatError
-from cmat_lib.parts import load_parts
 
 logger = logging.getLogger(__name__)
 

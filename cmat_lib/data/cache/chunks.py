@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmat_lib.errors import CmatError
-from cmat_lib.files import atomic_path, make_folder, remove_left_behind
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.files import atomic_path, make_folder, remove_left_behind
 
 logger = logging.getLogger(__name__)
 

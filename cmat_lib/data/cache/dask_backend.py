@@ -11,7 +11,7 @@ from distributed import Client, KilledWorker
 from joblib import effective_n_jobs, parallel_config
 from joblib._dask import DaskDistributedBackend
 
-from cmat_lib.errors import CmatError
+from cmat_lib.base.errors import CmatError
 
 ANSWER_SECONDS = 10
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cmat_lib.errors import CmatError
-from cmat_lib.schema import CacheConfig
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config.schema import CacheConfig
 
 
 @contextmanager

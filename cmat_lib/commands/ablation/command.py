@@ -1,0 +1,117 @@
+"""``cmat ablate`` and ``cmat sweep``: many trainings, of other parts on the same folds or of other parameters."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.options import Assignments, RunDir, assign
+
+
+def ablate(
+    params: Annotated[Path, typer.Argument(help="Parameter file.")],
+    assignments: Assignments = None,
+    run_dir: RunDir = None,
+    rows: Annotated[str | None, typer.Option(help="Rows, separated by commas; all by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every network, whose answers are averaged.")] = 3,
+    folds: Annotated[str, typer.Option(help="Folds of data.split, separated by commas, or all.")] = "all",
+) -> None:
+    """Train the model, every subset of its modalities, every other fusion and all baselines with the same budget.
+
+    Prepares data and features as needed. Finished trainings are kept in RUN/ablation/cells, so that a command that
+    was cut off goes on. The table says what each row reaches on the test parts of all folds, with intervals. Every
+    network that is trained counts as a trial in the ledger.
+    """
+    from cmat_lib.commands.ablation.rows import choose_rows, reference_row, run_ablation
+    from cmat_lib.commands.cli import run_config
+    from cmat_lib.config import resolve_path
+    from cmat_lib.workflow.lock import working_in
+    from cmat_lib.workflow.stages.training import prepare_features
+
+    config = run_config(params, assignments, run_dir)
+    chosen = choose_rows(config, rows.split(",") if rows else None)
+    numbers = _folds(folds, config.data.fold_count)
+    logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
+    say = partial(print, flush=True)
+    with working_in(resolve_path(config.run_dir)):
+        run = prepare_features(config, say)
+        folder = run_ablation(config, run, chosen, seeds, numbers, say)
+    print(_text(folder, reference_row(chosen)))
+    print(f"tables and pictures: {folder}")
+
+
+def _folds(text: str, count: int) -> list[int]:
+    if text == "all":
+        return list(range(count))
+    if not all(part.isdecimal() and int(part) < count for part in text.split(",")):
+        raise CmatError(f"--folds {text}: write all, or numbers from 0 to {count - 1} separated by commas")
+    return sorted({int(part) for part in text.split(",")})
+
+
+def _text(folder: Path, reference: str) -> str:
+    """ROC-AUC of every row and its distance from the row of reference, pooled and within symbols, with intervals."""
+    import pandas as pd
+
+    from cmat_lib.evaluation.breakdown import with_intervals
+
+    titles = {
+        "table": "ROC-AUC",
+        "differences": f"{reference} minus row",
+        "oracle_share": "share of the oracle's lift over 0.5",
+    }
+    tables = []
+    for name, title in titles.items():
+        if not (folder / f"{name}.parquet").is_file():
+            continue
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        if "metric" in table.index.names:
+            table = table.xs("roc_auc", level="metric")
+        text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
+        tables.append(f"\n{title}\n{text.to_string()}")
+    tables.append(
+        f"\nROC-AUC of single trainings, mean over folds\n{_single(pd.read_parquet(folder / 'seeds.parquet'))}"
+    )
+    return "\n".join(tables)
+
+
+def _single(seeds) -> str:
+    """Lowest and highest single training of every row that has several: intervals know nothing of this scatter."""
+    by_seed = seeds.groupby(["row", "seed"], sort=False)["roc_auc"].mean().groupby("row", sort=False)
+    found = by_seed.agg(["count", "min", "max"]).query("count > 1").drop(columns="count")
+    return "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file, for example params/sweep.yaml.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file says it otherwise.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials at the same time.")] = 1,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter of the base file."),
+    ] = None,
+    run_dir: Annotated[
+        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/NAME for NAME.yaml.")
+    ] = None,
+) -> None:
+    """Train many times with other parameters and keep what the stop part likes best.
+
+    All trials share data and topology. The same command goes on after a kill, and --trials adds more. Every trial is
+    counted in the ledger, and the test part is not looked at: run best.yaml for that.
+    """
+    from cmat_lib.commands.sweep.file import read_sweep
+    from cmat_lib.commands.sweep.search import run_sweep
+    from cmat_lib.config import merge
+
+    content, base = read_sweep(file)
+    base = merge(assign(assignments, base), {"run_dir": run_dir or f"outputs/{file.stem}"})
+    say = partial(print, flush=True)
+    table = run_sweep(content, base, trials or content.trials, jobs, say)
+    folder = base["run_dir"]
+    print(f"\n{table.head(10).to_string(index=False)}\n")
+    print(f"all trials: {folder}/trials.csv")
+    print(f"the test part is still closed; open it with: cmat run {folder}/best.yaml")

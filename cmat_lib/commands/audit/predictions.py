@@ -1,0 +1,135 @@
+"""Predictions of the run against the stored model on candles cut at the row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.audit.subject import PLACE, Finding, Report, Subject
+from cmat_lib.data.splits import PARTS
+from cmat_lib.evaluation.calibration import apply_calibration
+from cmat_lib.training.checkpoint import load_checkpoint
+from cmat_lib.views.samples import sample_rows
+from cmat_lib.workflow.predictor import Predictor
+
+SHARE_OF_ROWS = 10  # a score costs ten times what a feature does
+# The run keeps channels in float32 and computes in it, the predictor in float64. Measured: 1e-6 in the raw probability
+# on a CPU. A GPU's TF32 products have 10 bits, 1e-3.
+TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}
+KEYS = [*PLACE]
+KINDS = (
+    PLACE
+    | {"part": "texts"}
+    | dict.fromkeys(("trigger", "max_pct", "raw_probability", "probability", "predicted_max_pct"), "numbers")
+)
+COPIED = ["part", "trigger", "max_pct"]  # from the samples
+
+
+def check_predictions(subject: Subject) -> Report:
+    """Scores of chosen rows by ``best_model.pt`` from their history alone; labels and calibration of all rows."""
+    if not subject.has("05_evaluation"):
+        missing = "04_training" if not subject.has("04_training") else "05_evaluation"
+        return Report(f"stage {missing} is not finished", skipped=True)
+    stored = subject.run.read_frame("predictions.parquet", KINDS)
+    path = subject.run.model_folder / "best_model.pt"
+    tolerance = _tolerance(subject)
+    predictor = Predictor(path, "cpu")
+    samples = subject.samples[subject.samples["part"].isin(PARTS)]
+    common = stored.merge(samples[KEYS].drop_duplicates(), on=KEYS)
+    if common.empty:
+        raise CmatError(f"{subject.run.path('predictions.parquet')} has no row of the run's samples; run page 05 again")
+    rows = _choose(subject, common)
+    scored = [frame for place in rows.itertuples() if (frame := _score(subject, predictor, place)) is not None]
+    again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
+    findings = [
+        *_against_samples(samples, stored),
+        *_differing(rows, again, "raw_probability", tolerance),
+        *_differing(rows, again, "predicted_max_pct", tolerance * max(1.0, samples["max_pct"].std())),
+        *_calibrated(stored, load_checkpoint(path)["calibration"]),
+    ]
+    return Report(
+        f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}", findings
+    )
+
+
+def _tolerance(subject: Subject) -> float:
+    """Of a score, by the device of the training."""
+    path = subject.run.model_folder / "training_results.json"
+    results = subject.run.read_json(str(path))
+    device = results.get("device") if isinstance(results, dict) else None
+    kind = device.partition(":")[0] if isinstance(device, str) else None
+    if kind not in TOLERANCE:
+        raise CmatError(f"{path} names no device of {', '.join(TOLERANCE)}; run notebooks/04_training.ipynb again")
+    return TOLERANCE[kind]
+
+
+def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each symbol, the last one in time among them."""
+    rng = np.random.default_rng(subject.seed)
+    chosen = []
+    for _, frame in stored.groupby("symbol", sort=False):
+        count = min(len(frame), -(-subject.rows // SHARE_OF_ROWS))
+        numbers = rng.choice(len(frame) - 1, count - 1, replace=False) if count > 1 else []
+        chosen.append(frame.sort_values("timestamp").iloc[[*sorted(numbers), -1]])
+    return pd.concat(chosen, ignore_index=True)
+
+
+def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame | None:
+    """Score of one row from its declared history, label columns changed; None if its history has a gap."""
+    end = subject.end(place.symbol, place.timestamp)
+    window = subject.hidden[place.symbol].iloc[end - predictor.history : end]
+    if not len(sample_rows(window, subject.config)):
+        return None
+    others = {symbol: candles.loc[: place.timestamp] for symbol, candles in subject.hidden.items()}
+    return predictor.scores(others | {place.symbol: window}, symbols=[place.symbol])
+
+
+def _against_samples(samples: pd.DataFrame, stored: pd.DataFrame) -> Iterator[Finding]:
+    """Rows, parts and labels must be those of the samples, each once: scores of chosen rows or labels mean nothing."""
+    both = samples[[*KEYS, *COPIED]].merge(
+        stored[[*KEYS, *COPIED]].drop_duplicates(KEYS), how="outer", on=KEYS, suffixes=("", "_stored"), indicator=True
+    )
+    for rows, found, right in (
+        (stored[stored.duplicated(KEYS)], "twice", "once"),
+        (both[both["_merge"] == "left_only"], "not there", "there"),
+        (both[both["_merge"] == "right_only"], "there", "not there"),
+    ):
+        if len(rows):
+            first = rows.sort_values("timestamp").iloc[0]
+            detail = f"{len(rows)} rows; the predictions are of the samples of the four parts, one each"
+            yield Finding("stored", "rows", first["symbol"], first["timestamp"], found, right, detail)
+    both = both[both["_merge"] == "both"].sort_values("timestamp")
+    for name in COPIED:
+        here, right = both[f"{name}_stored"], both[name]
+        wrong = both[((here != right) & ~(here.isna() & right.isna())).to_numpy()]
+        if len(wrong):
+            first = wrong.iloc[0]
+            detail = f"{len(wrong)} of {len(both)} rows are not those of data/samples.parquet"
+            values = first[f"{name}_stored"], first[name]
+            yield Finding("stored", name, first["symbol"], first["timestamp"], *values, detail)
+
+
+def _differing(rows: pd.DataFrame, again: pd.DataFrame, column: str, tolerance: float) -> Iterator[Finding]:
+    both = rows[[*KEYS, column]].merge(again[[*KEYS, column]], on=KEYS, how="left", suffixes=("", "_again"))
+    away = (both[column] - both[f"{column}_again"]).abs()
+    wrong = both[~(away <= tolerance)].sort_values("timestamp")
+    if len(wrong):
+        first = wrong.iloc[0]
+        detail = f"{len(wrong)} of {len(both)} rows differ, by up to {away.max():.2g}"
+        yield Finding(
+            "prediction", column, first["symbol"], first["timestamp"], first[column], first[f"{column}_again"], detail
+        )
+
+
+def _calibrated(stored: pd.DataFrame, calibration: dict) -> Iterator[Finding]:
+    """Probabilities must be the stored calibration of the raw ones, in every row."""
+    again = apply_calibration(stored["raw_probability"], calibration)
+    wrong = stored.assign(again=again)[~(np.abs(stored["probability"] - again) <= 1e-9)].sort_values("timestamp")
+    if len(wrong):
+        first = wrong.iloc[0]
+        detail = f"{len(wrong)} of {len(stored)} rows are not the model's calibration of their raw probability"
+        values = first["probability"], first["again"]
+        yield Finding("stored", "probability", first["symbol"], first["timestamp"], *values, detail)

@@ -1,0 +1,324 @@
+"""What an audit looks at: the artefacts of one run and the rows chosen from them; and what it says about them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config import Config
+from cmat_lib.data.candles import CLOSED, segment_ids, unstack
+from cmat_lib.data.channels import channel_of
+from cmat_lib.data.splits import PARTS, Market
+from cmat_lib.views import VIEWS, View
+from cmat_lib.views.samples import LABELS
+from cmat_lib.views.scaling import row_column, sample_rows_of
+from cmat_lib.workflow.run import Run, is_of_numbers, open_run
+
+LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future
+
+PLACE = {"symbol": "texts", "timestamp": "times in UTC"}
+LABELLED = {name: "times in UTC or none" if name == "label_end" else "numbers" for name in LABELS}
+
+# Runs keep float32. Recursive averages forget their start only to 1e-7 of a channel's spread (measured on a year of
+# SOL and XRP candles); whatever reads more candles than it may moves by far more than 1e-5 of it.
+SHARE_OF_SPREAD = 1e-5
+SPREAD_ROWS = 10_000
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices
+# those of parts.
+AGAIN = "then make the run in a new folder (cmat run ... --run-dir)."
+
+# Cause of a finding -> what it means, and what to do about it.
+CAUSES = {
+    "future": (
+        "The value changes when the candles after its row are taken away: it reads the future, and every score of this "
+        "run flatters.",
+        f"Make the function read its own row and earlier ones only (a shift must be positive), {AGAIN}",
+    ),
+    "label": (
+        "The value follows a column that is made from the future (trigger, max_pct, oracle_probability).",
+        f"Stop the function from reading that column, or take it out of the parameters, {AGAIN}",
+    ),
+    "look_back": (
+        "The value needs more candles than its channel declares; windows, gaps and cmat predict rely on the "
+        "declaration. A channel that depends on the price level reads the symbol's first candle.",
+        f"Raise the look-back in CHANNELS to what the function reads, {AGAIN}",
+    ),
+    "window": (
+        "The feature was made from another window than the declared candles up to its row.",
+        f"Correct what cuts the windows, cmat cache clean, {AGAIN}",
+    ),
+    "batch": (
+        "The indicator's value depends on the other windows that are computed with it, later ones among them.",
+        f"Make each row of the result depend on its own row of returns only, cmat cache clean, {AGAIN}",
+    ),
+    "stored": (
+        "The stored value is not what today's code makes of the run's own candles: the code has changed since, a cache "
+        "was trusted that holds something else, or the file was altered.",
+        f"If it is a feature of windows, cmat cache clean; {AGAIN}",
+    ),
+    "border": (
+        "The row's label ends after the next part has begun: the part before knows what the part after is asked.",
+        f"Purge such rows, as assign_parts in cmat_lib/data/splits.py does, {AGAIN}",
+    ),
+    "embargo": (
+        "The row's inputs reach back into an earlier stretch of a part that it must not know.",
+        f"Leave out the rows whose inputs do not lie behind that stretch, as assign_parts does, {AGAIN}",
+    ),
+    "overlap": (
+        "The row is in a part to which the fold gives another time, or it has no label.",
+        f"Split by time, all symbols at once, {AGAIN}",
+    ),
+    "selection": (
+        "The row is left out, and not for the reason that its part names: scores over chosen rows can say anything.",
+        f"Leave out what assign_parts leaves out and nothing else, {AGAIN}",
+    ),
+    "scaler": (
+        "Centre or scale is not that of the training rows: the inputs carry knowledge of other rows.",
+        f"Fit scalers on the rows whose part is train, {AGAIN}",
+    ),
+    "suspicious": (
+        "This input alone ranks the triggers of the test part better than any honest one could, or is a label.",
+        "Find out how it knows; a column of the candle files that it reads may be made from the future.",
+    ),
+    "published": (
+        "Rows of a table are shown to candles before they were published.",
+        f"Correct lag, zone or time of the table in the section views, or the file, {AGAIN}",
+    ),
+    "early": (
+        "A table knows what candles do next, more than any honest one could: it seems to be joined too early.",
+        f"Find out when its rows are published, and correct lag and zone of the table in the section views, {AGAIN}",
+    ),
+    "prediction": (
+        "The stored model, given the candles up to the row alone, does not say what the run says.",
+        "If no other check has a finding, the model or the predictions were replaced: train and evaluate again.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that should not be."""
+
+    cause: str  # key of `CAUSES`
+    feature: str  # channel, feature, label column, part or scaler
+    symbol: str = ""
+    time: pd.Timestamp | None = None  # candle open of the first differing row, of those that were looked at
+    stored: Any = ""  # what the run says there
+    recomputed: Any = ""  # what it should say
+    detail: str = ""  # how many rows differ, and what is known about the cause
+
+
+class Report(NamedTuple):
+    """Result of one check: what it looked at, and what it found; if ``skipped``, why it looked at nothing."""
+
+    looked_at: str
+    findings: Sequence[Finding] = ()
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run under audit."""
+
+    run: Run
+    market: Market
+    labels: dict[str, pd.DataFrame]
+    samples: pd.DataFrame
+    numbers: dict[str, np.ndarray]  # of each view, (R, F)
+    rows: int = 200  # of each symbol to look at
+    seed: int = 0  # of the choice of rows
+    offsets: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        lengths = [len(candles) for candles in self.market.values()]
+        starts = np.cumsum([0, *lengths[:-1]]).tolist()
+        object.__setattr__(self, "offsets", dict(zip(self.market, starts, strict=True)))
+
+    @property
+    def config(self) -> Config:
+        """Parameters of the run."""
+        return self.run.config
+
+    @cached_property
+    def views(self) -> list[View]:
+        """Those that the run has computed."""
+        return VIEWS.active(self.config)
+
+    @cached_property
+    def channels(self) -> np.ndarray:
+        """Numbers of the view that has a row per candle, (ΣT, C)."""
+        return next(self.numbers[view.name] for view in self.views if view.by_candle)
+
+    def at_samples(self, view: View) -> np.ndarray:
+        """Newest numbers of a view at each sample, (N, F)."""
+        return self.numbers[view.name][sample_rows_of(view, self.samples)]
+
+    @cached_property
+    def runs(self) -> dict[str, np.ndarray]:
+        """Number of the gap-free run of every candle, by symbol."""
+        return {symbol: segment_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
+
+    @cached_property
+    def hidden(self) -> Market:
+        """The candles with other numbers in the columns that know the future."""
+        return {symbol: _without_labels(candles) for symbol, candles in self.market.items()}
+
+    @cached_property
+    def candle_rows(self) -> pd.DataFrame:
+        """Candles to look at: ``symbol``, ``local_row``, ``row``; chosen ones and those where a look-back ends.
+
+        The first complete rows of a gap-free run are where something that looks across a gap shows.
+        """
+        frames = []
+        for symbol, candles in self.market.items():
+            borders = self._borders(symbol)
+            chosen = np.union1d(self._choose(np.arange(len(candles))), self._choose(borders))
+            frames.append(pd.DataFrame({"symbol": symbol, "local_row": chosen, "row": chosen + self.offsets[symbol]}))
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def sample_rows(self) -> pd.DataFrame:
+        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free run."""
+        chosen = []
+        for symbol, frame in self.samples.groupby("symbol", sort=False):
+            runs = self.runs[symbol][frame["local_row"]]
+            border = np.flatnonzero((np.diff(runs, prepend=-1) != 0) | (np.diff(runs, append=-1) != 0))
+            local = np.union1d(self._choose(np.arange(len(frame))), self._choose(border))
+            chosen.append(frame.iloc[local])
+        return pd.concat(chosen)
+
+    def _choose(self, numbers: np.ndarray) -> np.ndarray:
+        if len(numbers) <= self.rows:
+            return numbers
+        inner = np.random.default_rng(self.seed).choice(numbers[1:-1], max(self.rows - 2, 0), replace=False)
+        return np.union1d(inner, numbers[[0, -1]])
+
+    def _borders(self, symbol: str) -> np.ndarray:
+        """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
+        starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
+        look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
+        rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])
+        return rows[(rows >= 0) & (rows < len(self.runs[symbol]))]
+
+    def end(self, symbol: str, time: pd.Timestamp) -> int:
+        """Number of candles of a symbol up to the one that opens at `time`, it included."""
+        return int(self.market[symbol].index.searchsorted(time, side="right"))
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is finished."""
+        return self.run.record(stage) is not None
+
+
+def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
+    """A run folder for an audit.
+
+    Raises
+    ------
+    CmatError
+        If there is no run, stages 01 and 02 are not finished, or what they have written is of another shape.
+    """
+    run = open_run(folder, "06_attention_visualization")
+    for stage in ("01_data_prep", "02_tda_cache"):
+        if run.record(stage) is None:
+            raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")
+    market = _read_candles(run)
+    labels = _read_labels(run, market)
+    samples = _read_samples(run, market)
+    numbers = {view.name: _read_numbers(run, view, samples, market) for view in VIEWS.active(run.config)}
+    return Subject(run, market, labels, samples, numbers, rows, seed)
+
+
+def _read_candles(run: Run) -> Market:
+    name = "data/candles.parquet"
+    frame = run.read_frame(name, PLACE | dict.fromkeys(("open", "high", "low", "close"), "numbers"))
+    others = frame.drop(columns=[*PLACE])
+    prices = frame[["open", "high", "low", "close"]].to_numpy(np.float64)
+    _check(run, name, len(frame) > 0, "no rows")
+    _check(run, name, all(is_of_numbers(others[column]) for column in others), "a column that is not of numbers")
+    _check(run, name, (np.isfinite(prices) & (prices > 0)).all(), "a price that is no positive number")
+    _check(run, name, CLOSED not in frame or np.isfinite(frame[CLOSED]).all(), f"rows without {CLOSED}")
+    market = unstack(frame)
+    ascending = all(c.index.is_monotonic_increasing and c.index.is_unique for c in market.values())
+    _check(run, name, ascending, "candles that do not follow one another")
+    return market
+
+
+def _read_labels(run: Run, market: Market) -> dict[str, pd.DataFrame]:
+    name = "data/labels.parquet"
+    labels = unstack(run.read_frame(name, PLACE | LABELLED))
+    same = list(labels) == list(market) and all(market[s].index.equals(frame.index) for s, frame in labels.items())
+    _check(run, name, same, "other rows than data/candles.parquet")
+    return labels
+
+
+def _read_samples(run: Run, market: Market) -> pd.DataFrame:
+    name = "data/samples.parquet"
+    own = {"part": "texts", "close_time": "times in UTC", "close": "numbers"}
+    places = dict.fromkeys(("row", "local_row"), "whole numbers")
+    samples = run.read_frame(name, PLACE | own | places | LABELLED).reset_index(drop=True)
+    _check(run, name, samples["symbol"].isin([*market]).all(), "symbols that data/candles.parquet has not")
+    lengths = {symbol: len(candles) for symbol, candles in market.items()}
+    inside = samples["row"].between(0, sum(lengths.values()) - 1)
+    inside &= (samples["local_row"] >= 0) & (samples["local_row"] < samples["symbol"].map(lengths))
+    _check(run, name, inside.all(), "rows beyond those of data/candles.parquet")
+    _check(run, name, set(PARTS) <= set(samples["part"]), f"not all of the parts {', '.join(PARTS)}")
+    _check(run, name, (samples["trigger"].isin([0, 1]) | samples["trigger"].isna()).all(), "triggers beside 0 and 1")
+    return samples
+
+
+def _read_numbers(run: Run, view: View, samples: pd.DataFrame, market: Market) -> np.ndarray:
+    name, width = f"data/{view.name}.npy", len(view.names(run.config))
+    array, column = run.read_array(name), row_column(view)
+    _check(run, name, array.dtype.kind == "f", f"values of type {array.dtype}")
+    length = sum(map(len, market.values())) if view.by_candle else len(samples)
+    if column in samples:
+        _check(run, name, samples[column].between(0, len(array) - 1).all(), f"not the rows that {column} names")
+        length = len(array)
+    shape, wanted = array.shape, (length, width)
+    _check(run, name, shape == wanted, f"the shape {shape}, where the run's rows and parameters give {wanted}")
+    return array
+
+
+def _check(run: Run, name: str, is_right: bool, what: str) -> None:
+    if not is_right:
+        raise CmatError(f"{run.path(name)} has {what}: it is not what this run wrote; make the run again")
+
+
+def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
+    """Other, still finite numbers in each label column, so that whoever reads it gives another value."""
+    columns = [name for name in LABEL_COLUMNS if name in candles]
+    return candles.assign(**{name: 1.0 - candles[name].fillna(0.0) for name in columns})
+
+
+def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
+    """Where two numbers are not the same but for rounding; NaN is equal to NaN, and infinity to nothing but itself.
+
+    `spread` is that of the feature, see the function `spread`.
+    """
+    stored, again = np.asarray(stored, np.float64), np.asarray(again, np.float64)
+    allowed = SHARE_OF_SPREAD * spread + ROUNDING * np.abs(stored)
+    with np.errstate(invalid="ignore"):
+        close = np.isfinite(stored) & (np.abs(stored - again) <= allowed)
+    return ~(close | (stored == again) | (np.isnan(stored) & np.isnan(again)))
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """Interquartile range of each column, its standard deviation where that is 0, of evenly spaced rows, shape (n,).
+
+    Of the finite values alone; of a column without any it is NaN.
+    """
+    values = np.asarray(values[:: max(1, len(values) // SPREAD_ROWS)], np.float64)
+    values = np.where(np.isfinite(values), values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a finite value
+        low, high = np.nanpercentile(values, [25, 75], axis=0)
+        return np.where(high > low, high - low, np.nanstd(values, axis=0))

@@ -1,0 +1,233 @@
+"""Rows of a table that candles get before they were published: by the table's own word, and by what candles did."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from cmat_lib.commands.audit.subject import Finding, Report, Subject
+from cmat_lib.config.schema import TableConfig
+from cmat_lib.views.table import read
+from cmat_lib.views.table_join import Table, known_at
+
+# Times that lie ahead of a row by their meaning say nothing of when it was published.
+AHEAD = re.compile(r"next|expir|matur|deliver|due|until", re.IGNORECASE)
+LONGEST_DELAY = pd.Timedelta("366D")  # numbers that only happen to read as times lie decades away
+
+# Products of the centred rank of a change and the signed rank of a return (the rank of its size, with its sign): if
+# the signs are a fair coin to whoever knows the table's rows so far, their sum over the root of the sum of squares
+# is beyond t with a chance below 2·exp(-t²/2), whatever the sizes do (Hoeffding 1963): 8.0e-5 for 4.5. A table that
+# knows how large a return will be is no exception; with ranks about the median, as Spearman's, it would be one.
+LARGEST_T = 4.5
+# What is honest may know a little of the sign. A rank correlation of 0.2 explains 4 % of a return; over a day or longer
+# no honest input is known to, but for fast tables (order books) the chance alone would be a weak reason.
+LARGEST_RHO = 0.2
+# Correlation times the root of the rows a year: the Sharpe ratio of betting on the sign (Grinold 1989), before costs.
+LARGEST_RATIO = 4.0
+YEAR = 365.25 * 24 * 3_600 * 1e9  # nanoseconds
+
+
+class Late(NamedTuple):
+    """Rows of a column that are joined before they were published."""
+
+    column: str
+    time: pd.Timestamp  # of the first such row, as the table has it
+    rows: int  # how many there are
+    sentence: str
+
+
+class Early(NamedTuple):
+    """A column whose changes go with what candles do after the changes are said to be known."""
+
+    column: str
+    time: pd.Timestamp  # from which the first change is said to be known
+    rows: int  # that were compared
+    sentence: str
+    rho: float  # rank correlation
+    t: float  # of it, whatever the sizes do
+
+
+def check_tables(subject: Subject) -> Report:
+    """Tables of the run against their own times of publication, and against what candles did."""
+    config, seen = subject.config, {view.name for view in subject.views}
+    tables = {name: table for name, table in config.views.tables.items() if name in seen}
+    closes = {s: candles["close"].set_axis(candles.index + config.data.bar) for s, candles in subject.market.items()}
+    findings, rows = [], 0
+    for name, about in tables.items():
+        table = read(name, about)
+        rows += len(table.frame)
+        late = late_publication(name, table, about)
+        findings += [Finding("published", f"{name}.{f.column}", "", f.time, detail=f.sentence) for f in late]
+        named = {finding.column for finding in late}
+        early = [finding for finding in moves_early(name, table, closes, about) if finding.column not in named]
+        findings += [Finding("early", f"{name}.{f.column}", "", f.time, detail=f.sentence) for f in early]
+    return Report(f"{rows:,} rows of {', '.join(tables)}", findings)
+
+
+def late_publication(name: str, table: Table, config: TableConfig) -> list[Late]:
+    """Rows that are joined before another column of times says that they were published.
+
+    Such a column lies at or after the time that is used in at least half of the rows, by no more than a year (median),
+    and its name does not say that it lies ahead (next, expiry, maturity, delivery, due, until). Its times, where they
+    bring no zone, are of `config.zone`, else UTC. A row whose cell there is empty is late if its value is that of the
+    next row that has one, not that of the row before that has one, and is joined before the next was published.
+
+    It finds times that are shifted to an earlier row, a lag below the true one, and values that were filled back into
+    earlier rows, if the time of publication came along or stayed empty. It cannot find values that were filled back
+    beside another column's time of publication, nor times of publication that are wrong themselves.
+    """
+    found = []
+    for other, published in table.others.items():
+        if AHEAD.search(other) or not _is_publication(published, table.frame["time"]):
+            continue
+        for column in config.columns:
+            late = _late_rows(table, column, published, config)
+            if late.any():
+                found.append(_late(name, table, column, other, published, late, config))
+    return found
+
+
+def _is_publication(published: pd.Series, used: pd.Series) -> bool:
+    delays = (published - used).dropna()
+    behind = delays >= pd.Timedelta(0)
+    return len(delays) > 0 and behind.mean() >= 0.5 and delays.median() <= LONGEST_DELAY
+
+
+def _late_rows(table: Table, column: str, published: pd.Series, config: TableConfig) -> np.ndarray:
+    """Rows of a value that are joined before it was published."""
+    joined, values = known_at(table, config), table.frame[column]
+    groups = table.frame["symbol"] if "symbol" in table.frame else np.zeros(len(values))
+    told = values.where(published.notna()).groupby(groups)  # of the rows that say when they were published
+    filled = published.isna() & (values == told.bfill()) & (values != told.ffill())
+    filled &= published.groupby(groups).bfill() > joined
+    return ((filled | (published > joined)) & values.notna()).to_numpy()
+
+
+def _late(
+    name: str, table: Table, column: str, other: str, published: pd.Series, late: np.ndarray, config: TableConfig
+) -> Late:
+    first = int(late.argmax())
+    time, joined = table.frame["time"].iloc[first], known_at(table, config).iloc[first]
+    when = published.iloc[first]
+    what = f"was published at {when} ('{other}')" if pd.notna(when) else f"has the next row's value, and no '{other}'"
+    lag = (published - table.frame["time"])[late].max()
+    needed = f"the longest delay is {lag}; " if pd.notna(lag) else ""
+    sentence = (
+        f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}use '{other}' as "
+        f"views.{name}.time with lag 0h, or correct views.{name}.lag or the file (rows affected: {late.sum()})"
+    )
+    return Late(column, time, int(late.sum()), sentence)
+
+
+def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config: TableConfig) -> list[Early]:
+    """Columns whose change goes with the candles' return after it, more than what is known by then can.
+
+    Of each row, the change of the column from the row before; and the log return from the first close at or after the
+    row is known (time plus lag) to the first one at or after the next row is: the mean over symbols, or of its own
+    symbol in a table of symbols. Of rows within one candle the last one counts. A column is named if all of this holds:
+
+    - t is beyond 4.5: the sum of products of centred ranks of changes and signed ranks of returns, over the root of
+      the sum of their squares. By chance that is rarer than 8e-5 a column, also where it knows how large a return is.
+    - Spearman's rank correlation is beyond 0.2.
+    - Correlation times root of rows a year, the Sharpe ratio of a bet on the sign, is beyond 4.
+
+    It cannot tell a late join from a column that honestly knows as much of the sign, and it is blind to columns that do
+    not move with the candles: those of a day's funding, or of the dollar index, which correlate below 0.13 with the
+    candles of their own day, look the same whether they are joined in time or a day early; so does any table of fewer
+    than 21 rows, or one that is early by a small part of its own interval. Where returns are skewed strongly, a column
+    that knows their size knows something of their sign, too, and the chance above does not hold.
+
+    Parameters
+    ----------
+    name : str
+        Name of the view, for what it says.
+    table : Table
+        What `read_table` gives.
+    prices : Mapping[str, pandas.Series]
+        Closing prices of each symbol by the time of the close (not the open), in UTC.
+    config : TableConfig
+        Parameters of the view.
+    """
+    found = []
+    for column in config.columns:
+        parts = [part for part in _pairs(table, column, prices, config) if len(part) > 2]
+        if parts and (early := _judge(name, table, column, parts)) is not None:
+            found.append(early)
+    return found
+
+
+def _pairs(table: Table, column: str, prices: Mapping[str, pd.Series], config: TableConfig) -> Iterator[pd.DataFrame]:
+    """Columns known (nanoseconds), change and return of what the column's rows say: once, or for each symbol."""
+    rows = pd.DataFrame({"known": known_at(table, config), "value": table.frame[column]}).dropna()
+    if "symbol" not in table.frame:
+        yield _changes(rows, list(prices.values()))
+        return
+    own = table.frame["symbol"]
+    for symbol, series in prices.items():
+        yield _changes(rows[own[rows.index] == symbol], [series])
+
+
+def _changes(rows: pd.DataFrame, prices: list[pd.Series]) -> pd.DataFrame:
+    known = pd.DatetimeIndex(rows["known"]).as_unit("ns").asi8
+    closes = [pd.DatetimeIndex(series.index).as_unit("ns").asi8 for series in prices]
+    candle = np.searchsorted(np.unique(np.concatenate(closes)), known)
+    last = np.append(candle[1:] != candle[:-1], True)[: len(known)]
+    known, values = known[last], rows["value"].to_numpy()[last]
+    if len(known) < 3:
+        return pd.DataFrame(columns=["known", "change", "return"])
+    levels = np.column_stack([_level(c, series, known) for c, series in zip(closes, prices, strict=True)])
+    steps = np.diff(levels, axis=0)[1:]
+    counts = np.isfinite(steps).sum(axis=1)
+    mean = np.divide(np.nansum(steps, axis=1), counts, out=np.full(len(steps), np.nan), where=counts > 0)
+    return pd.DataFrame({"known": known[1:-1], "change": np.diff(values)[:-1], "return": mean}).dropna()
+
+
+def _level(closes: np.ndarray, series: pd.Series, known: np.ndarray) -> np.ndarray:
+    """Log price at the first close at or after each time; NaN before the first candle and after the last."""
+    place = np.searchsorted(closes, known)
+    level = np.append(np.log(series.to_numpy(np.float64)), np.nan)[place]
+    return np.where(known < closes[0], np.nan, level)
+
+
+def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> Early | None:
+    known = np.concatenate([part["known"].to_numpy(np.int64) for part in parts])
+    products = pd.Series(np.concatenate([_products(part) for part in parts]))
+    # Symbols of one day share its returns: their products count as one.
+    interval = max(1, int(np.median([np.median(np.diff(part["known"])) for part in parts])))
+    sums = products.groupby((known - known.min()) // interval).sum().to_numpy()
+    size = np.sqrt((sums**2).sum())
+    years = (known.max() - known.min()) / YEAR
+    if size == 0 or years == 0:
+        return None
+    t = float(sums.sum() / size)
+    rho = float(np.average([_correlation(part) for part in parts], weights=[len(part) for part in parts]))
+    ratio = abs(rho) * np.sqrt(len(sums) / years)
+    if abs(t) <= LARGEST_T or abs(rho) <= LARGEST_RHO or ratio <= LARGEST_RATIO:
+        return None
+    first = pd.Timestamp(known.min(), tz="UTC")
+    sentence = (
+        f"{table.source}: changes of column '{column}' go with the returns of the candles after they are said to be "
+        f"known: rank correlation {rho:.2f} over {len(products)} rows (t {t:.1f}, the limit is {LARGEST_T}); whoever "
+        f"bet on it would have a Sharpe ratio of {ratio:.0f}: they are joined too early; correct views.{name}.lag and "
+        f"views.{name}.zone"
+    )
+    return Early(column, first, len(products), sentence, rho, t)
+
+
+def _products(part: pd.DataFrame) -> np.ndarray:
+    """Centred ranks of changes times signed ranks of returns, by the number of rows, so that symbols weigh alike."""
+    returns = part["return"].to_numpy()
+    ranks = rankdata(part["change"]) - (len(part) + 1) / 2
+    return ranks * np.sign(returns) * rankdata(np.abs(returns)) / len(part) ** 2
+
+
+def _correlation(part: pd.DataFrame) -> float:
+    """Spearman's rank correlation; 0 where one of the two never differs."""
+    ranks = [rankdata(part[column]) - (len(part) + 1) / 2 for column in ("change", "return")]
+    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else 0.0

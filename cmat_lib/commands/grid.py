@@ -1,0 +1,86 @@
+"""``--grid section.key=value,value``: the product of the values, each a set of changes with a readable name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.config import Config, merge, nest, parse_yaml, resolve_path
+
+LONGEST = 40  # characters of a value in a name; folder names are limited to 255
+
+
+def grid_members(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Members of a grid.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As ``fusion.fusion_type=concat,gated`` or ``seed=1,2,3``; the values are the entries of a YAML list, so that
+        ``data.channels=[log_close],[log_close, roc]`` has two.
+
+    Returns
+    -------
+    dict
+        Name (``fusion.fusion_type=concat__seed=1``) -> changes to the parameters. The name depends on the member alone.
+
+    Raises
+    ------
+    CmatError
+        If a text is not of this form, a key is given twice, or two members are the same.
+    """
+    axes = [_axis(text) for text in texts]
+    keys = [key for key, _ in axes]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise CmatError(f"--grid {twice} is given twice; list all its values in one")
+    members: dict[str, dict[str, Any]] = {}
+    for values in product(*(values for _, values in axes)):
+        pairs = list(zip(keys, values, strict=True))
+        name = "__".join(f"{key}={_readable(value)}" for key, value in pairs)
+        if name in members:
+            raise CmatError(f"--grid: {name} would be run twice; list every value once")
+        changes: dict[str, Any] = {}
+        for key, value in pairs:
+            changes = merge(changes, nest(key, value))
+        members[name] = changes
+    return members
+
+
+def check_folders(configs: Sequence[Config]) -> None:
+    """Stop if two runs would write into one folder, also where upper and lower case are one (Windows, macOS)."""
+    folders = [str(resolve_path(config.run_dir)) for config in configs]
+    if len({folder.casefold() for folder in folders}) < len(folders):
+        raise CmatError(f"two runs would share one run folder ({', '.join(folders)}); give each file its own run_dir")
+
+
+def _axis(text: str) -> tuple[str, list[Any]]:
+    """Key and values of one ``--grid``."""
+    key, equals, values = text.partition("=")
+    key = key.strip()
+    if not equals or not re.fullmatch(r"\w+(\.\w+)?", key):
+        raise CmatError(f"--grid {text}: write it as section.key=value,value, for example seed=1,2,3")
+    if key == "run_dir":
+        raise CmatError(
+            "--grid run_dir: every member of a grid gets a run folder of its own; --run-dir sets its beginning"
+        )
+    parsed = parse_yaml(f"[{values}]", f"--grid {text}: the values are not YAML")
+    if not parsed:
+        raise CmatError(f"--grid {text}: no value is given")
+    return key, parsed
+
+
+def _readable(value: Any) -> str:
+    """Value as part of a folder name: a text of letters, digits, ``.``, ``+``, ``-`` and ``_``.
+
+    Where that is not the value itself, a hash of the value keeps two values apart.
+    """
+    plain = value if isinstance(value, str) else json.dumps(value, default=str)
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "_", plain).strip("_")[:LONGEST]
+    if name == plain or (isinstance(value, str) and re.fullmatch(r"\w+", plain, re.ASCII) and len(plain) <= LONGEST):
+        return plain
+    return f"{name}_{hashlib.sha256(plain.encode()).hexdigest()[:6]}"

@@ -1,0 +1,141 @@
+"""What runs there are in a folder, by what their folders hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.comparison import MODEL
+from cmat_lib.config import load_config
+from cmat_lib.config.schema import DataConfig
+from cmat_lib.workflow.lock import is_worked_on
+from cmat_lib.workflow.run import STAGE_NAMES, Run
+
+SCORES = ("base_rate", "auc", "auc_low", "auc_high", "auc_within", "auc_within_low", "auc_within_high")
+COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCORES)
+
+
+def list_runs(folder: Path) -> pd.DataFrame:
+    """One row per run folder directly in `folder`, by name.
+
+    Returns
+    -------
+    DataFrame
+        ``run``; ``status``, see `run_status`, or ``damaged NN`` (the record of stage NN, or what it has written of
+        this list, cannot be read); ``stages``, those that have a record, as ``1-5``; ``finished``, when the
+        last of them ended (UTC); ``data``, ``fusion``, ``seed``; of the test part and empty before stage 05:
+        ``base_rate``, and ROC-AUC with its interval, pooled (``auc``, ``auc_low``, ``auc_high``) and within symbols
+        (``auc_within`` and so on).
+
+    Raises
+    ------
+    CmatError
+        If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CmatError(f"{folder}: no such folder; name the one that holds run folders, such as outputs")
+    rows = [
+        _row(path)
+        for path in sorted(folder.iterdir())
+        if any((path / part).is_dir() for part in ("stages", "notebooks"))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": path.name}
+    try:
+        run = Run(load_config(path / "params.yaml", {"run_dir": str(path)}), STAGE_NAMES[-1])
+    except CmatError:  # no stage has ended yet, or another version wrote them
+        return row | {"status": _first_status(path) or "unreadable"}
+    records = {stage: run.record(stage) for stage in STAGE_NAMES}
+    there = {stage: record for stage, record in records.items() if record}
+    row |= {"stages": _stages(list(there)), "data": _data(run.config.data, []), "seed": run.config.seed}
+    row |= {"finished": max((record["finished"] for record in there.values()), default=None)}
+    damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
+    for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
+        try:
+            row |= read(run) if stage in there else {}
+        except CmatError:  # one damaged run must not cost the list
+            damaged.append(stage)
+    status = _first_status(path) or (f"damaged {_number(min(damaged))}" if damaged else run_status(run))
+    return row | {"fusion": run.config.fusion.fusion_type, "status": status}
+
+
+def run_status(run: Run) -> str:
+    """State of a run.
+
+    One of ``running`` (a process holds the folder), ``failed NN`` (page NN did not reach its end), ``stale NN`` (from
+    stage NN on, results were made with other parameters, input files or code), ``no data`` (the candle files are gone,
+    so nothing can be checked), ``finished`` (all six), ``sweep`` (the folder of `cmat sweep`), else ``unfinished``.
+    """
+    if status := _first_status(run.folder):
+        return status
+    try:
+        run.fingerprint()
+    except CmatError:
+        return "no data"
+    open_stage = next((stage for stage in STAGE_NAMES if not run.is_finished(stage)), None)
+    if open_stage is None:
+        return "finished"
+    left = [stage for stage in STAGE_NAMES[STAGE_NAMES.index(open_stage) :] if run.record(stage) is not None]
+    if left:
+        return f"stale {_number(left[0])}"
+    return "sweep" if run.path("journal.log").is_file() else "unfinished"
+
+
+def _first_status(folder: Path) -> str | None:
+    """What needs no parameters to be seen: somebody works here, or a page did not reach its end."""
+    if is_worked_on(folder):
+        return "running"
+    pages = [stage for stage in STAGE_NAMES if (folder / f"notebooks/{stage}.ipynb").is_file()]
+    # The runner removes both before a page starts and writes the second when the page has ended well.
+    cut = next((stage for stage in pages if not (folder / f"report/{stage}.html").is_file()), None)
+    return f"failed {_number(cut)}" if cut else None
+
+
+def _number(stage: str) -> str:
+    return stage.split("_")[0]
+
+
+def _stages(names: list[str]) -> str:
+    """``1-5``, ``1-4 6`` or ``none``."""
+    spans: list[list[int]] = []
+    for number in (int(_number(name)) for name in names):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans) or "none"
+
+
+def _read_data(run: Run) -> dict[str, str]:
+    """The column of `_data`, with the symbols that stage 01 found."""
+    found = run.read_json("data/data.json")
+    symbols = found.get("symbols") if isinstance(found, dict) else None
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise CmatError(f"{run.path('data/data.json')} has no list of symbols; run notebooks/01_data_prep.ipynb again")
+    return {"data": _data(run.config.data, symbols)}
+
+
+def _data(data: DataConfig, symbols: list[str]) -> str:
+    symbols = symbols or data.symbols or []
+    named = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3} more" if len(symbols) > 3 else "")
+    return f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"
+
+
+def _headline(run: Run) -> dict[str, float]:
+    """The columns `SCORES`."""
+    content = run.read_json("metrics.json")
+    try:
+        table = pd.DataFrame(content["scores"]).set_index(["score", "scope", "metric"])
+        table = table[["value", "low", "high"]].astype(float).loc[MODEL]
+        pooled, within = (table.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
+        return dict(zip(SCORES, [float(table.loc[("pooled", "base_rate"), "value"]), *pooled, *within], strict=True))
+    except Exception:  # the file may hold anything, and pandas has an error of its own for each
+        raise CmatError(
+            f"{run.path('metrics.json')} has no ROC-AUC of the model; run notebooks/05_evaluation.ipynb again"
+        ) from None

@@ -1,0 +1,233 @@
+"""Candles from an exchange through ccxt: page by page, with patience, and never the candle that is not finished.
+
+ccxt has a paging of its own (``params={"paginate": True}``). It is not used: it counts a fixed number of pages back
+from the local clock and silently leaves out what is older, repeats failed requests without a pause, gives up at the
+first rate limit, and hands out nothing before all is there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.data.sources.download_file import DownloadFile
+
+if TYPE_CHECKING:
+    import ccxt
+
+logger = logging.getLogger(__name__)
+
+PAGE = 1000  # candles to ask for at once, where ccxt does not know the exchange's limit
+SAVE_EVERY = 20  # pages; a kill costs at most that many
+WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new try of a request that failed
+REFUSED = (403, 451)  # HTTP: forbidden, unavailable for legal reasons
+USABLE_TIMEFRAME = r"[1-9]\d*[mhd]"
+
+
+def open_exchange(name: str) -> ccxt.Exchange:
+    """Exchange by its name in ccxt, with ccxt's rate limit on, and proxies and certificates from the environment.
+
+    Raises
+    ------
+    CmatError
+        If ccxt does not know it, or it offers no candles.
+    """
+    import ccxt  # takes a second
+
+    if name not in ccxt.exchanges:
+        raise CmatError(f"--exchange: ccxt knows no exchange '{name}'{_like(name, ccxt.exchanges)}")
+    options = {"enableRateLimit": True, "requests_trust_env": True, "enableLastJsonResponse": True, "timeout": 20_000}
+    exchange = getattr(ccxt, name)(options)
+    if not exchange.has["fetchOHLCV"]:
+        raise CmatError(f"--exchange: {name} offers no candles; choose another one, such as binance, kraken or bybit")
+    return exchange
+
+
+@dataclass(frozen=True)
+class Downloader:
+    """Downloads candles of one timeframe from one exchange into one folder."""
+
+    exchange: ccxt.Exchange
+    timeframe: str  # as in `data.timeframe`
+    folder: Path
+    # seconds before each new try of a request, one or more; after the last, the download stops and keeps what it has
+    waits: Sequence[float] = WAITS
+    progress: bool | None = None  # bar; by default only where a terminal watches
+
+    def find_symbols(self, names: Sequence[str]) -> list[str]:
+        """The exchange's unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``.
+
+        Raises
+        ------
+        CmatError
+            For an unknown symbol, a timeframe the exchange lacks, or no answer.
+        """
+        self._check_timeframe()
+        markets = self._ask(self.exchange.load_markets)
+        by_id = {}
+        for symbol, market in markets.items():  # spot and perpetual may share an id; spot is what people mean
+            if market["id"] not in by_id or market.get("spot"):
+                by_id[market["id"]] = symbol
+        known = {**{name.upper(): symbol for name, symbol in by_id.items()}, **{s.upper(): s for s in markets}}
+        for name in names:
+            if name.upper() not in known:
+                raise CmatError(f"{self.exchange.id} has no symbol '{name}'{_like(name.upper(), list(markets))}")
+        return list(dict.fromkeys(known[name.upper()] for name in names))
+
+    def download(self, symbol: str, since: pd.Timestamp, until: pd.Timestamp | None = None) -> DownloadFile:
+        """Candles of one symbol that open from `since` to before `until`, added to what its file already has.
+
+        Progress is saved every `SAVE_EVERY` pages and however the download ends, so the same call goes on from there.
+        `symbol` is unified, from `find_symbols`; times are UTC. Without `until`, up to the newest candle that is
+        finished by the exchange's clock.
+
+        Raises
+        ------
+        CmatError
+            If the exchange does not answer or refuses, or the file there is not this download's.
+        """
+        source = {"exchange": self.exchange.id, "symbol": symbol, "timeframe": self.timeframe}
+        file = DownloadFile.open(self.folder / file_name(symbol, self.timeframe), source)
+        self._ask(self.exchange.load_markets)  # at once if they are loaded
+        bar = self.exchange.parse_timeframe(self.timeframe) * 1000
+        stop = self._now() - bar + 1  # a candle that opens before this moment is finished
+        stop = stop if until is None else min(stop, _milliseconds(until))
+        stretches = file.missing(_milliseconds(since), stop)
+        total = sum(end - start for start, end in stretches) // bar
+        hidden = None if self.progress is None else not self.progress  # None: unless a terminal watches
+        with tqdm(total=total, desc=symbol, unit=" candles", disable=hidden) as meter:
+            try:
+                for start, end in stretches:
+                    self._fetch(file, symbol, start, end, bar, meter)
+            finally:
+                file.save()
+        return file
+
+    def _fetch(self, file: DownloadFile, symbol: str, start: int, stop: int, bar: int, meter: tqdm) -> None:
+        for number, (rows, begin, end) in enumerate(self._pages(symbol, start, stop, bar), 1):
+            file.add(rows, begin, end)
+            meter.update((end - begin) // bar)
+            if number % SAVE_EVERY == 0:
+                file.save()
+
+    def _pages(self, symbol: str, start: int, stop: int, bar: int) -> Iterator[tuple[list, int, int]]:
+        """New rows and the stretch of time that they settle.
+
+        An empty page is passed over, because the listing may be later or trading may have halted, but only if the
+        exchange says so twice: what is settled is never asked for again. The last one is not settled if it reaches the
+        present, where a candle may only be late.
+        """
+        limit = self.exchange.feature_value(symbol, "fetchOHLCV", "limit", PAGE) or PAGE
+        cursor, quiet = start, False
+        while cursor < stop:
+            page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+            if not page:
+                time.sleep(0 if quiet else self.waits[0])  # years before a listing are many empty pages: one pause
+                page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+            quiet = not page
+            rows = [row for row in page if cursor <= row[0] < stop]
+            end = rows[-1][0] + bar if rows else cursor + limit * bar
+            whole = [row for row in rows if None not in row[:6]]  # [t, null, …] is a time without a trade
+            if lost := len(rows) - len(whole):
+                when = pd.Timestamp(cursor, unit="ms")
+                logger.warning("%s: %d of %d candles from %s are empty, and gaps", symbol, lost, len(rows), when)
+            if rows or end <= stop:
+                yield whole, cursor, end
+            cursor = end
+
+    def _page(self, symbol: str, since: int, limit: int) -> list[list]:
+        import ccxt
+
+        page = self.exchange.fetch_ohlcv(symbol, self.timeframe, since, limit)
+        if self.exchange.last_json_response is None:  # cut off on its way; ccxt makes an empty page of it
+            raise ccxt.BadResponse("the answer is no JSON")
+        return sorted(page)
+
+    def _now(self) -> int:
+        """The exchange's clock in epoch milliseconds; the local one where it does not tell."""
+        if not self.exchange.has["fetchTime"]:
+            return self.exchange.milliseconds()
+        return self._ask(self.exchange.fetch_time) or self.exchange.milliseconds()
+
+    def _check_timeframe(self) -> None:
+        offered = [name for name in self.exchange.timeframes or {} if re.fullmatch(USABLE_TIMEFRAME, name)]
+        if self.timeframe not in offered:
+            raise CmatError(
+                f"--timeframe: {self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
+            )
+
+    def _ask(self, request: Callable[[], Any]) -> Any:
+        """Answer to a request; failures that may pass are waited out, as long as the exchange asks for if it does."""
+        import ccxt
+
+        for wait in (*self.waits, None):
+            try:
+                return request()
+            except (ccxt.OperationFailed, ccxt.RestrictedLocation) as error:
+                status, retry_after = _http_answer(error)
+                if status in REFUSED or isinstance(error, ccxt.RestrictedLocation):
+                    raise self._refused(status) from None
+                if wait is None:
+                    raise self._gave_up(error, status) from None
+                wait = max(wait, retry_after)
+                logger.warning("%s: %s; next try in %g s", self.exchange.id, _reason(error, status), wait)
+                time.sleep(wait)
+            except ccxt.BaseError as error:
+                raise CmatError(f"{self.exchange.id}: {_reason(error, None)}") from None
+
+    def _refused(self, status: int | None) -> CmatError:
+        return CmatError(
+            f"{self.exchange.id} refuses requests from here (HTTP {status or 'error'}), usually because of the country "
+            "of this computer; choose another --exchange, or bring files (docs/howto/own-data.md)"
+        )
+
+    def _gave_up(self, error: Exception, status: int | None) -> CmatError:
+        advice = "is there a network?" if status is None else "try again later"
+        return CmatError(
+            f"{self.exchange.id} did not answer {len(self.waits) + 1} times ({_reason(error, status)}): {advice} "
+            "What has come is kept; the same command goes on from there"
+        )
+
+
+def file_name(symbol: str, timeframe: str) -> str:
+    """File for a symbol, a name without any folder: BTC/USDT becomes ``BTCUSDT_15m.parquet``.
+
+    Examples
+    --------
+    >>> file_name("BTC/USDT", "15m"), file_name("BTC/USDT:USDT", "1h"), file_name("../../x", "1d")
+    ('BTCUSDT_15m.parquet', 'BTCUSDT_USDT_1h.parquet', '____x_1d.parquet')
+    """
+    return f"{re.sub(r'[^A-Za-z0-9-]', '_', symbol.replace('/', ''))}_{timeframe}.parquet"
+
+
+def _milliseconds(time: pd.Timestamp) -> int:
+    return int(time.timestamp() * 1000)
+
+
+def _like(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _http_answer(error: Exception) -> tuple[int | None, float]:
+    """HTTP status of a failed request and the seconds of its Retry-After; ccxt keeps requests' error as the cause."""
+    response = getattr(error.__cause__ or error.__context__, "response", None)
+    if response is None:
+        return None, 0.0
+    seconds = response.headers.get("Retry-After", "")
+    return response.status_code, float(seconds) if seconds.isdigit() else 0.0
+
+
+def _reason(error: Exception, status: int | None) -> str:
+    text = f"HTTP {status}" if status else str(error)
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,285 @@
+"""Encoders of the views; see `topology_encoders` for the topology."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.config.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
+from cmat_lib.encoders.dropout import Dropout
+from cmat_lib.encoders.nbeats import NBEATSBlock, NBEATSStack
+
+if TYPE_CHECKING:
+    from cmat_lib.config import Config
+
+DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
+MASK_STD = 0.02  # standard deviation of mask tokens at the start
+SATURDAY = 5 / 7  # fraction of the week at which the weekend starts
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm self-attention over the stacks' outputs, then a pre-norm feed-forward part over their concatenation.
+
+    ``x = x + attention(norm(x))`` over M tokens of ``width / M``, then ``x = x + ffn(norm(x))`` over ``width``
+    (Vaswani et al., arXiv 1706.03762; pre-norm: Xiong et al., arXiv 2002.04745). `token_norm` and `self_attn` are
+    public, so that attention maps can be read.
+
+    Parameters
+    ----------
+    width : int
+        Length of the concatenation of all tokens.
+    dropout : float
+        Dropout on the attention weights and in the feed-forward part.
+
+    Raises
+    ------
+    ValueError
+        If the tokens times the heads do not divide the width.
+    """
+
+    def __init__(
+        self, width: int, num_tokens: int, num_heads: int = NBEATS_ATTENTION_HEADS, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if width % (num_tokens * num_heads):
+            raise ValueError(f"width {width} must be a multiple of {num_tokens} tokens times {num_heads} heads")
+        token_width = width // num_tokens
+        self.token_norm = nn.LayerNorm(token_width)
+        self.self_attn = nn.MultiheadAttention(token_width, num_heads, dropout=dropout, batch_first=True)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(2 * width, width),
+            Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix the tokens: (B, M, width / M) to (B, width)."""
+        h = self.token_norm(tokens)  # (B, M, width / M)
+        attended, _ = self.self_attn(h, h, h, need_weights=False)  # (B, M, width / M)
+        x = (tokens + attended).flatten(1)  # (B, width)
+        return x + self.ffn(self.ffn_norm(x))  # (B, width)
+
+
+class OHLCVNBEATSEncoder(nn.Module):
+    """N-BEATS stacks on the OHLCV window, one token per stack, and self-attention over these tokens.
+
+    The document's argument ``output_size`` is dropped: an encoder has no forecast, so nothing would read it.
+
+    Parameters
+    ----------
+    input_size : int
+        Look-back T in candles.
+    hidden_size : int
+        Length of the output; every stack yields ``hidden_size / num_stacks`` of it.
+    num_stacks, num_blocks, num_layers : int
+        Stacks, blocks per stack, fully connected layers per block.
+    dropout : float
+        Dropout after each ReLU of the blocks and inside the attention block.
+    stack_types : sequence of {"trend", "seasonality", "generic"}
+        Basis of each stack.
+    use_attention : bool
+        Whether the attention block follows the stacks; without it the output is their concatenation.
+
+    Raises
+    ------
+    ValueError
+        If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 96,
+        hidden_size: int = 1024,
+        num_stacks: int = 4,
+        num_blocks: int = 6,
+        num_layers: int = 6,
+        dropout: float = 0.1,
+        stack_types: Sequence[str] = ("trend", "seasonality", "generic", "generic"),
+        num_channels: int = 14,
+        use_attention: bool = True,
+        block_width: int = 128,
+    ) -> None:
+        super().__init__()
+        _check_stacks(hidden_size, num_stacks, stack_types)
+        self.stack_types = tuple(stack_types)
+        self.output_dim = hidden_size
+        self.input_norm = nn.BatchNorm1d(num_channels)
+        last = num_stacks * num_blocks - 1  # nothing reads the backcast of the very last block
+        self.stacks = nn.ModuleList(
+            NBEATSStack(
+                [
+                    NBEATSBlock(
+                        channels=num_channels,
+                        length=input_size,
+                        width=block_width,
+                        num_layers=num_layers,
+                        feature_dim=hidden_size // num_stacks,
+                        stack_type=stack_type,
+                        has_backcast=stack * num_blocks + block < last,
+                        dropout=dropout,
+                    )
+                    for block in range(num_blocks)
+                ]
+            )
+            for stack, stack_type in enumerate(stack_types)
+        )
+        self.attention = AttentionBlock(hidden_size, num_stacks, dropout=dropout) if use_attention else None
+
+    title, stated_size = "N-BEATS encoder", "~13.7M"
+
+    def inner_parts(self) -> list[tuple[str, str, str | None]]:
+        """Title, prefix of the names of its parameters, and the document's number, of each part."""
+        stacks = [(f"stack {n + 1}, {kind}", f"stacks.{n}.", None) for n, kind in enumerate(self.stack_types)]
+        return [("input norm", "input_norm.", None), *stacks, ("attention block", "attention.", None)]
+
+    def flatten_window(self, ohlcv: Tensor) -> Tensor:
+        """Normalise each channel and lay the window out channel by channel: (B, T, C) to (B, C * T)."""
+        return self.input_norm(ohlcv.transpose(1, 2)).flatten(1)  # (B, C * T)
+
+    def stack_tokens(self, ohlcv: Tensor) -> Tensor:
+        """Output of every stack, before they attend to each other: (B, T, C) to (B, stacks, hidden_size / stacks)."""
+        residual = self.flatten_window(ohlcv)  # (B, C * T)
+        tokens = []
+        for stack in self.stacks:
+            features, residual = stack(residual)
+            tokens.append(features)
+        return torch.stack(tokens, dim=1)  # (B, stacks, hidden_size / stacks)
+
+    def forward(self, ohlcv: Tensor) -> Tensor:
+        """Encode OHLCV windows: (B, T, C) to (B, hidden_size)."""
+        tokens = self.stack_tokens(ohlcv)  # (B, stacks, hidden_size / stacks)
+        return tokens.flatten(1) if self.attention is None else self.attention(tokens)  # (B, hidden_size)
+
+
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the stacks: their types; a type that occurs more than once is numbered.
+
+    Examples
+    --------
+    >>> numbered(["trend", "generic", "generic"])
+    ('trend', 'generic 1', 'generic 2')
+    """
+    names = list(names)
+    return tuple(f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names))
+
+
+def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str]) -> None:
+    unknown = sorted(set(stack_types) - set(STACK_TYPES))
+    if unknown:
+        raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
+    if len(stack_types) != num_stacks:
+        raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
+    if hidden_size % num_stacks:
+        raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
+
+
+class MLPEncoder(nn.Module):
+    """Two linear layers on F numbers: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
+
+    Dropout, if any, follows the first ReLU.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int = 64, dropout: float = 0.0, hidden_dim: int = 64) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        first = [nn.Linear(input_dim, hidden_dim), nn.ReLU(), *([Dropout(dropout)] if dropout else [])]
+        self.layers = nn.Sequential(*first, nn.Linear(hidden_dim, output_dim), nn.ReLU())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode features: (B, F) to (B, output_dim)."""
+        return self.layers(features)  # (B, output_dim)
+
+
+class ClockEncoder(MLPEncoder):
+    """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each."""
+
+    title = "Clock encoder"
+
+    def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
+        super().__init__(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, output_dim, dropout, hidden_dim)
+        harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
+        self.register_buffer("day", 2 * torch.pi * harmonics[0], persistent=False)
+        self.register_buffer("week", 2 * torch.pi * harmonics[1], persistent=False)
+
+    def forward(self, clock: Tensor) -> Tensor:
+        """Encode times: (B, 2), fractions of the day and of the week in [0, 1), to (B, output_dim)."""
+        angles = torch.cat([clock[:, :1] * self.day, clock[:, 1:] * self.week], dim=1)  # (B, harmonics)
+        weekend = (clock[:, 1:] >= SATURDAY).to(angles.dtype)  # (B, 1)
+        return self.layers(torch.cat([angles.sin(), angles.cos(), weekend], dim=1))  # (B, output_dim)
+
+
+class ComplexityEncoder(MLPEncoder):
+    """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
+
+    title, stated_size = "Complexity encoder", "~5K"
+
+    def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
+        super().__init__(input_dim, output_dim, hidden_dim=hidden_dim)
+
+
+class GRUEncoder(nn.Module):
+    """Last state of a gated recurrent unit over L rows (Cho et al., arXiv 1406.1078): (B, L, F) to (B, output_dim)."""
+
+    def __init__(self, input_dim: int, output_dim: int = 64) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.gru = nn.GRU(input_dim, output_dim, batch_first=True)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Encode rows, oldest first."""
+        return self.gru(rows)[1][0]  # (B, output_dim)
+
+
+def nbeats_encoder(
+    features: int, rows: int, hidden_size: int, use_attention: bool, config: Config
+) -> OHLCVNBEATSEncoder:
+    """N-BEATS on windows of F features and L rows, with the stacks of the section ``model``."""
+    model = config.model
+    return OHLCVNBEATSEncoder(
+        input_size=rows,
+        hidden_size=hidden_size,
+        num_stacks=model.nbeats_num_stacks,
+        num_blocks=model.nbeats_num_blocks,
+        num_layers=model.nbeats_num_layers,
+        dropout=model.encoder_dropout,
+        stack_types=model.nbeats_stack_types,
+        num_channels=features,
+        use_attention=use_attention,
+        block_width=model.nbeats_block_width,
+    )
+
+
+def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
+    encoder = nbeats_encoder(features, rows, config.model.view_encoder_dim, False, config)
+    encoder.input_norm = nn.Identity()  # rows that are absent must not count in the statistics of a batch
+    return encoder
+
+
+# Encoders of tables by name: of F features and L rows, (B, L, F) -> (B, output_dim); mlp reads one row, (B, F).
+ENCODERS: dict[str, Callable[[int, int, Config], nn.Module]] = {
+    "mlp": lambda features, rows, config: MLPEncoder(
+        features, config.model.view_encoder_dim, config.model.encoder_dropout
+    ),
+    "gru": lambda features, rows, config: GRUEncoder(features, config.model.view_encoder_dim),
+    "nbeats": _nbeats_of_rows,
+}
+
+
+class MaskedEncoder(nn.Module):
+    """An encoder of a view that may have nothing to show: where its numbers are NaN, a learned mask token stands."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.output_dim = encoder, encoder.output_dim
+        self.absent = nn.Parameter(MASK_STD * torch.randn(encoder.output_dim))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Encode (B, F) or (B, L, F) to (B, output_dim)."""
+        is_there = ~numbers.flatten(1).isnan().any(dim=1, keepdim=True)  # (B, 1)
+        return torch.where(is_there, self.encoder(numbers.nan_to_num()), self.absent)

@@ -1,0 +1,172 @@
+"""Views as tokens: the projections that fusions share, and the layers they are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from cmat_lib.config.schema import SOURCE_MODALITIES
+from cmat_lib.encoders.dropout import Dropout
+from cmat_lib.views import VIEWS
+
+if TYPE_CHECKING:
+    from cmat_lib.config import Config
+    from cmat_lib.config.schema import FusionConfig
+
+INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
+Parts = Mapping[str, tuple[str, ...]]  # view -> names of its tokens, for those that have several
+Width = int | None  # of an encoded view; None for one that the model does not see
+Seen = Tensor | None  # an encoded view, (B, width); None for one that the model does not see
+Features = Mapping[str, Tensor]  # encoded views that the model sees, (B, width) each
+
+
+class FusionBase(nn.Module):
+    """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
+
+    All fusions take the widths of the source's three views as ``nbeats_dim``, ``tda_dim`` and ``complexity_dim``, then
+    `hidden_dim` and what their own docstrings name; a class defines `fuse`, which the call of the module ends in.
+
+    Parameters
+    ----------
+    nbeats_dim, tda_dim, complexity_dim : int or None
+        Widths of the encoded views, their pieces together; None for one that the model does not see.
+    hidden_dim : int
+        Length D of the fused vector, which `output_dim` repeats.
+    others : mapping of str to int, optional
+        Widths of the other views that the model sees.
+    parts : mapping of str to tuple of str, optional
+        Names of the tokens of views that have several, among which their width is shared.
+
+    Attributes
+    ----------
+    parts : dict of str to tuple of str
+        Names of the tokens of every view that the model sees.
+    settings : tuple of str
+        Keys of the section ``fusion`` that are arguments of the class.
+
+    Raises
+    ------
+    ValueError
+        If no view is seen.
+    """
+
+    token_names: tuple[str, ...] = ()
+    # What the document states of its own sizes: weights of the projections, of a layer, of the whole.
+    stated_sizes: ClassVar = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
+    settings: tuple[str, ...] = ("hidden_dim", "dropout")
+
+    def __init__(
+        self,
+        nbeats_dim: Width,
+        tda_dim: Width,
+        complexity_dim: Width,
+        hidden_dim: int,
+        others: Mapping[str, int] | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        super().__init__()
+        dims = dict(zip(SOURCE_MODALITIES, (nbeats_dim, tda_dim, complexity_dim), strict=True)) | dict(others or {})
+        self.dims = {name: dim for name, dim in dims.items() if dim is not None}
+        if not self.dims:
+            raise ValueError("a fusion needs at least one view; nbeats_dim, tda_dim, complexity_dim are all None")
+        self.output_dim = hidden_dim
+        self.rows = {name: tuple((parts or {}).get(name, (name,))) for name in dims}  # tokens, also of unseen views
+        self.parts = {name: self.rows[name] for name in self.dims}
+
+    @classmethod
+    def from_config(cls, dims: Mapping[str, int], config: FusionConfig, parts: Parts | None = None) -> Self:
+        """Build from the widths of the views that are seen, the parameters and the names of their tokens."""
+        widths = {f"{name}_dim": dims.get(name) for name in SOURCE_MODALITIES}
+        others = {name: dim for name, dim in dims.items() if name not in SOURCE_MODALITIES}
+        return cls(**widths, others=others, parts=parts, **{key: getattr(config, key) for key in cls.settings})
+
+    def forward(self, nbeats: Seen = None, tda: Seen = None, complexity: Seen = None, **others: Tensor) -> Tensor:
+        """Fuse encoded views, (B, width) each, to (B, D); one that the model does not see is None or left out."""
+        given = dict(zip(SOURCE_MODALITIES, (nbeats, tda, complexity), strict=True)) | others
+        return self.fuse({name: given[name] for name in self.dims})
+
+    def fuse(self, features: Features) -> Tensor:
+        """The same of a mapping, in the order of `parts`."""
+        raise NotImplementedError
+
+
+class TokenFusion(FusionBase):
+    """Base of fusions that project every view to one or several tokens of equal width; takes what `FusionBase` takes.
+
+    A view of G tokens is a vector of G equal pieces; its pieces share one projection. A width that is no multiple of
+    its number of tokens is a ValueError.
+    """
+
+    def __init__(self, *dims: Width, **wiring) -> None:
+        super().__init__(*dims, **wiring)
+        for name, dim in self.dims.items():
+            setattr(self, f"proj_{name}", _projection(dim, len(self.parts[name]), self.output_dim))
+
+    def project(self, features: Features) -> dict[str, Tensor]:
+        """Tokens of every view that the model sees, without positions: (B, G, D) each."""
+        pieces = {name: features[name].unflatten(1, (len(names), -1)) for name, names in self.parts.items()}
+        return {name: getattr(self, f"proj_{name}")(piece) for name, piece in pieces.items()}
+
+
+class AttendingFusion(TokenFusion):
+    """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
+
+    Beside the arguments of `FusionBase` they take `num_heads` h, `num_layers`, `ffn_dim` (width of the feed-forward
+    part), and `dropout` for the layers and the output projection; the heads must divide the width (ValueError).
+    """
+
+    settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
+
+    def fuse(self, features: Features) -> Tensor:
+        """Fuse the views to (B, D)."""
+        return self.pool(self.transformer(self.tokens(features)))  # (B, D)
+
+
+def token_parts(config: Config) -> dict[str, tuple[str, ...]]:
+    """Names of the tokens of views that have several, by ``fusion.tokens``."""
+    if config.fusion.tokens != "fine":
+        return {}
+    return {name: view.tokens(config) for name, view in VIEWS.known(config).items() if view.tokens}
+
+
+def xavier(linear: nn.Linear) -> nn.Linear:
+    """The layer itself, its weights drawn by Glorot's uniform rule and its bias 0."""
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def output_projection(hidden_dim: int, dropout: float) -> nn.Sequential:
+    """Linear, ReLU, dropout of one width."""
+    return nn.Sequential(xavier(nn.Linear(hidden_dim, hidden_dim)), nn.ReLU(), Dropout(dropout))
+
+
+def positions(count: int, hidden_dim: int) -> nn.Parameter:
+    """Learned vectors, (1, count, D)."""
+    return nn.Parameter(INIT_STD * torch.randn(1, count, hidden_dim))
+
+
+def transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
+    """Pre-norm GELU layer with the fast dropout.
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the width.
+    """
+    if hidden_dim % num_heads:
+        raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {hidden_dim}")
+    layer = nn.TransformerEncoderLayer(
+        hidden_dim, num_heads, ffn_dim, dropout, activation="gelu", batch_first=True, norm_first=True
+    )
+    layer.dropout, layer.dropout1, layer.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
+    return layer
+
+
+def _projection(dim: int, tokens: int, hidden_dim: int) -> nn.Linear:
+    if dim % tokens:
+        raise ValueError(f"a width of {dim} cannot be shared among {tokens} tokens")
+    return xavier(nn.Linear(dim // tokens, hidden_dim))

@@ -1,0 +1,209 @@
+"""Where predictions go, and candles that are scored as their files grow."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.files import atomic_path, make_folder, unwritten
+from cmat_lib.config.schema import DataConfig
+from cmat_lib.data.sources.choice import CandleSource, market_files
+from cmat_lib.data.splits import Market
+from cmat_lib.workflow.predictor import Live, Predictor
+
+HEAD = b"symbol,timestamp,"  # how a file of predictions begins
+Signature = tuple[tuple[int, int], ...]  # size and time of change of each file of a symbol
+
+
+def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
+    """Write scores to a .parquet or .csv file, whole or not at all; without a file as CSV to the terminal.
+
+    Raises
+    ------
+    CmatError
+        If the file has another ending or cannot be written.
+    """
+    if output is None:
+        sys.stdout.write(scores.to_csv(index=False))
+        return
+    check_ending(output)
+    with atomic_path(output) as temporary:
+        if output.suffix == ".parquet":
+            scores.to_parquet(temporary, index=False)
+        else:
+            scores.to_csv(temporary, index=False)
+    print(f"{output}: {len(scores):,} candles of {scores['symbol'].nunique()} symbols")
+
+
+def check_ending(output: Path) -> None:
+    """Raise a CmatError for a file that is neither .parquet nor .csv."""
+    if output.suffix not in (".parquet", ".csv"):
+        raise CmatError(f"--output {output}: write predictions to a .parquet or a .csv file")
+
+
+class CsvOutput:
+    """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
+
+    A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
+    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file.
+
+    Raises
+    ------
+    CmatError
+        If the file does not end in .csv, cannot be read, or holds something else.
+    """
+
+    def __init__(self, path: Path | None, model: str):
+        if path is not None and path.suffix != ".csv":
+            raise CmatError(f"--output {path}: --follow appends line by line, which needs a .csv file")
+        self.path = path
+        self.last = self._continue(model) if path is not None and path.exists() else {}
+        self._needs_header = not (path is not None and path.exists() and path.stat().st_size)
+
+    def _continue(self, model: str) -> dict[str, pd.Timestamp]:
+        """Newest times in a file of ours; only then its half line is dropped, as a file of others stays as it is."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise CmatError(f"{self.path}: cannot be read ({error.strerror}); choose another --output") from None
+        whole, last = content[: content.rfind(b"\n") + 1], {}
+        if content and not content.startswith(HEAD[: len(content)]):
+            raise CmatError(f"{self.path}: not a file of predictions; choose another --output")
+        if whole:
+            try:
+                known = pd.read_csv(BytesIO(whole), usecols=["symbol", "timestamp", "model"], dtype=str)
+                times = pd.to_datetime(known["timestamp"], utc=True)
+            except ValueError as error:
+                raise CmatError(f"{self.path}: not a file of predictions ({error}); choose another --output") from None
+            if known.isna().any(axis=None):
+                raise CmatError(f"{self.path}: a line has no symbol, time or model; choose another --output")
+            if (other := set(known["model"]) - {model}) != set():
+                raise CmatError(f"{self.path}: holds scores of another model ({other.pop()}); choose another --output")
+            last = times.groupby(known["symbol"]).max().to_dict()
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        return last
+
+    def append(self, scores: pd.DataFrame) -> None:
+        """Add rows; they are out of this process when this returns.
+
+        Raises
+        ------
+        CmatError
+            If the file cannot be written.
+        """
+        text = scores.to_csv(index=False, header=self._needs_header)
+        self._needs_header = False
+        if self.path is None:
+            print(text, end="", flush=True)
+            return
+        make_folder(self.path.parent)
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise unwritten(self.path, error) from None
+
+
+class Follower:
+    """Scores candles as their files grow.
+
+    A candle is scored once its file is at rest (the same at two looks, so that nobody is writing it), if it was over
+    when the file was written. One that comes late, into a gap, is scored with those after it. What a file cannot give,
+    for a bad row or too few candles, is told once, and the file is read again when it changes.
+
+    `data` is from `Predictor.data`, with a folder; `last` has the last candle open of each symbol that is scored
+    already, and symbols that are not in it begin at `first`, by default the newest. `symbols` are to be scored, all by
+    default.
+
+    Raises
+    ------
+    CmatError
+        If there is no folder to follow.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        data: DataConfig,
+        first: pd.Timestamp | None,
+        last: Mapping[str, pd.Timestamp],
+        symbols: Collection[str] | None = None,
+    ):
+        if data.data_dir is None:
+            raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
+        self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
+        self._start: dict[str, pd.Timestamp] = {}
+        self._live: Live = {}
+        self.symbols = symbols
+        self._seen: dict[str, Signature] = {}
+        self._read: dict[str, Signature] = {}
+
+    def look(self) -> Iterator[pd.DataFrame]:
+        """Scores of what is new, a frame for each symbol."""
+        try:
+            sources = market_files(self.data)
+            ready = self._at_rest(sources)
+        except (CmatError, OSError) as error:  # a stray file, or one that is being replaced
+            warnings.warn(str(error), stacklevel=2)
+            return
+        for symbol in ready:
+            self._read[symbol] = self._seen[symbol]
+            if self.symbols and symbol not in self.symbols:
+                continue
+            try:
+                scores = self._score(symbol)
+            except (CmatError, OSError) as error:
+                warnings.warn(str(error), stacklevel=2)
+                continue
+            if len(scores):
+                yield scores
+                self.last[symbol] = scores["timestamp"].iloc[-1]
+
+    def _at_rest(self, sources: Mapping[str, CandleSource]) -> list[str]:
+        """Symbols whose file has changed since it was read, and not since the last look.
+
+        Where a view reads the other symbols, all of them, as soon as all are at rest.
+        """
+        states = {symbol: [path.stat() for path in source.paths] for symbol, source in sources.items()}
+        beside = [path.stat() for view in self.predictor.views for path in view.files(self.predictor.config)]
+        now = {s: tuple((state.st_size, state.st_mtime_ns) for state in own + beside) for s, own in states.items()}
+        resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]
+        ready = [symbol for symbol in resting if now[symbol] != self._read.get(symbol)]
+        self._seen = now
+        if self.predictor.reads_others:
+            return resting if ready and len(resting) == len(now) else []
+        return ready
+
+    def _score(self, symbol: str) -> pd.DataFrame:
+        """Scores of a symbol's candles that were over when the file was written and have none yet."""
+        market = self._finished(symbol)
+        finished = market[symbol]
+        if finished.empty:
+            return finished
+        start = self._start.setdefault(symbol, finished.index[-1] if self.first is None else self.first)
+        if symbol in self.last:
+            start = self.last[symbol] + self.data.bar
+        if finished.index[-1] < start:
+            return finished[:0]
+        self.predictor.refuse_stale(market, [symbol])
+        return self.predictor.scores(market, start, live=self._live, symbols=[symbol])
+
+    def _finished(self, symbol: str) -> Market:
+        """Candles that were over when their file was written; of all symbols, up to the same time, if views ask so."""
+        data = self.data if self.predictor.reads_others else self.data.model_copy(update={"symbols": [symbol]})
+        market = self.predictor.market(data)
+        newest = {s: candles.index[-1] for s, candles in market.items() if len(candles)}
+        if not newest or not self.predictor.reads_others:
+            return market
+        behind = min(newest, key=newest.get)
+        if newest[symbol] > newest[behind] + data.bar:
+            warnings.warn(f"{behind} has no candle after {newest[behind]}, and all others wait for it", stacklevel=2)
+        return {s: candles.loc[: newest[behind]] for s, candles in market.items()}

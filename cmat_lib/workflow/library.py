@@ -1,0 +1,147 @@
+"""CMAT in a program: a market and parameters in memory, no run folder and no files.
+
+The pages, ``cmat train`` and ``cmat predict`` go through the same functions, with a folder around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmat_lib.base.errors import CmatError
+from cmat_lib.base.parts import load_parts
+from cmat_lib.config import Config
+from cmat_lib.data.candles import checked_market, data_hash
+from cmat_lib.data.labels import compute_labels
+from cmat_lib.data.splits import Market
+from cmat_lib.explain.attention import attention_maps, collect_maps
+from cmat_lib.models import MultiTaskCrossModalAttention
+from cmat_lib.training.checkpoint import load_model, save_checkpoint
+from cmat_lib.training.devices import make_fabric
+from cmat_lib.training.trainer import Row, train
+from cmat_lib.views import VIEWS
+from cmat_lib.views.compute import computed, sample_views
+from cmat_lib.views.panel import Panel
+from cmat_lib.views.scaling import fit_scalers
+from cmat_lib.workflow.predictor import First, Predictor
+from cmat_lib.workflow.settle import settle
+from cmat_lib.workflow.stages.data import check_market, check_parameters
+from cmat_lib.workflow.stages.evaluation import evaluate
+
+
+class Attention(NamedTuple):
+    """Where a model looked."""
+
+    maps: np.ndarray  # (N, layers, h, M, M) float16; rows sum to 1
+    tokens: tuple[str, ...]  # M
+    samples: pd.DataFrame  # N rows: ``symbol``, ``timestamp``, ``close_time``, ``close``
+
+
+@dataclass
+class Fitted:
+    """A trained model with all that a prediction needs; `panel` and `market` are those of its training, if at hand."""
+
+    model: MultiTaskCrossModalAttention
+    config: Config
+    checkpoint: dict[str, Any]
+    panel: Panel | None = None
+    market: Market | None = None
+
+    def predict(self, market: Market, first: First = None) -> pd.DataFrame:
+        """Scores of the candles of a market, see `cmat_lib.workflow.predictor.Predictor.scores`."""
+        return self._predictor().scores(self._checked(market), first)
+
+    def attention(self, market: Market, first: First = None) -> Attention:
+        """Attention between the tokens at the candles that `predict` would score.
+
+        Raises
+        ------
+        CmatError
+            If the fusion has no attention, or no candle can be scored.
+        """
+        panel = self._predictor().panel(self._checked(market), first)
+        if panel is None:
+            raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
+        index, size = panel.everything, self.config.evaluation.batch_size
+        found = collect_maps(self.model, panel.batches(index, size), len(index), attention_maps)
+        return Attention(found.maps, found.token_names, panel.samples[["symbol", "timestamp", "close_time", "close"]])
+
+    def evaluate(self) -> dict[str, pd.DataFrame]:
+        """Predictions of every labelled sample, and scores with intervals beside the baselines.
+
+        See `cmat_lib.workflow.stages.evaluation.evaluate`.
+
+        Raises
+        ------
+        CmatError
+            If the model was loaded from a file, which does not hold its market: `fit` it, or use `cmat run`.
+        """
+        if self.panel is None:
+            raise CmatError("a model from a file brings no market to be judged on; fit it, or use `cmat run`")
+        return evaluate(self.model, self.panel, self.market, self.config, self.checkpoint).tables
+
+    def save(self, path: str | Path) -> None:
+        """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
+        save_checkpoint(path, self.checkpoint)
+
+    def _checked(self, market: Market) -> Market:
+        """Any symbols may be scored."""
+        return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
+
+    def _predictor(self) -> Predictor:
+        return Predictor.of(self.model, self.config, self.checkpoint)
+
+
+def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
+    """Train a model on the candles of a market.
+
+    Parameters
+    ----------
+    market : dict of str to DataFrame
+        Candles of each symbol, see `cmat_lib.data.candles.checked_market`.
+    on_epoch : callable
+        Takes each row of the history.
+
+    Raises
+    ------
+    CmatError
+        For parameters or candles that cannot be used.
+    """
+    load_parts()
+    check_parameters(config)
+    market = checked_market(market, config.data)
+    check_market(market, config)
+    fabric = make_fabric(config.training)
+    panel = make_panel(market, config, fabric.device)
+    training = train(config, panel, on_epoch, fabric=fabric)
+    about = {"data_hash": data_hash(market), "symbols": list(market)}
+    settled = settle(training.model, panel, config, about)
+    return Fitted(training.model, config, settled.checkpoint, panel, market)
+
+
+def make_panel(market: Market, config: Config, device: Any = "cpu") -> Panel:
+    """Everything that a model sees of a market, and its labels."""
+    views = VIEWS.active(config)
+    labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
+    samples, arrays = sample_views(
+        views, market, labels, config, lambda symbol, rows: computed(symbol, market[symbol], rows, config.cache.jobs)
+    )
+    return Panel(arrays, samples, fit_scalers(views, arrays, samples, config), config, device)
+
+
+def load(path: str | Path) -> Fitted:
+    """A model from ``best_model.pt``.
+
+    Raises
+    ------
+    CmatError
+        If the file cannot be used.
+    """
+    load_parts()
+    model, config, checkpoint = load_model(path)
+    return Fitted(model, config, checkpoint)
