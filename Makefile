@@ -19,9 +19,10 @@ test: $(STAMP)  ## unit tests, static tests of the notebooks, and the smoke run 
 test-long: $(STAMP)  ## what takes longer
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP)  ## style of code and notebooks, and that no notebook holds outputs
+lint: $(STAMP)  ## style of code and notebooks, that no notebook holds outputs, and that imports go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 lab: $(STAMP)  ## JupyterLab, open on notebooks/README.md

@@ -42,7 +42,8 @@ SEEN = ["nbeats", "tda", "complexity", "clock", "momentum", "weather"]
 
 # Where a name stands that is not (only) that of a view, and why.
 ALLOWED = {
-    ("config/schema.py", "nbeats"), ("config/schema.py", "tda"), ("config/schema.py", "complexity"),  # the source's own three
+    # the source's own three
+    ("config/schema.py", "nbeats"), ("config/schema.py", "tda"), ("config/schema.py", "complexity"),
     ("config/load.py", "tda"),  # the section of old names
     ("encoders/plain.py", "nbeats"),  # an encoder
     ("workflow/stages/data.py", "market"), ("data/sources/files.py", "clock"), ("data/sources/makers.py", "clock"),

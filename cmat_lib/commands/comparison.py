@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.workflow.run import Run
 
 ROW = ["symbol", "timestamp"]
-MODEL = "probability"
 
 
 def read_predictions(run: Run) -> pd.DataFrame:

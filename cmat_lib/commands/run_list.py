@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.comparison import MODEL
+from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.config import load_config
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.workflow.lock import is_worked_on

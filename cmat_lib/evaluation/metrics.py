@@ -18,6 +18,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.weighted import WeightedScores
 
+MODEL = "probability"  # the column of the calibrated answer of the model
 SCOPES = ("pooled", "within")
 TOP_SHARES = (0.01, 0.02, 0.05)
 

@@ -22,7 +22,7 @@ from cmat_lib.evaluation.breakdown import (
 )
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.decision import WIDER_SHARES, daily_returns, decide, decision_table
-from cmat_lib.evaluation.metrics import SCOPES, choose_thresholds, gap_table
+from cmat_lib.evaluation.metrics import MODEL, SCOPES, choose_thresholds, gap_table
 from cmat_lib.evaluation.rises import rise_table
 from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
@@ -34,7 +34,6 @@ from cmat_lib.workflow.ledger import append_trial, ledger_path, trial_row, trial
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.data import load_panel
 
-MODEL = "probability"
 BASELINES = ("volatility", "trees")  # what the model must beat
 
 
