@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.config import load_config
 from cmat_lib.config.schema import DataConfig
+from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.workflow.lock import is_worked_on
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from cmat_lib.base.errors import CmatError, first_line
-from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.config import Config
 from cmat_lib.config.schema import SECTIONS
+from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 EXPERIMENT = "cmat"
