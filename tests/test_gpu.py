@@ -45,6 +45,8 @@ def test_every_switch_learns_the_same_within_its_precision(switch):
     tolerance = {"mixed_precision": 0.05, "compile": 1e-3, "tf32": 0.01}[switch]
     plain, switched = losses(**PLAIN), losses(**{**PLAIN, switch: "on"})
     assert switched == pytest.approx(plain, rel=tolerance)
+    if switch == "mixed_precision":
+        assert switched != pytest.approx(plain, rel=1e-5), "rounding to 16 bits must be seen"
 
 
 def test_two_graphs_and_no_more():

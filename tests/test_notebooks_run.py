@@ -15,6 +15,7 @@ from smoke_run import SMOKE, smoke_config
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
+from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.workflow.notebooks import run_notebooks
 from cmat_lib.workflow.report import offline
@@ -45,13 +46,18 @@ def test_scores_stand_beside_base_rate_and_baselines(smoke):
     assert {"probability", "volatility", "trees", "oracle_probability"} <= set(scores["score"])
     assert {"roc_auc", "pr_auc", "brier", "base_rate"} <= set(scores["metric"])
     auc = scores[scores["metric"] == "roc_auc"].set_index(["score", "scope"])["value"]
-    assert auc.between(0, 1).all()
     predictions = run.read_frame("predictions.parquet")
     assert roc_auc_score(predictions["trigger"], predictions["oracle_probability"]) > 0.65, "the oracle must know"
     test = predictions[predictions["part"] == "test"]
     rate = scores.set_index(["score", "scope", "metric"])["value"]["probability", "pooled", "base_rate"]
     assert rate == pytest.approx(test["trigger"].mean())
-    assert predictions["probability"].between(0, 1).all() and predictions["predicted_max_pct"].notna().all()
+    for score in ("probability", "volatility", "trees", "oracle_probability"):
+        ranking = test[f"raw_{score}" if f"raw_{score}" in test else score]
+        assert auc[score, "pooled"] == pytest.approx(roc_auc_score(test["trigger"], ranking)), score
+    checkpoint = load_model(run.model_folder / "best_model.pt")[2]
+    calibrated = apply_calibration(predictions["raw_probability"], checkpoint["calibration"])
+    np.testing.assert_allclose(predictions["probability"], calibrated)
+    assert predictions["predicted_max_pct"].nunique() > len(predictions) / 2, "an answer for each sample"
 
 
 def test_the_trial_stands_in_the_ledger_beside_the_run(smoke):

@@ -251,7 +251,8 @@ def test_misspelt_section_is_an_error(tmp_path):
 
 def test_results_of_later_cells_are_not_parameters(tmp_path):
     """Running the setup cell again in JupyterLab finds the page's own variables beside the parameters."""
-    open_stage("01_data_prep", page(tmp_path, market={"A": 1}, frame=pd.DataFrame(), count=3))
+    config, _ = open_stage("01_data_prep", page(tmp_path, market={"A": 1}, frame=pd.DataFrame(), count=3))
+    assert config == open_stage("01_data_prep", page(tmp_path))[0]
 
 
 def test_paths_do_not_depend_on_the_working_directory(monkeypatch):
