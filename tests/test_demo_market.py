@@ -32,7 +32,7 @@ def test_no_single_view_is_enough(differences, single):
 
 
 def test_attention_is_not_below_concat(differences):
-    assert (differences.loc["concat", "high"] > 0).all() and (differences.loc["concat", "value"] > -0.02).all()
+    assert (differences.loc["concat", "value"] >= 0).all()
 
 
 def test_most_of_the_oracle_s_lift_is_reached(tables):
