@@ -57,6 +57,14 @@ def test_python_blocks_are_python():
         compile(text, name_of(page), "exec")
 
 
+def test_files_of_the_library_that_are_named_exist():
+    library = project_root() / "cmat_lib"
+    rooms = "|".join(sorted(path.name for path in library.iterdir() if (path / "__init__.py").is_file()))
+    named = re.compile(rf"`(?:cmat_lib/)?((?:{rooms})/[\w/]*(?:\.py)?)`")
+    found = {(name_of(page), name) for page in PAGES for name in named.findall(page.read_text())}
+    assert len(found) > 20 and not [(page, name) for page, name in found if not (library / name).exists()]
+
+
 def test_yaml_blocks_are_yaml():
     for _, title, text in blocks_of("yaml"):
         content = yaml.safe_load(text)
