@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cmat_lib.plots.style import GREY, token_color
+from cmat_lib.plots.style import DASHED, draw_intervals, legend_below, name_rows, token_color
 
 
 def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
@@ -26,17 +25,15 @@ def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figur
     tokens = list(next(iter(tables.values())).index.unique("token"))
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         groups = list(table.index.unique("group"))
-        axes.axvline(1 / len(tokens), color=GREY, linestyle="--", linewidth=1)
         for number, token in enumerate(tokens):
-            height = np.arange(len(groups)) + 0.5 * (number / max(1, len(tokens) - 1) - 0.5)
-            rows = table.xs(token, level="token").loc[groups]
-            axes.hlines(height, rows["low"], rows["high"], color=token_color(number), linewidth=2, alpha=0.7)
-            axes.plot(rows["value"], height, "o", color=token_color(number), markersize=6, label=token)
+            rows, shift = table.xs(token, level="token").loc[groups], 0.5 * (number / max(1, len(tokens) - 1) - 0.5)
+            draw_intervals(axes, rows, token_color(number), token, shift)
         sizes = table["n"].groupby(level="group").first()
-        axes.set_yticks(range(len(groups)), [f"{group} (n = {sizes[group]:,})" for group in groups])
-        axes.set(title=title, ylim=(len(groups) - 0.5, -0.5))
+        name_rows(axes, [f"{group} (n = {sizes[group]:,})" for group in groups])
+        axes.axvline(1 / len(tokens), **DASHED)
+        axes.set_title(title)
     panels[-1].set_xlabel(f"share in the output, intervals of {confidence:.0%} (dashed: uniform)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(tokens)))
+    legend_below(figure, panels[0], min(6, len(tokens)))
     return figure
 
 
@@ -53,14 +50,11 @@ def contrast_forest(contrasts: pd.DataFrame, confidence: float) -> Figure:
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=True):
         rows = contrasts.loc[name].loc[tokens]
-        colors = [token_color(number) for number in range(len(tokens))]
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-        axes.hlines(range(len(tokens)), rows["low"], rows["high"], color=colors, linewidth=2, alpha=0.7)
-        axes.scatter(rows["value"], range(len(tokens)), c=colors, s=36, zorder=3)
-        axes.set_yticks(range(len(tokens)), tokens)
+        draw_intervals(axes, rows, [token_color(number) for number in range(len(tokens))])
+        name_rows(axes, tokens)
+        axes.axvline(0, **DASHED)
         sizes = f"n = {rows['n_first'].iloc[0]:,} and {rows['n_second'].iloc[0]:,}"
-        axes.set(title=f"{name} ({sizes})", ylim=(len(tokens) - 0.5, -0.5))
-        axes.title.set_fontsize(11)
+        axes.set_title(f"{name} ({sizes})", fontsize=11)
     panels[-1].set_xlabel(f"difference of shares, intervals of {confidence:.0%}")
     return figure
 
@@ -78,12 +72,12 @@ def share_by_decile(table: pd.DataFrame, confidence: float) -> Figure:
     axes = figure.subplots()
     for number, token in enumerate(tokens):
         rows = table.xs(token, level="token").sort_index()
-        tenth = rows.index.astype(int)
-        axes.fill_between(tenth, rows["low"], rows["high"], color=token_color(number), alpha=0.2, linewidth=0)
-        axes.plot(tenth, rows["value"], "o-", color=token_color(number), markersize=5, label=token)
-    axes.axhline(1 / len(tokens), color=GREY, linestyle="--", linewidth=1)
+        tenth, color = rows.index.astype(int), token_color(number)
+        axes.fill_between(tenth, rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
+        axes.plot(tenth, rows["value"], "o-", color=color, markersize=5, label=token)
+    axes.axhline(1 / len(tokens), **DASHED)
     axes.set_xticks(sorted(table.index.unique("group").astype(int)))
     axes.set(xlabel="tenth of the symbol's samples by volatility (1: calmest)", ylabel="share (dashed: uniform)")
     axes.set_title(f"Share in the output by volatility, intervals of {confidence:.0%}")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(tokens)))
+    legend_below(figure, axes, min(6, len(tokens)))
     return figure
