@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,21 +33,20 @@ def price_and_cloud(
     """
     titles = ("the window", "its cloud: each point is two moments")
     figure = make_subplots(cols=2, column_widths=[0.55, 0.45], horizontal_spacing=0.12, subplot_titles=titles)
-    age = np.arange(len(price))
     marker = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": len(price) - 1, "size": 5}
-    line = {"color": GREY, "width": 1}
-    style = {"mode": "lines+markers", "line": line, "showlegend": False, "hoverinfo": "x+y"}
-    figure.add_trace(go.Scatter(x=wall_time(times), y=price, marker=marker | {"color": age}, **style), 1, 1)
-    line["width"] = 0.5
-    shown = {"color": age[: len(cloud)]}
-    figure.add_trace(go.Scatter(x=cloud[:, 0], y=cloud[:, 1], marker=marker | shown, **style), 1, 2)
+    style = {"mode": "lines+markers", "line_color": GREY, "showlegend": False, "hoverinfo": "x+y"}
+    for column, x, y, width in ((1, wall_time(times), price, 1), (2, cloud[:, 0], cloud[:, 1], 0.5)):
+        aged = marker | {"color": np.arange(len(x))}
+        figure.add_trace(go.Scatter(x=x, y=y, marker=aged, line_width=width, **style), 1, column)
     figure.update_layout(title="From price to cloud (colour: time, dark is old)", hovermode="closest", height=460)
-    figure.update_xaxes(title_text="candle open (UTC)", col=1)
-    figure.update_xaxes(title_text=f"{name} at t (σ)", col=2)
-    figure.update_yaxes(title_text=f"{name} (σ)", col=1)
-    return figure.update_yaxes(
-        title_text=f"{name} at t + {delay} candles (σ)", scaleanchor="x2", constrain="domain", col=2
-    )
+    return label_cloud(figure, name, delay)
+
+
+def label_cloud(figure: go.Figure, name: str, delay: int) -> go.Figure:
+    """Axes of a series over time, and of its cloud beside it, whose units are equally long."""
+    figure.update_layout(xaxis_title="candle open (UTC)", yaxis_title=f"{name} (σ)", xaxis2_title=f"{name} at t (σ)")
+    figure.update_yaxes(scaleanchor="x2", constrain="domain", col=2)
+    return figure.update_layout(yaxis2_title=f"{name} at t + {delay} candles (σ)")
 
 
 def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
@@ -95,10 +94,8 @@ def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarra
     By dimension, (bins,): scales in window standard deviations, and the bars alive there.
     """
     figure = Figure(figsize=(10, 3.4))
-    for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
-        color = HOMOLOGY_COLORS[dimension]
-        axes.step(grids[dimension], curves[dimension], where="post", color=color)
-        axes.plot(grids[dimension], curves[dimension], ".", markersize=3, color=color)
+    for axes, dimension, color in _panels(figure, grids):
+        axes.plot(grids[dimension], curves[dimension], ".-", drawstyle="steps-post", markersize=3, color=color)
     return figure
 
 
@@ -111,8 +108,7 @@ def actual_and_shuffled(
     90th percentile are drawn.
     """
     figure = Figure(figsize=(10, 3.6))
-    for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
-        color = HOMOLOGY_COLORS[dimension]
+    for axes, dimension, color in _panels(figure, grids):
         for curves, shade, name in ((actual, color, "as it happened"), (shuffled, GREY, "returns shuffled")):
             low, middle, high = np.quantile(curves[dimension], (0.1, 0.5, 0.9), axis=0)
             axes.plot(grids[dimension], middle, color=shade, label=name)
@@ -121,12 +117,11 @@ def actual_and_shuffled(
     return figure
 
 
-def _panels(figure: Figure, dimensions: Mapping[int, np.ndarray]) -> list[Axes]:
-    """One labelled panel per homology dimension."""
-    panels = list(np.ravel(figure.subplots(1, len(dimensions))))
-    for axes, dimension in zip(panels, dimensions, strict=True):
+def _panels(figure: Figure, dimensions: Mapping[int, np.ndarray]) -> Iterator[tuple[Axes, int, str]]:
+    """One labelled panel per homology dimension, with its colour."""
+    for axes, dimension in zip(np.ravel(figure.subplots(1, len(dimensions))), dimensions, strict=True):
         axes.set(title=f"Betti curve, {HOMOLOGY_NAMES[dimension]}", xlabel="scale (σ)", ylabel="bars alive")
-    return panels
+        yield axes, dimension, HOMOLOGY_COLORS[dimension]
 
 
 def topology_over_time(
@@ -147,7 +142,6 @@ def topology_over_time(
     heights = [0.8, *[1.0] * count, 0.8]
     figure = make_subplots(rows=count + 2, shared_xaxes=True, vertical_spacing=0.04, row_heights=heights)
     figure.add_trace(go.Scatter(x=time, y=close[moments], line={"color": GREY, "width": 1.2}, showlegend=False), 1, 1)
-    figure.update_yaxes(title_text="close", row=1)
     for row, dimension in enumerate(grids, start=2):
         bins = evenly(len(grids[dimension]), BINS)
         domain = figure.get_subplot(row, 1).yaxis.domain
@@ -162,7 +156,7 @@ def topology_over_time(
         figure.add_trace(go.Scatter(x=time, y=total, line=line, name=HOMOLOGY_NAMES[dimension]), count + 2, 1)
     figure.update_yaxes(title_text="total persistence<br>(log price)", row=count + 2)
     figure.update_xaxes(title_text="time (UTC)", row=count + 2)
-    return figure.update_layout(title=title, height=240 * (count + 1))
+    return figure.update_layout(title=title, yaxis_title="close", height=240 * (count + 1))
 
 
 def indicators_over_time(
