@@ -61,7 +61,7 @@ def ablation_forest(table: pd.DataFrame, metric: str, confidence: float) -> Figu
     """
     names = list(table.index.unique("row"))
     figure = _forest(table, {metric: no_skill(metric, np.nan)}, "no skill", [PALETTE[0]] * len(names), names)
-    headline(figure, f"Ablation: {metric_name(metric)}, intervals of {confidence:.0%}")
+    headline(figure, f"Ablation, intervals of {confidence:.0%}")
     return figure
 
 

@@ -22,9 +22,9 @@ from cmat_lib.plots.style import DASHED, GREY, PALETTE, PART_COLORS
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
 TERMS = {
-    "trigger": "trigger: focal loss",
-    "max_pct": "max_pct: squared error, in training variances",
-    "auxiliary": "auxiliary: Huber loss, summed",
+    "trigger": "focal loss",
+    "max_pct": "squared error (training variances)",
+    "auxiliary": "Huber loss (sum over its targets)",
 }
 UPPER_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside its panel
 
@@ -124,7 +124,7 @@ def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:
             look = {"color": PART_COLORS[part], "marker": "o", "markersize": 3, "label": part}
             ax.plot(history["epoch"], history[f"{part}_{term}_loss"], **look)
         ax.axvline(best_epoch, **DASHED, label="best epoch")
-        ax.set(title=TERMS[term], xlabel="epoch", ylabel="loss")
+        ax.set(title=term, xlabel="epoch", ylabel=TERMS[term])
         ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(**UPPER_RIGHT)
     return figure
