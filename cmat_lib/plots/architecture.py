@@ -13,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from cmat_lib.config.schema import AUXILIARY_TARGETS
-from cmat_lib.plots.style import GREY, PALETTE, token_color
+from cmat_lib.plots.style import GREY, PALETTE, new_figure, token_color
 from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Batch
 
@@ -36,21 +36,15 @@ class _Box(NamedTuple):
 def architecture(model: nn.Module, batch: Batch) -> Figure:
     """Picture of the model from left to right: inputs, encoders, tokens, fusion, heads.
 
-    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a view that the model does
-    not see is grey.
-
-    Parameters
-    ----------
-    model : nn.Module
-        From `cmat_lib.models.build_model`; weights are only counted.
+    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a view that the model, one
+    of `cmat_lib.models.build_model`, does not see is grey.
     """
     views = [v for v in VIEWS.active(model.config) if v.name in model.encoders or v.name in model.fusion.rows]
     height = ROW * len(views)
     fusion = _fusion_box(model.fusion, height / 2, max(44.0, height - 8))
     forecast, heads = _head_boxes(model, height / 2)
     width = heads[0].x + 10
-    figure = Figure(figsize=(0.1 * width, 0.4 + 1.6 * len(views)))
-    ax = figure.add_subplot()
+    figure, (ax,) = new_figure(0.1 * width, 0.4 + 1.6 * len(views))
     ax.set(xlim=(-1, width), ylim=(-1, height + 1))
     ax.axis("off")
     ax.set_title(f"The model: {_count(model)}")

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cmat_lib.plots.style import BOXES, DASHED, DIVERGING, PALETTE, SEQUENTIAL, headline, token_color
+from cmat_lib.plots.style import BOXES, DASHED, DIVERGING, PALETTE, SEQUENTIAL, headline, new_figure, token_color
 
 MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
@@ -31,16 +31,8 @@ def map_grid(
 ) -> Figure:
     """Grid of attention maps on one colour scale; a line of a map is a token that looks, a column one that is seen.
 
-    Parameters
-    ----------
-    maps : ndarray, shape (R, K, M, M)
-        Weights whose rows sum to 1, or differences of such maps.
-    rows, columns : sequence of str, lengths R and K
-        Names of the grid's rows and columns.
-    difference : bool
-        Colours around 0 instead of from 0.
-    label : str, optional
-        Of the colour bar; by default that of weights or of their differences.
+    `maps`, (R, K, M, M), are weights whose rows sum to 1, or a `difference` of such maps, whose colours go around 0;
+    `rows` and `columns` are the R and K names of the grid. The `label` of the colour bar may be another.
     """
     count = len(tokens)
     side = max(1.05, 0.36 * count) if len(columns) > 4 else max(1.9, 0.5 * count)
@@ -62,13 +54,7 @@ def map_grid(
 
 
 def model_maps(means: pd.DataFrame) -> Figure:
-    """Mean maps of several models beside each other; a run is named by the last part of its folder.
-
-    Parameters
-    ----------
-    means : DataFrame
-        Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
-    """
+    """Mean maps (`cmat_lib.explain.controls.mean_maps`) of several models; a run is named by the end of its folder."""
     tokens, names = list(means["from"].unique()), list(means["control"].unique())
     grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
     titles = [textwrap.fill(Path(name).name, 12) for name in names]
@@ -79,8 +65,7 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
     """Entropy (N, layers, h, M) of every head's rows relative to uniform: box over samples, one panel per layer."""
     thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
     layers, heads, count = thinned.shape[1:]
-    figure = Figure(figsize=(10, 0.9 + 2.3 * layers))
-    panels = figure.subplots(layers, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure, panels = new_figure(10, 0.9 + 2.3 * layers, rows=layers, sharex=True, sharey=True)
     width = 0.8 / count
     for layer, axes in enumerate(panels):
         for token in range(count):
@@ -101,16 +86,9 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
 def single_cases(
     titles: Sequence[str], prices: Sequence[pd.DataFrame], maps: np.ndarray, tokens: Sequence[str], names: Sequence[str]
 ) -> Figure:
-    """Single samples: price around each, and its own maps.
+    """Single samples: price around each (from `case_prices`), and its own maps.
 
-    Parameters
-    ----------
-    titles : sequence of str, length K
-    prices : sequence of DataFrame, length K
-        From `case_prices`: close and high in percent from the sample's close, over candles from the sample's.
-    maps : ndarray, shape (K, L, M, M)
-    names : sequence of str, length L
-        Of the maps of a sample.
+    Of K samples: `titles`, `prices`, and `maps`, (K, L, M, M), with L `names`.
     """
     count = len(tokens)
     figure = Figure(figsize=(4.4 + 2.2 * len(names), 0.6 + 2.7 * len(titles)))

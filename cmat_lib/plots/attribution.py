@@ -1,4 +1,7 @@
-"""What stands beside the maps of page 06: Shapley values, ablation, agreement, controls; points with intervals."""
+"""What stands beside the maps of page 06: Shapley values, ablation, agreement, controls; points with intervals.
+
+All frames have the columns ``value``, ``low`` and ``high``, beside those that a function names.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from cmat_lib.plots.style import (
     headline,
     legend_below,
     name_rows,
+    new_figure,
     token_color,
 )
 
@@ -32,16 +36,11 @@ MEASURES = {
 def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence: float) -> Figure:
     """Reduction of the loss by modality in four ways of counting, and by pair of modalities.
 
-    Parameters
-    ----------
-    shapley : DataFrame
-        Columns ``modality``, ``measure`` (a key of `MEASURES`), ``value``, ``low``, ``high``.
-    interactions : DataFrame
-        Columns ``first``, ``second``, ``value``, ``low``, ``high``.
+    `shapley` has ``modality``, ``measure`` (a key of `MEASURES`), ``sampling_error``; `interactions` ``first``,
+    ``second``.
     """
     names = list(shapley["modality"].unique())
-    figure = Figure(figsize=(11, 1.6 + 0.85 * len(names)))
-    left, right = figure.subplots(1, 2, width_ratios=[1.3, 1], sharex=True)
+    figure, (left, right) = new_figure(11, 1.6 + 0.85 * len(names), columns=2, width_ratios=[1.3, 1], sharex=True)
     for number, (measure, label) in enumerate(MEASURES.items()):
         rows = shapley[shapley["measure"] == measure].set_index("modality").loc[names]
         draw_intervals(left, rows, PALETTE[number], label, 0.18 * (number - 1.5))
@@ -62,19 +61,14 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
 def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
     """Increase of the loss when an input comes from other blocks of time: modalities, then single inputs.
 
-    Parameters
-    ----------
-    ablation : DataFrame
-        Columns ``modality``, ``value``, ``low``, ``high``.
-    importance : DataFrame
-        Columns ``kind`` (the view), ``name``, ``value``, ``low``, ``high``.
+    `ablation` has ``modality``, `importance` ``kind`` (the view) and ``name``.
     """
     tables = {"Whole views": ablation.rename(columns={"modality": "name"})}
     tables |= {f"Parts of {kind}": rows for kind, rows in importance.groupby("kind", sort=False)}
     tables = {title: table.sort_values("value", ascending=False) for title, table in tables.items() if len(table)}
     most = max(len(table) for table in tables.values())
-    figure = Figure(figsize=(3.4 * len(tables), 1.5 + 0.3 * most))
-    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+    figure, panels = new_figure(3.4 * len(tables), 1.5 + 0.3 * most, columns=len(tables))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
         draw_intervals(axes, table, PALETTE[0])
         name_rows(axes, list(table["name"]))
         axes.axvline(0, **DASHED)
@@ -87,17 +81,10 @@ def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confide
 
 
 def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: float) -> Figure:
-    """How much each modality is looked at, beside how much it is worth.
-
-    Parameters
-    ----------
-    shares : DataFrame
-        Columns ``modality``, ``value``, ``low``, ``high``: share of attention.
-    """
+    """How much each ``modality`` is looked at, its share of attention, beside how much it is worth."""
     names = list(shares["modality"])
     worth = shapley[shapley["measure"] == "shapley"].set_index("modality").loc[names]
-    figure = Figure(figsize=(9, 1.5 + 0.5 * len(names)))
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = new_figure(9, 1.5 + 0.5 * len(names), columns=2, sharey=True)
     left.set(title="Looked at", xlabel="share of attention (dashed: uniform)")
     right.set(title="Worth", xlabel="reduction of the loss (Shapley)")
     for axes, table, reference in ((left, shares, 1 / len(names)), (right, worth, 0)):
@@ -110,17 +97,12 @@ def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: 
 
 
 def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
-    """Rank correlation of attention with each attribution.
+    """Rank correlation, a ``statistic``, of attention with each attribution, the ``reference``.
 
-    Parameters
-    ----------
-    agreement : DataFrame
-        Columns ``reference``, ``scope`` (``global``, ``within samples``, or a modality: across samples), ``statistic``
-        (``spearman``, ``kendall``), ``value``, ``low``, ``high``.
+    By ``scope``: ``global``, ``within samples``, or a modality, which is across samples.
     """
     scopes, references = list(agreement["scope"].unique()), list(agreement["reference"].unique())
-    figure = Figure(figsize=(9, 1.6 + 0.45 * len(scopes)))
-    panels = figure.subplots(1, len(references), sharey=True, squeeze=False)[0]
+    figure, panels = new_figure(9, 1.6 + 0.45 * len(scopes), columns=len(references), sharey=True)
     for axes, reference in zip(panels, references, strict=True):
         for number, statistic in enumerate(agreement["statistic"].unique()):
             own = agreement[(agreement["reference"] == reference) & (agreement["statistic"] == statistic)]
@@ -135,16 +117,9 @@ def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
 
 
 def control_forest(controls: pd.DataFrame, confidence: float) -> Figure:
-    """The model beside what should be worse if its attention means something, one panel per measure.
-
-    Parameters
-    ----------
-    controls : DataFrame
-        Columns ``control``, ``measure``, ``value``, ``low``, ``high``.
-    """
+    """The model beside each ``control``, worse if its attention means something: a panel per ``measure``."""
     names, measures = list(controls["control"].unique()), list(controls["measure"].unique())
-    figure = Figure(figsize=(2 + 3.2 * len(measures), 1.4 + 0.42 * len(names)))
-    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    figure, panels = new_figure(2 + 3.2 * len(measures), 1.4 + 0.42 * len(names), columns=len(measures), sharey=True)
     for axes, measure in zip(panels, measures, strict=True):
         rows = controls[controls["measure"] == measure].set_index("control").reindex(names)
         draw_intervals(axes, rows, [PALETTE[0] if name == "model" else PALETTE[1] for name in names])
@@ -159,24 +134,17 @@ def control_forest(controls: pd.DataFrame, confidence: float) -> Figure:
 def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Sequence[str]) -> Figure:
     """How the logit of single samples is made up: from nothing seen, by each modality, to everything seen.
 
-    Parameters
-    ----------
-    samples : DataFrame of K rows
-        ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
-    titles : sequence of str, length K
+    `samples` are K rows of ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
     """
-    figure = Figure(figsize=(1 + 4.5 * len(titles), 1.4 + 0.45 * (len(modalities) + 2)))
-    panels = figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0]
+    height = 1.4 + 0.45 * (len(modalities) + 2)
+    figure, panels = new_figure(1 + 4.5 * len(titles), height, columns=len(titles), sharex=True, sharey=True)
     for axes, title, (_, row) in zip(panels, titles, samples.iterrows(), strict=True):
         steps = row[[f"shapley_{name}" for name in modalities]].to_numpy(dtype=float)
         starts = row["base"] + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
         colors = [PALETTE[1] if step > 0 else PALETTE[0] for step in steps]
-        axes.barh(np.arange(len(steps)) + 1, steps, left=starts, color=colors, height=0.6)
+        bars = axes.barh(np.arange(len(steps)) + 1, steps, left=starts, color=colors, height=0.6)
+        axes.bar_label(bars, [f"{step:+.2f}" for step in steps], padding=5, fontsize=9)
         axes.plot([row["base"], row["logit"]], [0, len(steps) + 1], "o", color=GREY, markersize=7)
-        for place, (start, step) in enumerate(zip(starts, steps, strict=True), start=1):
-            side = {"ha": "left", "xytext": (5, 0)} if step > 0 else {"ha": "right", "xytext": (-5, 0)}
-            at = {"va": "center", "textcoords": "offset points", "fontsize": 9}
-            axes.annotate(f"{step:+.2f}", (start + step, place), **side, **at)
         axes.set_xlabel("logit of a trigger")
         axes.set_title(title, fontsize=10)
         axes.use_sticky_edges = False  # a bar may not touch the frame, where its point would be cut
@@ -188,8 +156,7 @@ def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Seq
 
 def gate_boxes(gates: np.ndarray, tokens: Sequence[str]) -> Figure:
     """Gate of every token of a gated fusion, (N, M), mean over units, in [0, 1]: box over samples."""
-    figure = Figure(figsize=(8, 1.4 + 0.4 * len(tokens)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(8, 1.4 + 0.4 * len(tokens))
     boxes = axes.boxplot(gates.astype(np.float32), orientation="horizontal", positions=range(len(tokens)), **BOXES)
     for place, box in enumerate(boxes["boxes"]):
         box.set_facecolor(token_color(place))

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from plotly.subplots import make_subplots
 
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, candle_trace, name_rows
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, candle_trace, name_rows, new_figure
 
 GROUP_COLORS = {"price": PALETTE[0], "volume": PALETTE[4], "technical": PALETTE[2]}
 ANNOTATED_MONTHS = 18  # more columns than this leave no room for numbers
@@ -70,8 +70,7 @@ def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Seque
 
     `groups` gives the colour: ``price``, ``volume`` or ``technical`` for each channel.
     """
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(names)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 1.2 + 0.32 * len(names))
     colors = [GROUP_COLORS.get(group, GREY) for group in groups]
     low, first, middle, third, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)  # (C,) each
     rows = np.arange(len(names))
@@ -91,8 +90,7 @@ def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
     """Share of triggers (0, 1 or NaN) per symbol and calendar month; labels have the index `timestamp`."""
     rates = {s: frame["trigger"].groupby(frame.index.strftime("%Y-%m")).mean() for s, frame in labels.items()}
     table = pd.DataFrame(rates).T
-    figure = Figure(figsize=(9, 1.6 + 0.42 * len(labels)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 1.6 + 0.42 * len(labels))
     numbers = {"annot": table.shape[1] <= ANNOTATED_MONTHS, "fmt": ".1%", "annot_kws": {"size": 8}}
     scale = {"format": PercentFormatter(1, decimals=0), "label": "share of triggers"}
     sns.heatmap(table, cmap=SEQUENTIAL, vmin=0, linewidths=0.5, cbar_kws=scale, ax=axes, **numbers)
@@ -108,8 +106,7 @@ def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float
     `threshold` is the smallest rise that counts, in percent; None if it is not one number.
     """
     low, high = np.quantile(max_pct, (0.0, 0.999))
-    figure = Figure(figsize=(9, 4))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 4)
     groups = [np.clip(max_pct[trigger == value], low, high) for value in (0, 1)]
     style = {"label": ["no trigger", "trigger"], "color": PALETTE[:2], "stacked": True, "linewidth": 0}
     axes.hist(groups, bins=np.linspace(low, high, 81), log=True, **style)
@@ -128,8 +125,7 @@ def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figu
     """
     widths, days = candles | {"label": horizon}, bar / pd.Timedelta("1D")
     starts = [-count * days for count in candles.values()] + [0]
-    figure = Figure(figsize=(9, 1.1 + 0.4 * len(widths)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 1.1 + 0.4 * len(widths))
     colors = [PALETTE[0]] * len(candles) + [PALETTE[1]]
     bars = axes.barh(list(widths), [width * days for width in widths.values()], left=starts, color=colors, height=0.6)
     axes.bar_label(bars, [f"{width:,} candles" for width in widths.values()], padding=4, fontsize=9)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
 from cmat_lib.plots.evaluation import score_color, score_name
-from cmat_lib.plots.style import BESIDE, DASHED, GREY
+from cmat_lib.plots.style import BESIDE, DASHED, GREY, new_figure
 
 SPREAD = 0.035  # of the logarithm of the share: points of one share stand side by side
 
@@ -16,17 +16,11 @@ SPREAD = 0.035  # of the logarithm of the share: points of one share stand side 
 def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> Figure:
     """Net return per trade of acting on the highest scores, and the number of trades behind it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Index (score, share); from `cmat_lib.evaluation.decision.decision_table`. The first score is the model, whose
-        trades the random draws imitate.
-    cost_pct : float
-        Cost of a round trip, in percent.
+    The first score of `cmat_lib.evaluation.decision.decision_table` is the model, whose trades the random draws
+    imitate; `cost_pct` is the cost of a round trip.
     """
     names = list(table.index.unique("score"))
-    figure = Figure(figsize=(10, 5.6))
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure, (top, bottom) = new_figure(10, 5.6, rows=2, sharex=True, height_ratios=[3, 1])
     model = table.xs(names[0], level="score")
     band = f"random, same symbols and hours\n(mean dotted, {confidence:.0%} grey)"
     top.fill_between(model.index, model["random_low"], model["random_high"], color=GREY, alpha=0.25, label=band)

@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import ORACLE
 from cmat_lib.evaluation.metrics import score_arrays
-from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, headline, time_axis
+from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, headline, new_figure, time_axis
 
 SCORE_NAMES = {
     "probability": "model",
@@ -73,16 +73,10 @@ def no_skill(metric: str, base_rate: float) -> float:
 
 
 def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """The model's scores in every part, symbols pooled, each over its own no-skill line.
-
-    Parameters
-    ----------
-    gap : DataFrame
-        Index (scope, metric), one column per part; from `gap_table`.
-    """
+    """The model's scores in every part (from `gap_table`), symbols pooled, each over its own no-skill line."""
     parts = [column for column in gap if column not in ("gap", "relative_gap")]
-    figure = Figure(figsize=(3.2 * len(metrics), 3.2))
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    figure, panels = new_figure(3.2 * len(metrics), 3.2, columns=len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
         reference = [no_skill(metric, rate) for rate in gap.loc[("pooled", "base_rate"), parts]]
         axes.plot(parts, gap.loc[("pooled", metric), parts], "o-", color=PALETTE[0], label="model")
         axes.plot(parts, reference, **DASHED, label="no skill")
@@ -95,8 +89,7 @@ def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
     """ROC curves and precision-recall curves, symbols pooled."""
-    figure = Figure(figsize=(10, 4.4))
-    roc, pr = figure.subplots(1, 2)
+    figure, (roc, pr) = new_figure(10, 4.4, columns=2)
     base_rate, highest = test["trigger"].mean(), 0.0
     for name in columns:
         trigger, ranking, _ = score_arrays(test, name)
@@ -117,15 +110,9 @@ def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
-    """Probability against the observed share of triggers, one panel per column.
-
-    Parameters
-    ----------
-    tables : mapping
-        Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
-    """
-    figure = Figure(figsize=(5 * len(tables), 4.6))
-    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+    """Probability against the observed share of triggers, a panel per title and its `reliability_table`."""
+    figure, panels = new_figure(5 * len(tables), 4.6, columns=len(tables))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
         end = 1.1 * table[["predicted", "observed", "high"]].max().max()
         axes.plot([0, end], [0, end], **DASHED, label="says what happens")
         axes.vlines(table["predicted"], table["low"], table["high"], color=PALETTE[0], linewidth=2, alpha=0.6)
@@ -143,17 +130,11 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
 def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
     """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Index (group, score), columns ``value``, ``low``, ``high``, ``base_rate``; from
-        `cmat_lib.evaluation.breakdown.auc_by_group`.
-    confidence : float
-        Coverage of the band, which only the model has: three bands would hide each other.
+    The table is that of `cmat_lib.evaluation.breakdown.auc_by_group`. Only the model has a band: three would hide each
+    other.
     """
     group, names = table.index.names[0], list(table.index.unique("score"))
-    figure = Figure(figsize=(10, 4.4))
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure, (top, bottom) = new_figure(10, 4.4, rows=2, sharex=True, height_ratios=[3, 1])
     for name in names:
         rows, style = table.xs(name, level="score"), {"color": score_color(name), "label": score_name(name)}
         top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, **style)
@@ -181,8 +162,7 @@ _GROUP_UNITS = {
 
 def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[float]) -> Figure:
     """Precision among the highest scores, from a few alarms to all rows; the table is `precision_by_share`'s."""
-    figure = Figure(figsize=(9, 4))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 4)
     for name in table:
         axes.plot(table.index, table[name], linewidth=1.8, color=score_color(name), label=score_name(name))
     axes.axhline(base_rate, **DASHED, label=f"base rate {base_rate:.1%}")
@@ -197,23 +177,14 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
     return figure
 
 
-def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
-    """Predicted against realised largest rise: all samples as a cloud, medians and quartiles per tenth.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part with ``predicted_max_pct`` and ``max_pct``, in percent.
-    bins : int
-        Groups along the prediction.
-    """
+def predicted_and_realised(test: pd.DataFrame) -> Figure:
+    """Predicted against realised largest rise, in percent: samples as a cloud, medians and quartiles per tenth."""
     predicted, realised = test["predicted_max_pct"], test["max_pct"]
-    group = (predicted.rank(method="first") - 1) * bins // len(test)
+    group = (predicted.rank(method="first") - 1) * 10 // len(test)
     middle = predicted.groupby(group).median()
     low, median, high = (realised.groupby(group).quantile(share) for share in (0.25, 0.5, 0.75))
     shown = realised <= realised.quantile(SHOWN)
-    figure = Figure(figsize=(9, 5))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 5)
     cells = axes.hexbin(predicted[shown], realised[shown], gridsize=45, bins="log", cmap=SEQUENTIAL, mincnt=1)
     figure.colorbar(cells, ax=axes, label="samples (log scale)")
     axes.fill_between(middle, low, high, color=PALETTE[1], alpha=0.35, label="realised quartiles")

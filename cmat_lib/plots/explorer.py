@@ -42,7 +42,7 @@ def attention_explorer(
     samples : DataFrame of N rows
         Samples of one symbol in order of time: ``timestamp``, ``close``.
     lines : mapping of str to ndarray, shape (N, M)
-        Views that a menu offers -> a series per token, for example of `attention_lines`.
+        Views that a menu offers -> a series per token; from `attention_lines`.
     moments : sequence of Moment, length K
         At least one, in order of time; the last is shown first.
     maps : mapping of str to (ndarray of shape (K, m, m), names)

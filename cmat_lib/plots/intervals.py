@@ -1,4 +1,7 @@
-"""Points with intervals: scores and differences of scores, of all symbols pooled and within symbols."""
+"""Points with intervals: scores and differences of scores, of all symbols pooled and within symbols.
+
+Tables have the index (name, scope, metric) and the columns ``value``, ``low``, ``high``.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,11 @@ from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.evaluation.metrics import SCOPES
 from cmat_lib.plots.evaluation import metric_name, no_skill, score_color, score_name
-from cmat_lib.plots.style import DASHED, GREY, PALETTE, draw_intervals, headline, name_rows
+from cmat_lib.plots.style import DASHED, GREY, PALETTE, draw_intervals, headline, name_rows, new_figure
 
 
 def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float) -> Figure:
-    """Scores of model, baselines and oracle with their intervals, one panel per metric.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Index (score, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.table`.
-    """
+    """Scores of model, baselines and oracle (from `ScoreDraws.table`), one panel per metric."""
     names = list(scores.index.unique("score"))
     base_rate = scores.loc[(names[0], "pooled", "base_rate"), "value"]
     lines = {metric: no_skill(metric, base_rate) for metric in metrics}
@@ -34,13 +31,7 @@ def score_forest(scores: pd.DataFrame, metrics: Sequence[str], confidence: float
 def difference_forest(
     differences: pd.DataFrame, metrics: Sequence[str], confidence: float, model: str = "model"
 ) -> Figure:
-    """Scores of the model minus those of each baseline, on the same resamples, one panel per metric.
-
-    Parameters
-    ----------
-    differences : DataFrame
-        Index (baseline, scope, metric), columns ``value``, ``low``, ``high``; from `ScoreDraws.differences`.
-    """
+    """Scores of the model minus those of each baseline (`ScoreDraws.differences`), one panel per metric."""
     names = list(differences.index.unique("baseline"))
     labels = [f"{model} − {score_name(name)}" for name in names]
     lines = dict.fromkeys(metrics, 0)
@@ -52,13 +43,7 @@ def difference_forest(
 
 
 def ablation_forest(table: pd.DataFrame, metric: str, confidence: float) -> Figure:
-    """One score of every row of the ablation.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Index (row, scope, metric), columns ``value``, ``low``, ``high``.
-    """
+    """One score of every row of `cmat ablate`."""
     names = list(table.index.unique("row"))
     figure = _forest(table, {metric: no_skill(metric, np.nan)}, "no skill", [PALETTE[0]] * len(names), names)
     headline(figure, f"Ablation, intervals of {confidence:.0%}")
@@ -68,8 +53,7 @@ def ablation_forest(table: pd.DataFrame, metric: str, confidence: float) -> Figu
 def _forest(table: pd.DataFrame, lines: dict[str, float], line: str, colors: Sequence[str], labels) -> Figure:
     """A panel per metric with its vertical line, a row per name; the within scope lies a little below, not filled."""
     names = table.index.unique(0)
-    figure = Figure(figsize=(max(9, 3.1 * len(lines)), 1.4 + 0.5 * len(names)))
-    panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
+    figure, panels = new_figure(max(9, 3.1 * len(lines)), 1.4 + 0.5 * len(names), columns=len(lines), sharey=True)
     for axes, (metric, reference) in zip(panels, lines.items(), strict=True):
         axes.axvline(reference, **DASHED)
         for scope, shift in zip(SCOPES, (-0.14, 0.14), strict=True):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from cmat_lib.config import Config
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, new_figure
 from cmat_lib.views import View
 from cmat_lib.views.panel import Batch
 
@@ -42,13 +42,9 @@ def batch_table(batch: Batch) -> pd.DataFrame:
 
 
 def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
-    """Everything that the model sees of one moment, as it sees it (scaled).
-
-    A window (L, F) as a heatmap, many numbers as a line, few as bars.
-    """
-    shown = [view for view in views if not view.context]
-    windows = [view for view in shown if view.window(config)]
-    rest = [view for view in shown if not view.window(config)]
+    """What the model sees of one moment, scaled: windows (L, F) as heatmaps, many numbers as a line, few as bars."""
+    windows = [view for view in views if view.window(config) and not view.context]
+    rest = [view for view in views if not view.window(config) and not view.context]
     pairs = -(-len(rest) // 2)
     figure = Figure(figsize=(11, 3.4 * len(windows) + 2.6 * pairs))
     heights = [1.3] * len(windows) + [1.0] * pairs
@@ -90,17 +86,9 @@ def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> Non
 
 
 def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3) -> Figure:
-    """Bases from which the trend and seasonality stacks build their backcasts.
+    """Bases from which the trend and seasonality stacks build their backcasts: polynomials, cosines and sines.
 
-    Polynomials, cosines and sines over the window.
-
-    Parameters
-    ----------
-    trend : ndarray, shape (4, T)
-    season : ndarray, shape (2 harmonics, T)
-        All cosines, then all sines.
-    highlighted : int
-        Lowest harmonics drawn in colour; the others stay faint.
+    `trend` is (4, T), `season` (2 harmonics, T): all cosines, then all sines. Only the lowest harmonics have a colour.
     """
     harmonics = len(season) // 2
     waves = [f"k = {k}" for k in range(1, harmonics + 1)]
@@ -109,8 +97,7 @@ def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3)
         (f"Seasonality: {harmonics} cosines", season[:harmonics], waves, highlighted),
         (f"Seasonality: {harmonics} sines", season[harmonics:], waves, highlighted),
     )
-    figure = Figure(figsize=(11, 3.4))
-    axes = figure.subplots(1, 3, sharex=True)
+    figure, axes = new_figure(11, 3.4, columns=3, sharex=True)
     for ax, (title, rows, names, named) in zip(axes, panels, strict=True):
         for row in rows[named:]:
             ax.plot(row, color=GREY, alpha=0.18, linewidth=0.8)
@@ -128,13 +115,8 @@ def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3)
 def compare_parameters(table: pd.DataFrame, default: pd.DataFrame) -> pd.DataFrame:
     """Parameters of this run's model, of the default sizes, and what the source states for the default sizes.
 
-    Index parts; ``match`` is *yes*, *yes, rounded*, the difference of default and source, or empty where the source
-    says nothing.
-
-    Parameters
-    ----------
-    table, default : DataFrame
-        Columns ``part``, ``parameters``, ``source``; see `cmat_lib.models.parameter_table`.
+    Tables as `cmat_lib.models.parameter_table` gives them: ``part``, ``parameters``, ``source``. ``match`` is *yes*,
+    *yes, rounded*, the difference of default and source, or empty where the source says nothing.
     """
     here = table.set_index("part")["parameters"].rename("this run")
     full = default.set_index("part").rename(columns={"parameters": "default sizes"})
@@ -157,10 +139,7 @@ def _match(count: int, source: str | None) -> str:
 
 
 def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
-    """Where the parameters sit; click to go deeper: one tile per module, its area the number of parameters.
-
-    Module names are told apart down to the level `depth`.
-    """
+    """Where the parameters sit, down to a depth of module names: a tile each, its area the number of parameters."""
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         path = ["model", *(name.split(".")[:-1] or [name])[:depth]]
@@ -179,17 +158,11 @@ def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
 
 
 def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
-    """Losses while the model learns one batch by heart.
+    """Losses while the model learns one batch by heart: a row per step, a column per term, among them ``total``.
 
-    Parameters
-    ----------
-    losses : DataFrame
-        One row per step, one column per loss term, among them ``total``.
-    goal : float
-        Share of the first total loss to get below; drawn as a line.
+    The `goal`, drawn as a line, is the share of the first total loss to get below.
     """
-    figure = Figure(figsize=(9, 3.6))
-    ax = figure.add_subplot()
+    figure, (ax,) = new_figure(9, 3.6)
     for color, name in zip(PALETTE, losses, strict=False):
         ax.plot(losses.index, losses[name], color=color, label=name, linewidth=2 if name == "total" else 1)
     ax.axhline(goal * losses["total"].iloc[0], color=GREY, linestyle="--", label=f"{goal:.0%} of the first total")
@@ -199,23 +172,15 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
 
 
 def attention_grid(maps: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> Figure:
-    """Mean attention maps side by side.
+    """Mean attention maps side by side, by title: weights (M, M) whose rows sum to 1, and the names of their M tokens.
 
     Row i of a panel says how much token i takes from each token. Without maps, it says that there are none.
-
-    Parameters
-    ----------
-    maps : mapping of str to ndarray, shape (M, M)
-        Title -> weights; rows sum to 1.
-    names : mapping of str to sequence of str
-        Title -> M names of tokens.
     """
     if not maps:
         figure = Figure(figsize=(6, 0.8))
         figure.text(0.5, 0.5, "This model has no attention: there are no maps to draw.", ha="center", va="center")
         return figure
-    figure = Figure(figsize=(4.1 * len(maps) + 0.6, 3.7))
-    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    figure, axes = new_figure(4.1 * len(maps) + 0.6, 3.7, columns=len(maps))
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
         frame = pd.DataFrame(values, index=list(names[title]), columns=list(names[title]))
         sns.heatmap(frame, ax=ax, vmin=0, vmax=1, cmap=SEQUENTIAL, annot=True, fmt=".2f", cbar=ax is axes[-1])

@@ -1,4 +1,4 @@
-"""Shares of attention in groups of samples, with intervals."""
+"""Shares of attention in groups of samples, with intervals: ``value``, ``low``, ``high`` of `grouped_shares`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cmat_lib.plots.style import DASHED, draw_intervals, legend_below, name_rows, token_color
+from cmat_lib.plots.style import DASHED, draw_intervals, legend_below, name_rows, new_figure, token_color
 
 
 def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
-    """Share of every token in the output of attention, by groups of samples.
-
-    Parameters
-    ----------
-    tables : mapping
-        What groups the samples -> frame with index (group, token), columns ``value``, ``low``, ``high``, ``n``; from
-        `grouped_shares`.
-    """
+    """Share of every token in the output of attention, by groups of samples; a title and a table per grouping."""
     counts = [len(table.index.unique("group")) for table in tables.values()]
-    figure = Figure(figsize=(9, 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)))
-    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+    height = 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)
+    figure, panels = new_figure(9, height, rows=len(tables), sharex=True, height_ratios=counts)
     tokens = list(next(iter(tables.values())).index.unique("token"))
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         groups = list(table.index.unique("group"))
@@ -38,16 +31,9 @@ def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figur
 
 
 def contrast_forest(contrasts: pd.DataFrame, confidence: float) -> Figure:
-    """Difference of shares between two kinds of moments, a panel per contrast.
-
-    Parameters
-    ----------
-    contrasts : DataFrame
-        Index (contrast, token), columns ``value``, ``low``, ``high``, ``n_first``, ``n_second``; from `contrast_table`.
-    """
+    """Difference of shares between two kinds of moments, a panel per contrast of a `contrast_table`."""
     names, tokens = list(contrasts.index.unique("contrast")), list(contrasts.index.unique("token"))
-    figure = Figure(figsize=(9, 0.8 + len(names) * (0.6 + 0.28 * len(tokens))))
-    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    figure, panels = new_figure(9, 0.8 + len(names) * (0.6 + 0.28 * len(tokens)), rows=len(names), sharex=True)
     for axes, name in zip(panels, names, strict=True):
         rows = contrasts.loc[name].loc[tokens]
         draw_intervals(axes, rows, [token_color(number) for number in range(len(tokens))])
@@ -60,16 +46,9 @@ def contrast_forest(contrasts: pd.DataFrame, confidence: float) -> Figure:
 
 
 def share_by_decile(table: pd.DataFrame, confidence: float) -> Figure:
-    """Share of every token from the calmest to the wildest tenth of the samples.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Index (group, token), groups ``" 1"`` to ``"10"``, columns ``value``, ``low``, ``high``; from `grouped_shares`.
-    """
+    """Share of every token from the calmest to the wildest tenth of the samples, groups ``" 1"`` to ``"10"``."""
     tokens = list(table.index.unique("token"))
-    figure = Figure(figsize=(9, 4))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 4)
     for number, token in enumerate(tokens):
         rows = table.xs(token, level="token").sort_index()
         tenth, color = rows.index.astype(int), token_color(number)

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from cmat_lib.data.splits import Span
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, time_axis
+from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, new_figure, time_axis
 
 # A purged zone is narrow: it must stand out.
 COLORS = PART_COLORS | {"purged": "#000000", "embargo": PALETTE[3], "outside": "#e8e8e8", "unlabelled": "#d0d0d0"}
@@ -24,16 +24,10 @@ COLUMNS = 3  # borders beside each other
 def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
     """All folds of a split, one below the other: their parts, what is left out at the borders, and the test dates.
 
-    Parameters
-    ----------
-    stretches : DataFrame
-        ``fold``, ``part``, ``start``, ``end`` (UTC); from `cmat_lib.data.splits.fold_stretches`.
-    chosen : int
-        Fold of this run; the others are paler.
+    `stretches` are those of `cmat_lib.data.splits.fold_stretches`; folds other than the `chosen` one are paler.
     """
     folds = list(stretches["fold"].unique())
-    figure = Figure(figsize=(10, 1.6 + 0.5 * len(folds)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(10, 1.6 + 0.5 * len(folds))
     for row, fold in enumerate(folds):
         own, rows = fold == chosen, stretches[stretches["fold"] == fold]
         for stretch in rows.itertuples():
@@ -61,10 +55,7 @@ def _draw_stretch(axes: Axes, row: int, stretch, own: bool) -> None:
 def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     """The parts over time for every symbol, and each border from near, where the purged samples are.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        `symbol`, `close_time`, `label_end` (UTC) and `part`.
+    Of `samples` are read ``symbol``, ``close_time``, ``label_end`` (UTC) and ``part``.
     """
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]

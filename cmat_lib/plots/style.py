@@ -54,6 +54,12 @@ def token_color(number: int) -> str:
 # -- matplotlib --------------------------------------------------------------------------------------------------------
 
 
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches, and its panels, row by row."""
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
+
+
 def headline(figure: Figure, text: str) -> None:
     """Title of a figure of several panels."""
     figure.suptitle(text, x=0.01, ha="left", weight="bold")

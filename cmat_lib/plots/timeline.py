@@ -23,14 +23,8 @@ def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
     """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
 
     A long series is cut into stretches of equal length: the line of the probability shows the highest of each, so
-    that no alarm is lost, and the price the last.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part: ``symbol``, ``timestamp``, ``close``, ``trigger``, ``probability``.
-    threshold : float
-        A probability of at least this is an alarm.
+    that no alarm is lost, and the price the last. Of `test` are read ``symbol``, ``timestamp``, ``close``, ``trigger``
+    and ``probability``.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
     symbols = list(test["symbol"].unique())

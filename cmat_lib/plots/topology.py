@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from scipy.spatial.distance import pdist, squareform
 
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL, new_figure
 
 HOMOLOGY_COLORS = {0: PALETTE[0], 1: PALETTE[1]}
 HOMOLOGY_NAMES = {0: "H0: pieces", 1: "H1: loops"}
@@ -56,8 +56,8 @@ def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log clos
     distance.
     """
     distances = squareform(pdist(cloud))  # (P, P)
-    figure = Figure(figsize=(10, 3.9))
-    for axes, scale in zip(np.ravel(figure.subplots(1, len(scales), sharex=True, sharey=True)), scales, strict=True):
+    figure, panels = new_figure(10, 3.9, columns=len(scales), sharex=True, sharey=True)
+    for axes, scale in zip(panels, scales, strict=True):
         first, second = np.nonzero(np.triu(distances <= scale, k=1))
         lines = np.stack([cloud[first, :2], cloud[second, :2]], axis=1)  # (edges, 2, 2)
         axes.add_collection(LineCollection(lines, colors=PALETTE[5], linewidths=0.6, alpha=0.5, rasterized=True))
@@ -71,8 +71,7 @@ def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log clos
 
 def persistence(diagrams: Mapping[int, np.ndarray]) -> Figure:
     """Barcode and diagram of one window: births and deaths, (n, 2), by dimension, in window standard deviations."""
-    figure = Figure(figsize=(10, 4.4))
-    barcode, diagram = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    figure, (barcode, diagram) = new_figure(10, 4.4, columns=2, width_ratios=[1.2, 1])
     top = max((bars.max() for bars in diagrams.values() if len(bars)), default=1.0)
     row, width = 0, np.clip(150 / max(sum(map(len, diagrams.values())), 1), 0.4, 1.5)  # thin enough to tell bars apart
     for dimension, bars in diagrams.items():
@@ -93,8 +92,8 @@ def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarra
 
     By dimension, (bins,): scales in window standard deviations, and the bars alive there.
     """
-    figure = Figure(figsize=(10, 3.4))
-    for axes, dimension, color in _panels(figure, grids):
+    figure, panels = new_figure(10, 3.4, columns=len(grids))
+    for axes, dimension, color in _betti_panels(panels, grids):
         axes.plot(grids[dimension], curves[dimension], ".-", drawstyle="steps-post", markersize=3, color=color)
     return figure
 
@@ -107,8 +106,8 @@ def actual_and_shuffled(
     Grids are as for `betti_curves`; of the curves of N windows, (N, bins), the median and the band from the 10th to the
     90th percentile are drawn.
     """
-    figure = Figure(figsize=(10, 3.6))
-    for axes, dimension, color in _panels(figure, grids):
+    figure, panels = new_figure(10, 3.6, columns=len(grids))
+    for axes, dimension, color in _betti_panels(panels, grids):
         for curves, shade, name in ((actual, color, "as it happened"), (shuffled, GREY, "returns shuffled")):
             low, middle, high = np.quantile(curves[dimension], (0.1, 0.5, 0.9), axis=0)
             axes.plot(grids[dimension], middle, color=shade, label=name)
@@ -117,9 +116,9 @@ def actual_and_shuffled(
     return figure
 
 
-def _panels(figure: Figure, dimensions: Mapping[int, np.ndarray]) -> Iterator[tuple[Axes, int, str]]:
+def _betti_panels(panels: list[Axes], dimensions: Iterable[int]) -> Iterator[tuple[Axes, int, str]]:
     """One labelled panel per homology dimension, with its colour."""
-    for axes, dimension in zip(np.ravel(figure.subplots(1, len(dimensions))), dimensions, strict=True):
+    for axes, dimension in zip(panels, dimensions, strict=True):
         axes.set(title=f"Betti curve, {HOMOLOGY_NAMES[dimension]}", xlabel="scale (σ)", ylabel="bars alive")
         yield axes, dimension, HOMOLOGY_COLORS[dimension]
 

@@ -17,7 +17,7 @@ from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.plots.candles import evenly
-from cmat_lib.plots.style import DASHED, GREY, PALETTE, PART_COLORS
+from cmat_lib.plots.style import DASHED, GREY, PALETTE, PART_COLORS, new_figure
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
@@ -30,10 +30,7 @@ UPPER_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside
 
 
 def part_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """What every part holds.
-
-    Index: parts in time order; columns: ``samples``, ``triggers``, ``base rate``, ``from``, ``to``.
-    """
+    """What every part holds, in order of time: ``samples``, ``triggers``, ``base rate``, ``from``, ``to``."""
     groups = samples[samples["part"].isin(PARTS)].groupby("part")
     columns = {
         "samples": groups.size(),
@@ -50,8 +47,7 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
     chosen = samples.loc[samples["part"].isin(PARTS), ["symbol", "part", "trigger"]]
     both = pd.concat([chosen, chosen.assign(symbol="all")])
     rates = both.groupby(["symbol", "part"], sort=False)["trigger"].mean().mul(100).reset_index()
-    figure = Figure(figsize=(9, 3.6))
-    ax = figure.add_subplot()
+    figure, (ax,) = new_figure(9, 3.6)
     sns.barplot(rates, x="symbol", y="trigger", hue="part", hue_order=PARTS, palette=PART_COLORS, ax=ax)
     ax.set(title="How often a trigger happens", xlabel="symbol", ylabel="base rate (% of samples)")
     ax.legend(**UPPER_RIGHT, title="part")
@@ -61,12 +57,8 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
 def schedule_curve(factors: np.ndarray, steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
     """Learning rate of both parameter groups over all optimiser steps.
 
-    Steps on the x axis, the epoch in the hover text. Early stopping may end before the last step.
-
-    Parameters
-    ----------
-    factors : ndarray, shape (steps,)
-        By what the rates are multiplied at each step; from `cmat_lib.training.optimisation.schedule`.
+    The epoch is in the hover text; early stopping may end before the last step. `factors`, (steps,), are by what the
+    rates are multiplied at each step, see `cmat_lib.training.optimisation.schedule`.
     """
     steps = evenly(len(factors), MOST_POINTS)
     rates = {
@@ -82,15 +74,7 @@ def schedule_curve(factors: np.ndarray, steps_per_epoch: int, training: Training
 
 
 def training_curves(history: pd.DataFrame, best_epoch: int | None) -> go.Figure:
-    """Loss, AUC and learning rate over the epochs; the best epoch is marked.
-
-    Three panels over one axis of epochs; the dotted line at AUC 0.5 is chance.
-
-    Parameters
-    ----------
-    best_epoch : int or None
-        Epoch whose weights are kept; None while nobody knows.
-    """
+    """Loss, AUC (dotted: chance) and learning rate over the epochs; the best epoch is marked, if it is known."""
     lines = (
         ("train_loss", "train loss", PART_COLORS["train"], 1),
         ("stop_loss", "stop loss", PART_COLORS["stop"], 1),
@@ -118,8 +102,8 @@ def training_curves(history: pd.DataFrame, best_epoch: int | None) -> go.Figure:
 def loss_terms(history: pd.DataFrame, best_epoch: int) -> Figure:
     """The terms of the loss, before weighting, on the train and the stop part: one panel per term that there is."""
     terms = [term for term in TERMS if f"train_{term}_loss" in history]
-    figure = Figure(figsize=(2 + 4.5 * len(terms), 3.4))
-    for ax, term in zip(figure.subplots(1, len(terms)), terms, strict=True):
+    figure, panels = new_figure(2 + 4.5 * len(terms), 3.4, columns=len(terms))
+    for ax, term in zip(panels, terms, strict=True):
         for part in ("train", "stop"):
             look = {"color": PART_COLORS[part], "marker": "o", "markersize": 3, "label": part}
             ax.plot(history["epoch"], history[f"{part}_{term}_loss"], **look)
@@ -138,21 +122,11 @@ def epoch_table(history: pd.DataFrame, best_epoch: int) -> pd.DataFrame:
 
 
 def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: float) -> Figure:
-    """What calibration makes of the model's raw scores, and where the threshold cuts.
+    """What `fit_calibration`'s map makes of the model's raw scores, and where the threshold cuts.
 
-    The map above, the distribution of the raw scores below.
-
-    Parameters
-    ----------
-    calibration : mapping
-        From `cmat_lib.evaluation.calibration.fit_calibration`.
-    raw : ndarray, shape (n,)
-        Raw scores of the calibrate part.
-    threshold : float
-        On the calibrated scale.
+    The map above, the distribution of the raw scores of the calibrate part, (n,), below.
     """
-    figure = Figure(figsize=(7.5, 5.6))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, (above, below) = new_figure(7.5, 5.6, rows=2, sharex=True, height_ratios=(3, 1))
     grid = np.unique([*np.linspace(0, 1, 201), *calibration.get("x", [])])
     label = f"{calibration['method']} map"
     above.plot(grid, apply_calibration(grid, calibration), color=PALETTE[0], linewidth=2, label=label)
@@ -170,16 +144,10 @@ def probability_distribution(
 ) -> Figure:
     """Distribution of scores for triggers and non-triggers, each class with area 1.
 
-    Parameters
-    ----------
-    scores : mapping of str to ndarray, shape (n,)
-        Name -> scores between 0 and 1; one panel each.
-    threshold : float, optional
-        Drawn in the last panel.
+    A panel for each name and its scores (n,), between 0 and 1; the threshold is drawn in the last.
     """
     kind = np.where(np.asarray(trigger) == 1, "trigger", "no trigger")
-    figure = Figure(figsize=(11, 3.6))
-    axes = figure.subplots(1, len(scores), squeeze=False)[0]
+    figure, axes = new_figure(11, 3.6, columns=len(scores))
     classes = {"hue": kind, "hue_order": list(CLASS_COLORS), "palette": CLASS_COLORS}
     look = {"bins": 30, "stat": "density", "common_norm": False, "element": "step", "alpha": 0.35}
     for ax, (name, values) in zip(axes, scores.items(), strict=True):
