@@ -23,8 +23,8 @@ MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
 TERMS = {
     "trigger": "focal loss",
-    "max_pct": "squared error (training variances)",
-    "auxiliary": "Huber loss (sum over its targets)",
+    "max_pct": "squared error (variances)",
+    "auxiliary": "Huber loss (4 targets)",
 }
 UPPER_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside its panel
 
