@@ -17,7 +17,7 @@ def draw():
         with torch.device("meta"):
             model = build_model(load_config(changes=changes))
             sizes = {"nbeats": (96, 14), "tda": (214,), "complexity": (6,), "clock": (2,)}
-            inputs = {name: torch.zeros(5, *size) for name, size in sizes.items()}
+            inputs = {name: torch.zeros(5, *size) for name, size in sizes.items()}  # of the views that there may be
             targets = [torch.zeros(5, *size) for size in ((), (), (4,), ())]
         return architecture(model, Batch(inputs, *targets)).axes[0]
 
@@ -67,6 +67,19 @@ def test_an_unseen_modality_is_grey(draw):
     assert sum(to_hex(box.get_edgecolor()) == GREY for box in with_tokens.patches) == 3
     concat = draw(model={"modalities": ["nbeats", "complexity"]}, fusion={"fusion_type": "concat"})
     assert len(arrows(concat)) == 3 * 2 + 2 - 1, "nothing of it reaches the fusion"
+
+
+def test_heads_read_the_auxiliary_forecast_where_there_is_one(draw):
+    ax = draw(model={"modalities": ["nbeats", "tda", "complexity", "clock"], "auxiliary_head": True})
+    shown = words(ax)
+    assert "volatility, range,\nrise, fall\n(B, 4)\n8,356 weights" in shown and {"Clock", "(B, 2)"} <= set(shown)
+    assert [t for t in shown if t.startswith("(B, 1)")] == [
+        "(B, 1) · probability\n5 weights",
+        "(B, 1) · percent\n193 weights",
+    ]
+    assert any(t.startswith("4 tokens\n") for t in shown) and shown.count("token") == 4
+    assert len(ax.patches) == 4 * 3 + 1 + 3 and len(arrows(ax)) == 4 * 3 + 1 + 2
+    assert "Auxiliary head" not in words(draw())
 
 
 def test_stack_attention_is_named_only_where_it_is(draw):

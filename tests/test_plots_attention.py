@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 
@@ -106,9 +107,10 @@ def test_share_forest_draws_means_and_intervals():
         {"value": value, "low": value - 0.01, "high": value + 0.02, "n": [5] * 3 + [900] * 3}, index=index
     )
     axes = share_forest({"by outcome": table, "again": table}, 0.9).axes[0]
-    points = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
+    dots = [dots for dots in axes.collections if isinstance(dots, PathCollection)]
+    points = {own.get_label(): own.get_offsets()[:, 0].tolist() for own in dots}
     assert points == {"nbeats": [0.3, 0.2], "tda": [0.4, 0.5], "complexity": [0.3, 0.3]}
-    np.testing.assert_allclose(axes.collections[1].get_segments()[1][:, 0], [0.49, 0.52])
+    np.testing.assert_allclose(axes.collections[2].get_segments()[1][:, 0], [0.49, 0.52])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["hit (n = 5)", "quiet (n = 900)"]
     assert axes.lines[0].get_xdata()[0] == pytest.approx(1 / 3) and title(axes) == "by outcome"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 
 from cmat_lib.plots import attribution as plots
 from cmat_lib.plots.decomposition import decomposition_over_candles
@@ -19,11 +20,13 @@ def rows(**columns):
 
 def points(axes):
     """Values of all points of a panel, in the order in which they were drawn."""
-    return np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() == "o"])
+    drawn = [dots.get_offsets()[:, 0] for dots in axes.collections if isinstance(dots, PathCollection)]
+    return np.concatenate([values.filled(np.nan) for values in drawn])
 
 
 def spans(axes):
-    return np.concatenate([[s[:, 0] for s in lines.get_segments()] for lines in axes.collections])
+    drawn = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
+    return np.concatenate([[s[:, 0] for s in lines.get_segments()] for lines in drawn])
 
 
 def labels(axes):
@@ -45,10 +48,10 @@ def test_shapley_forest(shapley):
     assert labels(left) == NAMES and labels(right) == ["nbeats × tda", "nbeats × complexity"]
 
 
-def test_ablation_forest_sorts_each_panel():
+def test_permutation_forest_sorts_each_panel():
     ablation = rows(modality=NAMES)
     importance = rows(kind=["nbeats", "nbeats", "tda"], name=["roc", "log_close", "H0 curve"])
-    panels = plots.ablation_forest(ablation, importance, 0.9).axes
+    panels = plots.permutation_forest(ablation, importance, 0.9).axes
     assert [axes.get_title() or axes.get_title(loc="left") for axes in panels] == [
         "Whole views",
         "Parts of nbeats",
@@ -95,7 +98,8 @@ def test_bars_lead_from_nothing_seen_to_the_logit():
     sample = pd.DataFrame({"base": [-1.0], "shapley_nbeats": [0.5], "shapley_tda": [-0.25], "logit": [-0.75]})
     axes = plots.sample_shapley(sample, ["nbeats", "tda"], ["one"]).axes[0]
     assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(-1.0, 0.5), (-0.5, -0.25)]
-    assert points(axes).tolist() == [-1.0, -0.75] and [t.get_text() for t in axes.texts] == ["+0.50", "-0.25"]
+    assert axes.lines[0].get_xdata().tolist() == [-1.0, -0.75]
+    assert [t.get_text() for t in axes.texts] == ["+0.50", "-0.25"]
     assert labels(axes) == ["nothing seen", "nbeats", "tda", "everything seen"]
 
 

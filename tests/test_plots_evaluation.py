@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import auc_by_group, precision_by_share, reliability_table, time_groups
@@ -48,14 +49,14 @@ def test_score_forest_draws_values_intervals_and_no_skill(scores):
     panels = intervals.score_forest(scores, ["roc_auc", "pr_auc", "brier"], 0.95).axes
     assert [title(axes) for axes in panels] == ["ROC-AUC", "PR-AUC", "Brier score (lower is better)"]
     assert [axes.lines[0].get_xdata()[0] for axes in panels] == pytest.approx([0.5, 0.2, 0.2 * 0.8])
-    drawn = panels[0].lines[1:]  # interval, point, for each scope and score
-    for line, place in zip(
-        range(0, 8, 2), [(s, n) for s in SCOPES for n in ("probability", "volatility")], strict=True
-    ):
-        row = scores.loc[(place[1], place[0], "roc_auc")]
-        assert list(drawn[line].get_xdata()) == [row["low"], row["high"]]
-        assert drawn[line + 1].get_xdata()[0] == row["value"]
-    assert drawn[1].get_markerfacecolor() != "white" and drawn[5].get_markerfacecolor() == "white"
+    for scope, lines, dots in zip(SCOPES, panels[0].collections[::2], panels[0].collections[1::2], strict=True):
+        rows = scores.xs((scope, "roc_auc"), level=("scope", "metric")).loc[["probability", "volatility"]]
+        np.testing.assert_allclose([segment[:, 0] for segment in lines.get_segments()], rows[["low", "high"]])
+        np.testing.assert_allclose(dots.get_offsets()[:, 0], rows["value"])
+        colors = [plots.SCORE_COLORS[name] for name in rows.index]
+        assert [to_hex(color).upper() for color in dots.get_edgecolors()] == [color.upper() for color in colors]
+        faces = [to_hex(color).upper() for color in dots.get_facecolors()]
+        assert faces == (colors if scope == "pooled" else ["#FFFFFF"])
     assert [text.get_text() for text in panels[0].get_yticklabels()] == ["model", "volatility alone"]
 
 
@@ -79,8 +80,8 @@ def test_difference_forest_has_its_sign():
     table["low"], table["high"] = table["value"] - 0.05, table["value"] + 0.05
     figure = intervals.difference_forest(table, metrics, 0.9)
     axes = figure.axes[0]
-    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert points == [0.1, -0.1, 0.2, -0.2], "pooled first, then within"
+    points = np.concatenate([dots.get_offsets()[:, 0] for dots in axes.collections[1::2]])
+    assert points.tolist() == [0.1, -0.1, 0.2, -0.2], "pooled first, then within"
     assert [t.get_text() for t in axes.get_yticklabels()] == ["model − volatility alone", "model − boosted trees"]
     assert axes.lines[0].get_xdata()[0] == 0 and "90%" in figure.get_suptitle()
     assert [title(axes) for axes in figure.axes] == ["ROC-AUC", "Brier score (lower is better)"]
@@ -93,7 +94,7 @@ def test_ablation_forest_keeps_the_order_of_rows():
     table = pd.DataFrame({"value": np.linspace(0.5, 0.8, 6), "low": 0.4, "high": 0.9}, index=index)
     axes = intervals.ablation_forest(table, "roc_auc", 0.95).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["whole", "concat", "trees"]
-    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    points = np.concatenate([dots.get_offsets()[:, 0] for dots in axes.collections[1::2]])
     np.testing.assert_allclose(points, table["value"].to_numpy()[[0, 2, 4, 1, 3, 5]])
     assert axes.lines[-1].get_xdata()[0] == 0.5
 

@@ -5,6 +5,7 @@ import base64
 import numpy as np
 
 from cmat_lib.plots import live as plots
+from cmat_lib.training.logs import epoch_line
 
 
 def test_live_curves_are_replaced_in_place(history, monkeypatch):
@@ -20,7 +21,7 @@ def test_live_curves_are_replaced_in_place(history, monkeypatch):
         return Place()
 
     monkeypatch.setattr(plots, "display", display)
-    curves = plots.LiveCurves()
+    curves = plots.LiveCurves(epoch_line)
     rows = history.assign(samples_per_second=10.0, memory_gb=1.0, seconds_left=5.0).to_dict("records")
     for row in rows:
         curves(row)
@@ -33,7 +34,7 @@ def test_live_curves_are_replaced_in_place(history, monkeypatch):
 
 def test_epoch_lines_are_at_most_fifty(history, capsys):
     row = history.assign(samples_per_second=10.0, memory_gb=1.0, seconds_left=5.0).to_dict("records")[0]
-    say = plots.EpochLines(500)
+    say = plots.EpochLines(500, epoch_line)
     for epoch in range(1, 501):
         say({**row, "epoch": epoch})
     lines = capsys.readouterr().out.splitlines()

@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from torch import nn
 
 from cmat_lib.config import load_config
+from cmat_lib.encoders.nbeats import seasonality_basis, trend_basis
 from cmat_lib.models import build_model, parameter_table
 from cmat_lib.plots import model as plots
 from cmat_lib.plots.style import GREY
@@ -67,8 +68,12 @@ def test_sample_inputs_draw_the_chosen_sample(batch):
     assert colorbar.get_ylabel() == "scaled value"
 
 
+def bases(length):
+    return trend_basis(length).numpy(), seasonality_basis(length).numpy()
+
+
 def test_basis_functions_are_polynomials_and_waves():
-    trend, cosine, sine = plots.basis_functions(8).axes
+    trend, cosine, sine = plots.basis_functions(*bases(8)).axes
     t = np.arange(8) / 8
     for line, power in zip(trend.lines, range(4), strict=True):
         np.testing.assert_allclose(line.get_ydata(), t**power, atol=1e-6)
@@ -81,7 +86,7 @@ def test_basis_functions_are_polynomials_and_waves():
 
 
 def test_higher_harmonics_stay_grey_and_without_a_name():
-    cosine = plots.basis_functions(96).axes[1]
+    cosine = plots.basis_functions(*bases(96)).axes[1]
     grey = [line for line in cosine.lines if to_hex(line.get_color()) == GREY]
     assert len(cosine.lines) == 18 and len(grey) == 15
     assert all(line.get_label().startswith("_") for line in grey)

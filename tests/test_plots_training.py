@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from cmat_lib.config import load_config
 from cmat_lib.data.splits import PARTS
 from cmat_lib.plots import training as plots
+from cmat_lib.training.optimisation import schedule
 
 
 @pytest.fixture
@@ -48,9 +49,13 @@ def test_base_rates_are_percent_per_symbol_and_pooled(samples):
     assert "%" in ax.get_ylabel()
 
 
+def factors(steps, training):
+    return np.array([schedule(step, steps, training.warmup_share) for step in range(steps)])
+
+
 def test_schedule_warms_up_and_falls_to_zero():
     training = load_config(changes={"training": {"epochs": 10, "warmup_share": 0.1}}).training
-    encoders, transformer = plots.schedule_curve(20, training).data
+    encoders, transformer = plots.schedule_curve(factors(200, training), 20, training).data
     rates = np.array(encoders.y)
     assert list(encoders.x) == list(range(200))
     assert rates[0] == pytest.approx(training.learning_rate / 20) and rates.argmax() == 19
@@ -62,7 +67,7 @@ def test_schedule_warms_up_and_falls_to_zero():
 
 def test_a_long_schedule_is_thinned_but_keeps_its_ends():
     training = load_config(changes={"training": {"epochs": 500}}).training
-    line = plots.schedule_curve(100, training).data[0]
+    line = plots.schedule_curve(factors(50_000, training), 100, training).data[0]
     assert len(line.x) <= plots.MOST_POINTS and (line.x[0], line.x[-1]) == (0, 49_999)
 
 
@@ -86,6 +91,15 @@ def test_loss_terms_stand_apart(history):
         np.testing.assert_array_equal(drawn["stop"], history[f"stop_{term}_loss"])
         assert list(ax.lines[-1].get_xdata()) == [2, 2]
         assert any(text.startswith(term) for text in (ax.get_title(), ax.get_title(loc="left")) if text)
+
+
+def test_loss_of_the_auxiliary_head_is_drawn_where_there_is_one(history):
+    assert len(plots.loss_terms(history, 2).axes) == 2
+    with_head = history.assign(train_auxiliary_loss=[4.0, 3.0, 2.0, 1.0], stop_auxiliary_loss=[5.0, 4.5, 4.0, 4.2])
+    *_, ax = plots.loss_terms(with_head, 2).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.lines[:2]}
+    assert drawn == {"train": [4.0, 3.0, 2.0, 1.0], "stop": [5.0, 4.5, 4.0, 4.2]}
+    assert (ax.get_title(loc="left") or ax.get_title()).startswith("auxiliary")
 
 
 def test_epoch_table_has_best_and_last(history):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from textwrap import fill
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
-from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention
-from cmat_lib.plots.style import GREY, PALETTE, token_color
-from cmat_lib.views import VIEWS, View
+from cmat_lib.config.schema import AUXILIARY_TARGETS
+from cmat_lib.plots.style import GREY, PALETTE, new_figure, token_color
+from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Batch
+
+ROW = 19.0  # height of a view, in units of the canvas
+COLUMN = 24.0  # from one column of boxes to the next, right of the fusion
 
 
 class _Box(NamedTuple):
@@ -30,63 +33,53 @@ class _Box(NamedTuple):
     color: str
 
 
-FUSION_X = 91.0
-ROW = 19.0  # height of a view, in units of the canvas
-
-
-def architecture(model: MultiTaskCrossModalAttention, batch: Batch) -> Figure:
+def architecture(model: nn.Module, batch: Batch) -> Figure:
     """Picture of the model from left to right: inputs, encoders, tokens, fusion, heads.
 
-    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a view that the model does
-    not see is grey.
+    Every box holds the shape that leaves it (B is the batch) and its number of parameters; a view that the model, one
+    of `cmat_lib.models.build_model`, does not see is grey.
     """
     views = [v for v in VIEWS.active(model.config) if v.name in model.encoders or v.name in model.fusion.rows]
     height = ROW * len(views)
-    figure = Figure(figsize=(12.5, 0.4 + 1.6 * len(views)))
-    ax = figure.add_subplot()
-    ax.set(xlim=(-1, 125), ylim=(-1, height + 1))
+    fusion = _fusion_box(model.fusion, height / 2, max(44.0, height - 8))
+    forecast, heads = _head_boxes(model, height / 2)
+    width = heads[0].x + 10
+    figure, (ax,) = new_figure(0.1 * width, 0.4 + 1.6 * len(views))
+    ax.set(xlim=(-1, width), ylim=(-1, height + 1))
     ax.axis("off")
     ax.set_title(f"The model: {_count(model)}")
-    fusion = _fusion_box(model, height / 2, max(44.0, height - 8))
-    _draw_box(ax, fusion)
+    chains = [[fusion, *forecast, head] for head in heads]
     for number, view in enumerate(views):
-        y, shape = height - ROW * (number + 0.5), tuple(batch.inputs[view.name].shape[1:])
-        boxes = _view_boxes(model, view, y, token_color(number), shape)
-        for box in boxes:
-            _draw_box(ax, box)
-        reaches = [*boxes[1:], fusion] if _is_seen(model, view.name) else boxes[1:]
-        for left, right in zip(boxes, reaches, strict=False):
-            _draw_arrow(ax, left, right)
-    for head in _head_boxes(model, height / 2):
-        _draw_box(ax, head)
-        _draw_arrow(ax, fusion, head)
+        shape = _shape(*batch.inputs[view.name].shape[1:])
+        boxes = _view_boxes(model, view.name, (view.title, shape), height - ROW * (number + 0.5), token_color(number))
+        chains.append([*boxes, fusion] if _reaches_fusion(model.fusion, view.name) else boxes)
+    for box in dict.fromkeys(box for boxes in chains for box in boxes):
+        _draw_box(ax, box)
+    for left, right in dict.fromkeys(pair for boxes in chains for pair in pairwise(boxes)):
+        _draw_arrow(ax, left, right)
     return figure
 
 
-def _is_seen(model: MultiTaskCrossModalAttention, name: str) -> bool:
+def _reaches_fusion(fusion: nn.Module, name: str) -> bool:
     """Whether the fusion gets anything of a view; with self-attention, an unseen one may still have its position."""
-    return name in model.fusion.parts or isinstance(model.fusion, CrossModalAttentionFusion)
+    return name in fusion.parts or set(fusion.rows[name]) <= set(fusion.token_names)
 
 
-def _view_boxes(
-    model: MultiTaskCrossModalAttention, view: View, y: float, color: str, shape: tuple[int, ...]
-) -> list[_Box]:
+def _view_boxes(model: nn.Module, name: str, given: tuple[str, str], y: float, color: str) -> list[_Box]:
     """Input, encoder and, where the fusion has tokens, projection of one view, on a level y."""
-    name = view.name
-    encoder = dict(model.encoders).get(name)
-    color = GREY if encoder is None else color
-    boxes = [_Box(8.5, y, 17, 11, view.title, _shape(*shape), color)]
+    encoder, fusion = dict(model.encoders).get(name), model.fusion
     if encoder is None:
-        boxes.append(_Box(40, y, 34, 14, "not seen", "model.modalities leaves it out", color))
+        color, height, about = GREY, 14.0, ("not seen", "model.modalities leaves it out")
     else:
         lines = [_inside(encoder), f"{_shape(encoder.output_dim)} · {_count(encoder)}"]
-        title, height = _encoder_title(encoder), 18.0 if hasattr(encoder, "stack_types") else 14.0
-        boxes.append(_Box(40, y, 34, height, title, "\n".join(filter(None, lines)), color))
-    if model.fusion.token_names and _is_seen(model, name):
-        projection = getattr(model.fusion, f"proj_{name}", None)
-        tokens = len(model.fusion.rows[name])
+        height = 18.0 if hasattr(encoder, "stack_types") else 14.0
+        about = _encoder_title(encoder), "\n".join(filter(None, lines))
+    boxes = [_Box(8.5, y, 17, 11, *given, color), _Box(40, y, 34, height, *about, color)]
+    if fusion.token_names and _reaches_fusion(fusion, name):
+        projection = getattr(fusion, f"proj_{name}", None)
+        tokens = len(fusion.rows[name])
         size = f"\n{_count(projection)}" if projection is not None else ""
-        title, text = ("token" if tokens == 1 else f"{tokens} tokens"), f"{_shape(model.fusion.output_dim)}{size}"
+        title, text = ("token" if tokens == 1 else f"{tokens} tokens"), f"{_shape(fusion.output_dim)}{size}"
         boxes.append(_Box(70, y, 17, 13, title, text, color))
     return boxes
 
@@ -107,62 +100,45 @@ def _inside(encoder: nn.Module) -> str:
     return f"{text}\nthen attention between the stacks" if encoder.attention is not None else text
 
 
-def _fusion_box(model: MultiTaskCrossModalAttention, middle: float, height: float) -> _Box:
-    fusion = model.fusion
-    size = [_shape(fusion.output_dim), _count(fusion)]
-    lines = size
+def _fusion_box(fusion: nn.Module, middle: float, height: float) -> _Box:
+    lines = [_shape(fusion.output_dim), _count(fusion)]
     if hasattr(fusion, "transformer"):
         layers = fusion.transformer.layers
         pool = "mean of the tokens" if getattr(fusion, "cls_token", None) is None else "[CLS] token"
         heads = next(m.num_heads for m in layers.modules() if isinstance(m, nn.MultiheadAttention))
-        lines = [
-            f"{len(fusion.token_names)} tokens",
-            "+ positions",
-            f"{len(layers)} layers,",
-            f"{heads} heads each",
-            pool,
-            *size,
-            "(projections included)",
-        ]
+        depth = f"{len(layers)} layer{'s' if len(layers) > 1 else ''},"
+        attends = [f"{len(fusion.token_names)} tokens", "+ positions", depth, f"{heads} heads each", pool]
+        lines = [*attends, *lines, "(projections included)"]
     title = " ".join(re.findall("[A-Z][a-z]+", type(fusion).__name__)).capitalize()
-    return _Box(FUSION_X, middle, 18, height, fill(title, 14), "\n".join(lines), PALETTE[3])
+    return _Box(91, middle, 18, height, fill(title, 14), "\n".join(lines), PALETTE[3])
 
 
-def _head_boxes(model: MultiTaskCrossModalAttention, middle: float) -> list[_Box]:
-    heads = (
-        ("Trigger", middle + 9, "probability", model.trigger_head),
-        ("Max-pct", middle - 9, "percent", model.max_pct_head),
-    )
-    return [
-        _Box(115, y, 17, 14, title, f"(B, 1) · {unit}\n{_count(head)}", PALETTE[4]) for title, y, unit, head in heads
+def _head_boxes(model: nn.Module, middle: float) -> tuple[list[_Box], list[_Box]]:
+    """The forecast of the auxiliary targets, where the model has one, and the heads, which read it or the fusion."""
+    x, forecast = 91 + COLUMN, []
+    if model.auxiliary_head is not None:
+        names = fill(", ".join(name.removeprefix("log_") for name in AUXILIARY_TARGETS), 18)
+        text = f"{names}\n{_shape(len(AUXILIARY_TARGETS))}\n{_count(model.auxiliary_head)}"
+        forecast, x = [_Box(x, middle, 17, 24, "Auxiliary head", text, PALETTE[4])], x + COLUMN
+    heads = (("Trigger", 9, "probability", model.trigger_head), ("Max-pct", -9, "percent", model.max_pct_head))
+    return forecast, [
+        _Box(x, middle + up, 17, 14, title, f"(B, 1) · {unit}\n{_count(head)}", PALETTE[4])
+        for title, up, unit, head in heads
     ]
 
 
 def _draw_box(ax: Axes, box: _Box) -> None:
-    corner = (box.x - box.width / 2, box.y - box.height / 2)
-    ax.add_patch(
-        FancyBboxPatch(
-            corner, box.width, box.height, "round,pad=0,rounding_size=1.2", fc=f"{box.color}22", ec=box.color, lw=1.5
-        )
-    )
+    corner, look = (box.x - box.width / 2, box.y - box.height / 2), {"fc": f"{box.color}22", "ec": box.color, "lw": 1.5}
+    ax.add_patch(FancyBboxPatch(corner, box.width, box.height, "round,pad=0,rounding_size=1.2", **look))
     lines = box.text.count("\n") + 1
     ax.text(box.x, box.y + 1.45 * lines, box.title, ha="center", va="center", fontsize=10, fontweight="bold")
     ax.text(box.x, box.y - 1.6, box.text, ha="center", va="center", fontsize=9, linespacing=1.35)
 
 
 def _draw_arrow(ax: Axes, left: _Box, right: _Box) -> None:
-    start = (left.x + left.width / 2, left.y)
-    # Arrows into a tall box arrive level, those out of it leave level with their target.
-    is_fusion = [box.x == FUSION_X for box in (left, right)]
-    end = (right.x - right.width / 2, _within(left.y, right) if is_fusion[1] else right.y)
-    start = (start[0], _within(end[1], left)) if is_fusion[0] else start
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 2, "shrinkB": 2})
-
-
-def _within(y: float, box: _Box) -> float:
-    """The nearest level on the side of a box."""
-    reach = box.height / 2 - 2
-    return min(max(y, box.y - reach), box.y + reach)
+    y = min(left, right, key=lambda box: box.height).y  # the taller box meets the arrow at the level of the other
+    ends = (right.x - right.width / 2, y), (left.x + left.width / 2, y)
+    ax.annotate("", *ends, arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 2, "shrinkB": 2})
 
 
 def _shape(*sizes: int) -> str:

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, token_color
+from cmat_lib.plots.style import BOXES, DASHED, DIVERGING, PALETTE, SEQUENTIAL, headline, new_figure, token_color
 
 MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
@@ -31,140 +31,108 @@ def map_grid(
 ) -> Figure:
     """Grid of attention maps on one colour scale; a line of a map is a token that looks, a column one that is seen.
 
-    Parameters
-    ----------
-    maps : ndarray, shape (R, K, M, M)
-        Weights whose rows sum to 1, or differences of such maps.
-    rows, columns : sequence of str, lengths R and K
-        Names of the grid's rows and columns.
-    difference : bool
-        Colours around 0 instead of from 0.
-    label : str, optional
-        Of the colour bar; by default that of weights or of their differences.
+    `maps`, (R, K, M, M), are weights whose rows sum to 1, or a `difference` of such maps, whose colours go around 0;
+    `rows` and `columns` are the R and K names of the grid. The `label` of the colour bar may be another.
     """
     count = len(tokens)
     side = max(1.05, 0.36 * count) if len(columns) > 4 else max(1.9, 0.5 * count)
     size = (2.2 + side * len(columns), 1.6 + (side + 0.25) * len(rows))
     figure = Figure(figsize=size, layout="compressed")  # square maps, without gaps between them
     panels = figure.subplots(len(rows), len(columns), squeeze=False)
-    scale = _scale(maps, difference)
+    colors = _colors(maps, difference)
     for row, column in np.ndindex(panels.shape):
         axes = panels[row, column]
-        _draw_map(axes, maps[row, column], scale, difference, numbers=len(columns) * count <= MAX_NUMBERS)
+        _draw_map(axes, maps[row, column], colors, numbers=len(columns) * count <= MAX_NUMBERS)
         axes.set_xticks(range(count), tokens if row == len(rows) - 1 else [""] * count, rotation=90)
         axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
         axes.set_title(columns[column] if row == 0 else "", fontsize=10, loc="center")
-    if len(rows) > 1:
-        for axes, name in zip(panels[:, 0], rows, strict=True):
-            axes.set_ylabel(name, fontweight="bold")
-    _color_bar(figure, panels.ravel().tolist(), scale, count, difference, label)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+        if column == 0 and len(rows) > 1:
+            axes.set_ylabel(rows[row], fontweight="bold")
+    _color_bar(figure, panels, colors, label or ("difference of weights" if difference else _weight(count)))
+    headline(figure, title)
     return figure
 
 
 def model_maps(means: pd.DataFrame) -> Figure:
-    """Mean maps of several models beside each other; a run is named by the last part of its folder.
-
-    Parameters
-    ----------
-    means : DataFrame
-        Columns ``control``, ``from``, ``to``, ``weight``; from `cmat_lib.explain.controls.mean_maps`.
-    """
+    """Mean maps (`cmat_lib.explain.controls.mean_maps`) of several models; a run is named by the end of its folder."""
     tokens, names = list(means["from"].unique()), list(means["control"].unique())
     grid = means["weight"].to_numpy().reshape(1, len(names), len(tokens), len(tokens))
     titles = [textwrap.fill(Path(name).name, 12) for name in names]
     return map_grid(grid, tokens, [""], titles, "Rollout of several models, mean over samples")
 
 
-def _scale(maps: np.ndarray, difference: bool) -> Normalize:
-    end = max(float(np.abs(maps).max()), 1e-6)  # maps that do not differ at all still need a scale
-    return Normalize(-end, end) if difference else Normalize(0, end)
-
-
-def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, difference: bool, numbers: bool) -> None:
-    axes.imshow(values, cmap=DIVERGING if difference else SEQUENTIAL, norm=scale)
-    axes.grid(False)
-    axes.tick_params(labelsize=8, length=0)
-    if not numbers:
-        return
-    for (line, column), value in np.ndenumerate(values):
-        level = scale(value)
-        dark = 0.2 < level < 0.8 if difference else level > 0.6  # where the colour behind the number is light
-        text = f"{value:+z.3f}" if difference else f"{value:.2f}"
-        axes.text(column, line, text, ha="center", va="center", fontsize=8, color="black" if dark else "white")
-
-
-def _color_bar(
-    figure: Figure, panels: list[Axes], scale: Normalize, count: int, difference: bool, label: str | None = None
-) -> None:
-    label = label or ("difference of weights" if difference else f"weight (uniform: {1 / count:.2f})")
-    mappable = ScalarMappable(scale, DIVERGING if difference else SEQUENTIAL)
-    figure.colorbar(mappable, ax=panels, label=label, fraction=0.04, aspect=25).ax.tick_params(labelsize=8)
-
-
 def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> Figure:
-    """Entropy of every head's rows relative to uniform: box over samples, one panel per layer.
-
-    Parameters
-    ----------
-    entropy : ndarray, shape (N, layers, h, M)
-        From `attention_entropy`.
-    """
+    """Entropy (N, layers, h, M) of every head's rows relative to uniform: box over samples, one panel per layer."""
     thinned = entropy[:: max(1, len(entropy) // MAX_BOXES)]  # (n, layers, h, M)
     layers, heads, count = thinned.shape[1:]
-    figure = Figure(figsize=(10, 0.9 + 2.3 * layers))
-    panels = figure.subplots(layers, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure, panels = new_figure(10, 0.9 + 2.3 * layers, rows=layers, sharex=True, sharey=True)
     width = 0.8 / count
-    look = {"showfliers": False, "whis": (5, 95), "patch_artist": True, "medianprops": {"color": "black"}}
     for layer, axes in enumerate(panels):
         for token in range(count):
             places = np.arange(1, heads + 1) + width * (token - (count - 1) / 2)
             face = {"boxprops": {"facecolor": token_color(token), "linewidth": 0.8}}
-            axes.boxplot(thinned[:, layer, :, token], positions=places, widths=0.9 * width, **look, **face)
-        axes.axhline(1, linestyle="--", color=GREY, linewidth=1)
+            axes.boxplot(thinned[:, layer, :, token], positions=places, widths=0.9 * width, **BOXES, **face)
+        axes.axhline(1, **DASHED)
         axes.set(ylabel="entropy / uniform", title=f"layer {layer + 1}" if layers > 1 else "")
         axes.set_xticks(range(1, heads + 1), range(1, heads + 1))
         axes.grid(axis="x", visible=False)
     handles = [Patch(facecolor=token_color(token), edgecolor="black", label=name) for token, name in enumerate(tokens)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, count))
     panels[-1].set_xlabel(f"head (of {heads}); boxes: quartiles, whiskers: 5 % to 95 % of the samples")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    headline(figure, title)
     return figure
 
 
 def single_cases(
-    titles: Sequence[str],
-    prices: Sequence[pd.DataFrame],
-    maps: np.ndarray,
-    tokens: Sequence[str],
-    columns: Sequence[str],
+    titles: Sequence[str], prices: Sequence[pd.DataFrame], maps: np.ndarray, tokens: Sequence[str], names: Sequence[str]
 ) -> Figure:
-    """Single samples: price around each, and its own maps.
+    """Single samples: price around each (from `case_prices`), and its own maps.
 
-    Parameters
-    ----------
-    titles : sequence of str, length K
-    prices : sequence of DataFrame, length K
-        From `case_prices`: close and high in percent from the sample's close, over candles from the sample's.
-    maps : ndarray, shape (K, L, M, M)
-    columns : sequence of str, length L
-        Names of the maps of a sample.
+    Of K samples: `titles`, `prices`, and `maps`, (K, L, M, M), with L `names`.
     """
     count = len(tokens)
-    figure = Figure(figsize=(4.4 + 2.2 * len(columns), 0.6 + 2.7 * len(titles)))
-    panels = figure.subplots(len(titles), 1 + len(columns), squeeze=False, width_ratios=[2, *[1] * len(columns)])
-    scale = _scale(maps, difference=False)
+    figure = Figure(figsize=(4.4 + 2.2 * len(names), 0.6 + 2.7 * len(titles)))
+    panels = figure.subplots(len(titles), 1 + len(names), squeeze=False, width_ratios=[2, *[1] * len(names)])
+    colors = _colors(maps)
     for row, (title, price) in enumerate(zip(titles, prices, strict=True)):
         _draw_price(panels[row, 0], price, title)
-        for column, name in enumerate(columns):
+        for column, name in enumerate(names):
             axes = panels[row, 1 + column]
-            _draw_map(axes, maps[row, column], scale, difference=False, numbers=count * len(columns) <= MAX_NUMBERS)
+            _draw_map(axes, maps[row, column], colors, numbers=count * len(names) <= MAX_NUMBERS)
             axes.set_xticks(range(count), tokens, rotation=90)
             axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
             axes.set_title(name, fontsize=10, loc="center")
-    _color_bar(figure, panels[:, 1:].ravel().tolist(), scale, count, difference=False)
+    _color_bar(figure, panels[:, 1:], colors, _weight(count))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return figure
+
+
+def _weight(count: int) -> str:
+    return f"weight (uniform: {1 / count:.2f})"
+
+
+def _colors(maps: np.ndarray, difference: bool = False) -> ScalarMappable:
+    end = max(float(np.abs(maps).max()), 1e-6)  # maps that do not differ at all still need a scale
+    return ScalarMappable(Normalize(-end if difference else 0, end), DIVERGING if difference else SEQUENTIAL)
+
+
+def _draw_map(axes: Axes, values: np.ndarray, colors: ScalarMappable, numbers: bool) -> None:
+    axes.imshow(values, cmap=colors.cmap, norm=colors.norm)
+    axes.grid(False)
+    axes.tick_params(labelsize=8, length=0)
+    if not numbers:
+        return
+    difference = colors.norm.vmin < 0
+    for (line, column), value in np.ndenumerate(values):
+        level = colors.norm(value)
+        dark = 0.2 < level < 0.8 if difference else level > 0.6  # where the colour behind the number is light
+        text = f"{value:+z.3f}" if difference else f"{value:.2f}"
+        axes.text(column, line, text, ha="center", va="center", fontsize=8, color="black" if dark else "white")
+
+
+def _color_bar(figure: Figure, panels: np.ndarray, colors: ScalarMappable, label: str) -> None:
+    bar = figure.colorbar(colors, ax=panels.ravel().tolist(), label=label, fraction=0.04, aspect=25)
+    bar.ax.tick_params(labelsize=8)
 
 
 def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
@@ -172,6 +140,6 @@ def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
         axes.plot(part.index, part["close"], color=color, label=name)
     colors = np.where(price.index <= 0, *PALETTE[:2])
     axes.vlines(price.index, price["close"], price["high"], color=colors, alpha=0.5)
-    axes.axvline(0, linestyle="--", color=GREY, linewidth=1)
+    axes.axvline(0, **DASHED)
     axes.set_title(title, fontsize=10)
     axes.set(xlabel="candles from the sample", ylabel="close, up to the high (%)")

@@ -1,4 +1,7 @@
-"""What stands beside the maps of page 06: Shapley values, ablation, agreement, controls; points with intervals."""
+"""What stands beside the maps of page 06: Shapley values, ablation, agreement, controls; points with intervals.
+
+All frames have the columns ``value``, ``low`` and ``high``, beside those that a function names.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cmat_lib.plots.style import GREY, PALETTE, token_color
+from cmat_lib.plots.style import (
+    BOXES,
+    DASHED,
+    GREY,
+    PALETTE,
+    draw_intervals,
+    headline,
+    legend_below,
+    name_rows,
+    new_figure,
+    token_color,
+)
 
 MEASURES = {
     "shapley": "Shapley: fair share",
@@ -23,201 +36,131 @@ MEASURES = {
 def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence: float) -> Figure:
     """Reduction of the loss by modality in four ways of counting, and by pair of modalities.
 
-    Parameters
-    ----------
-    shapley : DataFrame
-        Columns ``modality``, ``measure`` (a key of `MEASURES`), ``value``, ``low``, ``high``.
-    interactions : DataFrame
-        Columns ``first``, ``second``, ``value``, ``low``, ``high``.
+    `shapley` has ``modality``, ``measure`` (a key of `MEASURES`), ``sampling_error``; `interactions` ``first``,
+    ``second``.
     """
     names = list(shapley["modality"].unique())
-    figure = Figure(figsize=(11, 1.6 + 0.85 * len(names)))
-    left, right = figure.subplots(1, 2, width_ratios=[1.3, 1], sharex=True)
-    for number, (measure, title) in enumerate(MEASURES.items()):
+    figure, (left, right) = new_figure(11, 1.6 + 0.85 * len(names), columns=2, width_ratios=[1.3, 1], sharex=True)
+    for number, (measure, label) in enumerate(MEASURES.items()):
         rows = shapley[shapley["measure"] == measure].set_index("modality").loc[names]
-        _points(left, np.arange(len(names)) + 0.18 * (number - 1.5), rows, PALETTE[number], title)
-    _name_rows(left, names)
-    left.set_title("Each modality")
-    pairs = [f"{first} × {second}" for first, second in zip(interactions["first"], interactions["second"], strict=True)]
-    _points(right, np.arange(len(pairs)), interactions, PALETTE[0])
-    _name_rows(right, pairs)
-    right.set_title("Together more than apart")
-    for axes in (left, right):
-        axes.set_xlabel("reduction of the loss")
+        draw_intervals(left, rows, PALETTE[number], label, 0.18 * (number - 1.5))
+    pairs = interactions["first"] + " × " + interactions["second"]
+    draw_intervals(right, interactions, PALETTE[0])
+    for axes, title, rows in ((left, "Each modality", names), (right, "Together more than apart", pairs)):
+        name_rows(axes, list(rows))
+        axes.axvline(0, **DASHED)
+        axes.set(title=title, xlabel="reduction of the loss")
         axes.locator_params(axis="x", nbins=4)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(MEASURES))
+    legend_below(figure, left, len(MEASURES))
     error = shapley["sampling_error"].max()
     over = f"sampled orders (standard error up to {error:.1g})" if error else "all coalitions"
-    _headline(figure, f"Shapley values over {over}, intervals of {confidence:.0%}")
+    headline(figure, f"Shapley values over {over}, intervals of {confidence:.0%}")
     return figure
 
 
-def ablation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
+def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
     """Increase of the loss when an input comes from other blocks of time: modalities, then single inputs.
 
-    Parameters
-    ----------
-    ablation : DataFrame
-        Columns ``modality``, ``value``, ``low``, ``high``.
-    importance : DataFrame
-        Columns ``kind`` (the view), ``name``, ``value``, ``low``, ``high``.
+    `ablation` has ``modality``, `importance` ``kind`` (the view) and ``name``.
     """
     tables = {"Whole views": ablation.rename(columns={"modality": "name"})}
     tables |= {f"Parts of {kind}": rows for kind, rows in importance.groupby("kind", sort=False)}
     tables = {title: table.sort_values("value", ascending=False) for title, table in tables.items() if len(table)}
     most = max(len(table) for table in tables.values())
-    figure = Figure(figsize=(3.4 * len(tables), 1.5 + 0.3 * most))
-    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        _points(axes, np.arange(len(table)), table, PALETTE[0])
-        _name_rows(axes, list(table["name"]))
-        axes.set(xlabel="increase of the loss")
+    figure, panels = new_figure(3.4 * len(tables), 1.5 + 0.3 * most, columns=len(tables))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        draw_intervals(axes, table, PALETTE[0])
+        name_rows(axes, list(table["name"]))
+        axes.axvline(0, **DASHED)
+        axes.set_xlabel("increase of the loss")
         axes.set_title(title, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         axes.tick_params(labelsize=9)
-    _headline(figure, f"Ablation by blocks of time, intervals of {confidence:.0%}")
+    headline(figure, f"Ablation by blocks of time, intervals of {confidence:.0%}")
     return figure
 
 
 def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: float) -> Figure:
-    """How much each modality is looked at, beside how much it is worth.
-
-    Parameters
-    ----------
-    shares : DataFrame
-        Columns ``modality``, ``value``, ``low``, ``high``: share of attention.
-    """
+    """How much each ``modality`` is looked at, its share of attention, beside how much it is worth."""
     names = list(shares["modality"])
     worth = shapley[shapley["measure"] == "shapley"].set_index("modality").loc[names]
-    figure = Figure(figsize=(9, 1.5 + 0.5 * len(names)))
-    left, right = figure.subplots(1, 2, sharey=True)
-    left.axvline(1 / len(names), color=GREY, linestyle="--", linewidth=1)
+    figure, (left, right) = new_figure(9, 1.5 + 0.5 * len(names), columns=2, sharey=True)
     left.set(title="Looked at", xlabel="share of attention (dashed: uniform)")
     right.set(title="Worth", xlabel="reduction of the loss (Shapley)")
-    for axes, table in ((left, shares.set_index("modality")), (right, worth)):
-        for row, name in enumerate(names):
-            _points(axes, np.array([row]), table.loc[[name]], token_color(row))
-    right.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    for axes in (left, right):
+    for axes, table, reference in ((left, shares, 1 / len(names)), (right, worth, 0)):
+        draw_intervals(axes, table, [token_color(row) for row in range(len(names))])
+        axes.axvline(reference, **DASHED)
         axes.locator_params(axis="x", nbins=5)
-    _name_rows(left, names, line=False)
-    _headline(figure, f"Attention beside attribution, intervals of {confidence:.0%}")
+    name_rows(left, names)
+    headline(figure, f"Attention beside attribution, intervals of {confidence:.0%}")
     return figure
 
 
 def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
-    """Rank correlation of attention with each attribution.
+    """Rank correlation, a ``statistic``, of attention with each attribution, the ``reference``.
 
-    Parameters
-    ----------
-    agreement : DataFrame
-        Columns ``reference``, ``scope`` (``global``, ``within samples``, or a modality: across samples), ``statistic``
-        (``spearman``, ``kendall``), ``value``, ``low``, ``high``.
+    By ``scope``: ``global``, ``within samples``, or a modality, which is across samples.
     """
-    scopes = list(agreement["scope"].unique())
-    references = list(agreement["reference"].unique())
-    figure = Figure(figsize=(9, 1.6 + 0.45 * len(scopes)))
-    panels = figure.subplots(1, len(references), sharey=True, squeeze=False)[0]
+    scopes, references = list(agreement["scope"].unique()), list(agreement["reference"].unique())
+    figure, panels = new_figure(9, 1.6 + 0.45 * len(scopes), columns=len(references), sharey=True)
     for axes, reference in zip(panels, references, strict=True):
         for number, statistic in enumerate(agreement["statistic"].unique()):
             own = agreement[(agreement["reference"] == reference) & (agreement["statistic"] == statistic)]
-            rows = own.set_index("scope").reindex(scopes)
-            _points(axes, np.arange(len(scopes)) + 0.2 * number, rows, PALETTE[number], statistic)
+            draw_intervals(axes, own.set_index("scope").reindex(scopes), PALETTE[number], statistic, 0.2 * number)
         axes.set(title=f"with {reference}", xlabel="rank correlation", xlim=(-1.15, 1.15))
         axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    names = [s if s in ("global", "within samples") else f"{s}, across samples" for s in scopes]
-    _name_rows(panels[0], names, line=False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    _headline(figure, f"Does attention rank as attribution does? Intervals of {confidence:.0%}")
+        axes.axvline(0, **DASHED)
+    name_rows(panels[0], [s if s in ("global", "within samples") else f"{s}, across samples" for s in scopes])
+    legend_below(figure, panels[0], 2)
+    headline(figure, f"Does attention rank as attribution does? Intervals of {confidence:.0%}")
     return figure
 
 
 def control_forest(controls: pd.DataFrame, confidence: float) -> Figure:
-    """The model beside what should be worse if its attention means something, one panel per measure.
-
-    Parameters
-    ----------
-    controls : DataFrame
-        Columns ``control``, ``measure``, ``value``, ``low``, ``high``.
-    """
+    """The model beside each ``control``, worse if its attention means something: a panel per ``measure``."""
     names, measures = list(controls["control"].unique()), list(controls["measure"].unique())
-    figure = Figure(figsize=(2 + 3.2 * len(measures), 1.4 + 0.42 * len(names)))
-    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    figure, panels = new_figure(2 + 3.2 * len(measures), 1.4 + 0.42 * len(names), columns=len(measures), sharey=True)
     for axes, measure in zip(panels, measures, strict=True):
         rows = controls[controls["measure"] == measure].set_index("control").reindex(names)
-        for place, name in enumerate(names):
-            _points(axes, np.array([place]), rows.loc[[name]], PALETTE[0] if name == "model" else PALETTE[1])
+        draw_intervals(axes, rows, [PALETTE[0] if name == "model" else PALETTE[1] for name in names])
         axes.set_title(measure, fontsize=11)
         axes.set_xlabel(measure)
         axes.locator_params(axis="x", nbins=4)
-    _name_rows(panels[0], names, line=False)
-    _headline(figure, f"Controls, intervals of {confidence:.0%}")
+    name_rows(panels[0], names)
+    headline(figure, f"Controls, intervals of {confidence:.0%}")
     return figure
 
 
 def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Sequence[str]) -> Figure:
     """How the logit of single samples is made up: from nothing seen, by each modality, to everything seen.
 
-    Parameters
-    ----------
-    samples : DataFrame of K rows
-        ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
-    titles : sequence of str, length K
+    `samples` are K rows of ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
     """
-    figure = Figure(figsize=(1 + 4.5 * len(titles), 1.4 + 0.45 * (len(modalities) + 2)))
-    panels = figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0]
+    height = 1.4 + 0.45 * (len(modalities) + 2)
+    figure, panels = new_figure(1 + 4.5 * len(titles), height, columns=len(titles), sharex=True, sharey=True)
     for axes, title, (_, row) in zip(panels, titles, samples.iterrows(), strict=True):
         steps = row[[f"shapley_{name}" for name in modalities]].to_numpy(dtype=float)
         starts = row["base"] + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
         colors = [PALETTE[1] if step > 0 else PALETTE[0] for step in steps]
-        axes.barh(np.arange(len(steps)) + 1, steps, left=starts, color=colors, height=0.6)
-        ends = [row["base"], row["logit"]]
-        axes.plot(ends, [0, len(steps) + 1], "o", color=GREY, markersize=7)
-        for place, (start, step) in enumerate(zip(starts, steps, strict=True), start=1):
-            side = {"ha": "left", "xytext": (5, 0)} if step > 0 else {"ha": "right", "xytext": (-5, 0)}
-            at = {"va": "center", "textcoords": "offset points", "fontsize": 9}
-            axes.annotate(f"{step:+.2f}", (start + step, place), **side, **at)
-        axes.set(xlabel="logit of a trigger")
+        bars = axes.barh(np.arange(len(steps)) + 1, steps, left=starts, color=colors, height=0.6)
+        axes.bar_label(bars, [f"{step:+.2f}" for step in steps], padding=5, fontsize=9)
+        axes.plot([row["base"], row["logit"]], [0, len(steps) + 1], "o", color=GREY, markersize=7)
+        axes.set_xlabel("logit of a trigger")
         axes.set_title(title, fontsize=10)
         axes.use_sticky_edges = False  # a bar may not touch the frame, where its point would be cut
         axes.margins(x=0.2)
-    _name_rows(panels[0], ["nothing seen", *modalities, "everything seen"], line=False)
-    _headline(figure, "What each modality adds to the logit (orange: towards a trigger)")
+    name_rows(panels[0], ["nothing seen", *modalities, "everything seen"])
+    headline(figure, "What each modality adds to the logit (orange: towards a trigger)")
     return figure
 
 
 def gate_boxes(gates: np.ndarray, tokens: Sequence[str]) -> Figure:
-    """Gate of every token of a gated fusion: box over samples.
-
-    Parameters
-    ----------
-    gates : ndarray, shape (N, M)
-        Mean over units, in [0, 1].
-    """
-    figure = Figure(figsize=(8, 1.4 + 0.4 * len(tokens)))
-    axes = figure.subplots()
-    look = {"showfliers": False, "whis": (5, 95), "patch_artist": True, "medianprops": {"color": "black"}}
-    boxes = axes.boxplot(gates.astype(np.float32), orientation="horizontal", positions=range(len(tokens)), **look)
+    """Gate of every token of a gated fusion, (N, M), mean over units, in [0, 1]: box over samples."""
+    figure, (axes,) = new_figure(8, 1.4 + 0.4 * len(tokens))
+    boxes = axes.boxplot(gates.astype(np.float32), orientation="horizontal", positions=range(len(tokens)), **BOXES)
     for place, box in enumerate(boxes["boxes"]):
         box.set_facecolor(token_color(place))
-    _name_rows(axes, list(tokens), line=False)
+    name_rows(axes, list(tokens))
     axes.set(xlabel="gate, mean over units (boxes: quartiles, whiskers: 5 % to 95 % of the samples)", xlim=(0, 1))
-    _headline(figure, "How far each gate is open")
+    headline(figure, "How far each gate is open")
     return figure
-
-
-def _points(axes: Axes, height: np.ndarray, rows: pd.DataFrame, color: str, label: str | None = None) -> None:
-    """Points with intervals; a row without an interval keeps its point."""
-    axes.hlines(height, rows["low"], rows["high"], color=color, linewidth=2, alpha=0.7)
-    axes.plot(rows["value"], height, "o", color=color, markersize=6, label=label)
-
-
-def _name_rows(axes: Axes, names: Sequence[str], line: bool = True) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)  # the first row is on top
-    if line:
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
-
-
-def _headline(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", weight="bold")

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from plotly.subplots import make_subplots
 
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, candle_trace, name_rows, new_figure
 
 GROUP_COLORS = {"price": PALETTE[0], "volume": PALETTE[4], "technical": PALETTE[2]}
 ANNOTATED_MONTHS = 18  # more columns than this leave no room for numbers
@@ -37,25 +37,13 @@ def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Fig
     """
     time, marked = wall_time(candles.index), (trigger == 1).to_numpy()
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.78, 0.22], vertical_spacing=0.03)
-    prices = {name: candles[name] for name in ("open", "high", "low", "close")}
-    up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in PALETTE[:2])
-    figure.add_trace(go.Candlestick(x=time, **prices, increasing=up, decreasing=down, name="candle"), 1, 1)
-    figure.add_trace(
-        go.Scatter(
-            x=time[marked],
-            y=candles["low"][marked],
-            mode="markers",
-            marker={"symbol": "triangle-up", "size": 8, "color": PALETTE[2]},
-            name="trigger after this close",
-        ),
-        1,
-        1,
-    )
+    figure.add_trace(candle_trace(time, candles), 1, 1)
+    look = {"mode": "markers", "marker": {"symbol": "triangle-up", "size": 8, "color": PALETTE[2]}}
+    below = {"x": time[marked], "y": candles["low"][marked]}
+    figure.add_trace(go.Scatter(name="trigger after this close", **below, **look), 1, 1)
     figure.add_trace(go.Bar(x=time, y=candles.get("volume"), marker_color=GREY, name="volume", showlegend=False), 2, 1)
-    figure.update_layout(title=title, height=520, xaxis_rangeslider_visible=False)
-    figure.update_yaxes(title_text="price", row=1)
-    figure.update_yaxes(title_text="volume", row=2)
-    return figure.update_xaxes(title_text="candle open (UTC)", row=2)
+    figure.update_layout(yaxis_title="price", yaxis2_title="volume", xaxis2_title="candle open (UTC)")
+    return figure.update_layout(title=title, height=520, xaxis_rangeslider_visible=False)
 
 
 def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, title: str) -> go.Figure:
@@ -72,10 +60,9 @@ def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, ti
     colors = {"colorscale": DIVERGING, "zmid": 0, "zmin": -3, "zmax": 3, "colorbar": bar_style}
     hover = "%{y}: %{z:.2f}<extra></extra>"
     figure.add_trace(go.Heatmap(x=hours, y=list(names), z=window.T, hovertemplate=hover, **colors), 2, 1)
-    figure.update_layout(title=title, height=300 + 24 * len(names), hovermode="closest")
-    figure.update_yaxes(title_text="scaled log price", row=1)
     figure.update_yaxes(autorange="reversed", showgrid=False, row=2)
-    return figure.update_xaxes(title_text="hours before the sample's close", row=2)
+    figure.update_layout(yaxis_title="scaled log price", xaxis2_title="hours before the sample's close")
+    return figure.update_layout(title=title, height=300 + 24 * len(names), hovermode="closest")
 
 
 def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Sequence[str]) -> Figure:
@@ -83,22 +70,17 @@ def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Seque
 
     `groups` gives the colour: ``price``, ``volume`` or ``technical`` for each channel.
     """
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(names)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 1.2 + 0.32 * len(names))
     colors = [GROUP_COLORS.get(group, GREY) for group in groups]
     low, first, middle, third, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)  # (C,) each
     rows = np.arange(len(names))
     axes.hlines(rows, low, high, color=GREY, linewidth=1.5, zorder=1)
     axes.barh(rows, third - first, left=first, height=0.6, color=colors, zorder=2)
     axes.scatter(middle, rows, marker="|", s=160, color="black", zorder=3)
-    axes.set_yticks(rows, names)
-    axes.invert_yaxis()
+    name_rows(axes, names)
     axes.grid(axis="y", visible=False)
-    axes.set(
-        title="Channels as the model gets them (boxes: quartiles, whiskers: 1 % to 99 %)",
-        xlabel="scaled value: 1 is the interquartile range of the training part",
-        ylabel="",
-    )
+    axes.set_title("Channels as the model gets them (boxes: quartiles, whiskers: 1 % to 99 %)")
+    axes.set_xlabel("scaled value: 1 is the interquartile range of the training part")
     used = [group for group in GROUP_COLORS if group in groups]
     axes.legend(handles=[Patch(color=GROUP_COLORS[group], label=group) for group in used], loc="best")
     return figure
@@ -106,14 +88,12 @@ def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Seque
 
 def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
     """Share of triggers (0, 1 or NaN) per symbol and calendar month; labels have the index `timestamp`."""
-    rates = pd.DataFrame(
-        {s: frame["trigger"].groupby(frame.index.strftime("%Y-%m")).mean() for s, frame in labels.items()}
-    )
-    figure = Figure(figsize=(9, 1.6 + 0.42 * len(labels)))
-    axes = figure.subplots()
-    numbers = {"annot": len(rates) <= ANNOTATED_MONTHS, "fmt": ".1%", "annot_kws": {"size": 8}}
+    rates = {s: frame["trigger"].groupby(frame.index.strftime("%Y-%m")).mean() for s, frame in labels.items()}
+    table = pd.DataFrame(rates).T
+    figure, (axes,) = new_figure(9, 1.6 + 0.42 * len(labels))
+    numbers = {"annot": table.shape[1] <= ANNOTATED_MONTHS, "fmt": ".1%", "annot_kws": {"size": 8}}
     scale = {"format": PercentFormatter(1, decimals=0), "label": "share of triggers"}
-    sns.heatmap(rates.T, cmap=SEQUENTIAL, vmin=0, linewidths=0.5, cbar_kws=scale, ax=axes, **numbers)
+    sns.heatmap(table, cmap=SEQUENTIAL, vmin=0, linewidths=0.5, cbar_kws=scale, ax=axes, **numbers)
     axes.set(title="How often the price rises far enough", xlabel="month (UTC)", ylabel="")
     axes.tick_params(axis="x", rotation=45)
     axes.tick_params(axis="y", rotation=0)
@@ -126,18 +106,14 @@ def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float
     `threshold` is the smallest rise that counts, in percent; None if it is not one number.
     """
     low, high = np.quantile(max_pct, (0.0, 0.999))
-    figure = Figure(figsize=(9, 4))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 4)
     groups = [np.clip(max_pct[trigger == value], low, high) for value in (0, 1)]
     style = {"label": ["no trigger", "trigger"], "color": PALETTE[:2], "stacked": True, "linewidth": 0}
     axes.hist(groups, bins=np.linspace(low, high, 81), log=True, **style)
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g} %")
-    axes.set(
-        title="Largest rise within the horizon",
-        xlabel="max_pct in % of the close (the highest 0.1 % of rows in the last bar)",
-        ylabel="rows (log scale)",
-    )
+    axes.set(title="Largest rise within the horizon", ylabel="rows (log scale)")
+    axes.set_xlabel("max_pct in % of the close (the highest 0.1 % of rows in the last bar)")
     axes.legend()
     return figure
 
@@ -147,14 +123,12 @@ def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figu
 
     `candles` are here the number of candles that each input reads, the sample's own included.
     """
-    days = bar / pd.Timedelta("1D")
-    names = [*candles, "label"]
-    starts, widths = [-count * days for count in candles.values()] + [0], [*candles.values(), horizon]
-    figure = Figure(figsize=(9, 1.1 + 0.4 * len(names)))
-    axes = figure.subplots()
+    widths, days = candles | {"label": horizon}, bar / pd.Timedelta("1D")
+    starts = [-count * days for count in candles.values()] + [0]
+    figure, (axes,) = new_figure(9, 1.1 + 0.4 * len(widths))
     colors = [PALETTE[0]] * len(candles) + [PALETTE[1]]
-    bars = axes.barh(names, [width * days for width in widths], left=starts, color=colors, height=0.6)
-    axes.bar_label(bars, [f"{width:,} candles" for width in widths], padding=4, fontsize=9)
+    bars = axes.barh(list(widths), [width * days for width in widths.values()], left=starts, color=colors, height=0.6)
+    axes.bar_label(bars, [f"{width:,} candles" for width in widths.values()], padding=4, fontsize=9)
     axes.axvline(0, color="black", linewidth=1)
     axes.margins(x=0.12)
     axes.invert_yaxis()

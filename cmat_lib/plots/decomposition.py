@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from cmat_lib.plots.style import GREY, PALETTE
+from cmat_lib.plots.style import GREY, PALETTE, PAPER, candle_trace
 
 
 def decomposition_over_candles(
@@ -17,39 +17,24 @@ def decomposition_over_candles(
 ) -> go.Figure:
     """Candles with the sum of the first stacks over them, and each stack's own part below.
 
-    Parameters
-    ----------
-    window : DataFrame of T rows
-        open, high, low, close in percent of the last close; index: candles from the sample's own, which is 0.
-    parts : ndarray, shape (S, T)
-        What each stack takes out of the log close, in log price; the last log close is 0.
-    rest : ndarray, shape (T,)
-        What no stack takes; parts and rest sum to the log close. Its mean, a constant that no stack can take, is added
-        to the sums, so that they lie on the candles.
-    stacks : sequence of str, length S
+    `window` are T candles in percent of the last close, by their distance from the sample's own, which is 0. `parts`,
+    (S, T), are what each of the S stacks takes out of the log close, in log price; the last log close is 0. `rest`,
+    (T,), is what no stack takes: parts and rest sum to the log close. Its mean, a constant that no stack can take, is
+    added to the sums, so that they lie on the candles.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.55, 0.45], vertical_spacing=0.08)
     step = window.index.to_numpy()
-    up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in ("#ffffff", GREY))
-    for look in (up, down):
-        look["line"] = {"color": GREY, "width": 1}
-    prices = {name: window[name] for name in ("open", "high", "low", "close")}
-    candles = go.Candlestick(x=step, **prices, increasing=up, decreasing=down, name="candle", showlegend=False)
-    figure.add_trace(candles, 1, 1)
+    figure.add_trace(candle_trace(step, window, PAPER, GREY, line=GREY, showlegend=False), 1, 1)
     sums = np.cumsum(parts, axis=0) + rest.mean()
+    shared = {"x": step, "mode": "lines", "hovertemplate": "%{y:.2f} %"}
     for number, name in enumerate(stacks):
-        color = PALETTE[number % len(PALETTE)]
-        label = name if number == 0 else f"… + {name}"
-        line = {"x": step, "mode": "lines", "legendgroup": name, "hovertemplate": "%{y:.2f} %"}
+        color, label = PALETTE[number % len(PALETTE)], name if number == 0 else f"… + {name}"
         total = 100 * np.expm1(sums[number])  # log price to percent, as the candles have it
-        figure.add_trace(go.Scatter(y=total, name=label, line={"color": color, "width": 2}, **line), 1, 1)
-        own = {"name": name, "line": {"color": color, "width": 1.5}, "showlegend": False}
-        figure.add_trace(go.Scatter(y=100 * parts[number], **own, **line), 2, 1)
-    left = {"name": "left over", "line": {"color": GREY, "width": 1, "dash": "dot"}}
-    figure.add_trace(
-        go.Scatter(x=step, y=100 * (rest - rest.mean()), mode="lines", hovertemplate="%{y:.2f} %", **left), 2, 1
-    )
-    figure.update_yaxes(title_text="% of the last close", row=1)
-    figure.update_yaxes(title_text="each part (log price, %)", row=2)
-    figure.update_xaxes(title_text="candles before the sample's own (0)", row=2)
-    return figure.update_layout(title=title, height=560, xaxis_rangeslider_visible=False)
+        look = {"line_color": color, "legendgroup": name} | shared
+        figure.add_trace(go.Scatter(y=total, name=label, line_width=2, **look), 1, 1)
+        figure.add_trace(go.Scatter(y=100 * parts[number], name=name, line_width=1.5, showlegend=False, **look), 2, 1)
+    look = {"name": "left over", "line": {"color": GREY, "width": 1, "dash": "dot"}}
+    figure.add_trace(go.Scatter(y=100 * (rest - rest.mean()), **look, **shared), 2, 1)
+    figure.update_layout(yaxis_title="% of the last close", yaxis2_title="each part (log price, %)")
+    figure.update_layout(xaxis2_title="candles before the sample's own (0)", xaxis_rangeslider_visible=False)
+    return figure.update_layout(title=title, height=560)

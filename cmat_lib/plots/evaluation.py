@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import ORACLE
 from cmat_lib.evaluation.metrics import score_arrays
-from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, headline, new_figure, time_axis
 
 SCORE_NAMES = {
     "probability": "model",
@@ -24,13 +22,8 @@ SCORE_NAMES = {
     "momentum": "momentum",
     ORACLE: "oracle",
 }
-SCORE_COLORS = {
-    "probability": PALETTE[0],
-    "volatility": PALETTE[4],
-    "trees": PALETTE[2],
-    "momentum": PALETTE[3],
-    ORACLE: GREY,
-}
+SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], "momentum": PALETTE[3]}
+SCORE_COLORS[ORACLE] = GREY
 METRIC_NAMES = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
@@ -65,6 +58,11 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES[name] + (", at threshold" if name in AT_THRESHOLD else "")
 
 
+def score_color(score: str) -> str:
+    """Colour of a score column, the same in all figures of page 05."""
+    return SCORE_COLORS.get(score, PALETTE[5])
+
+
 def no_skill(metric: str, base_rate: float) -> float:
     """Score that is reached without knowing anything but the base rate; NaN where it depends on the alarms."""
     name, _, share = metric.partition("_top_")
@@ -75,73 +73,56 @@ def no_skill(metric: str, base_rate: float) -> float:
 
 
 def gap_chart(gap: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """The model's scores in every part, symbols pooled, each over its own no-skill line.
-
-    Parameters
-    ----------
-    gap : DataFrame
-        Index (scope, metric), one column per part; from `gap_table`.
-    """
+    """The model's scores in every part (from `gap_table`), symbols pooled, each over its own no-skill line."""
     parts = [column for column in gap if column not in ("gap", "relative_gap")]
-    figure = Figure(figsize=(3.2 * len(metrics), 3.2))
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    figure, panels = new_figure(3.2 * len(metrics), 3.2, columns=len(metrics))
+    for axes, metric in zip(panels, metrics, strict=True):
         reference = [no_skill(metric, rate) for rate in gap.loc[("pooled", "base_rate"), parts]]
         axes.plot(parts, gap.loc[("pooled", metric), parts], "o-", color=PALETTE[0], label="model")
-        axes.plot(parts, reference, "--", color=GREY, linewidth=1, label="no skill")
+        axes.plot(parts, reference, **DASHED, label="no skill")
         axes.set_title(metric_name(metric), fontsize=11)
         axes.tick_params(axis="x", rotation=30)
     axes.legend()
-    figure.suptitle("From training to test: what was learned by heart is lost", x=0.01, ha="left", weight="bold")
+    headline(figure, "From training to test: what was learned by heart is lost")
     return figure
 
 
 def roc_and_pr(test: pd.DataFrame, columns: Sequence[str]) -> Figure:
     """ROC curves and precision-recall curves, symbols pooled."""
-    figure = Figure(figsize=(10, 4.4))
-    roc, pr = figure.subplots(1, 2)
+    figure, (roc, pr) = new_figure(10, 4.4, columns=2)
+    base_rate, highest = test["trigger"].mean(), 0.0
     for name in columns:
         trigger, ranking, _ = score_arrays(test, name)
-        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": score_name(name), "linewidth": 1.6}
+        style = {"color": score_color(name), "label": score_name(name), "linewidth": 1.6}
         false_alarms, recall, _ = roc_curve(trigger, ranking)
         roc.plot(false_alarms, recall, **style)
         precision, recall, _ = precision_recall_curve(trigger, ranking)
         pr.plot(recall[:-1], precision[:-1], drawstyle="steps-pre", **style)  # the last point belongs to no threshold
-    base_rate = test["trigger"].mean()
-    roc.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
-    pr.axhline(base_rate, linestyle="--", color=GREY, linewidth=1, label=f"base rate {base_rate:.1%}")
+        # The first few alarms jump between 0 and 1 and must not stretch the axis.
+        highest = max(highest, np.max(precision[:-1][recall[:-1] >= 0.02], initial=base_rate))
+    roc.plot([0, 1], [0, 1], **DASHED)
+    pr.axhline(base_rate, **DASHED, label=f"base rate {base_rate:.1%}")
     roc.set(title="ROC", xlabel="share of quiet candles that raise an alarm", ylabel="share of triggers found")
     pr.set(title="Precision and recall", xlabel="share of triggers found", ylabel="share of alarms that are right")
-    pr.set_ylim(0, min(1.0, _highest(pr, from_recall=0.02)))
+    pr.set_ylim(0, min(1.0, 1.15 * highest))
     pr.legend(loc="upper right")
     return figure
 
 
-def _highest(axes: Axes, from_recall: float) -> float:
-    """Upper limit that the first few alarms, which jump between 0 and 1, do not stretch."""
-    heights = [np.max(line.get_ydata()[line.get_xdata() >= from_recall], initial=0.0) for line in axes.lines[:-1]]
-    return 1.15 * max(*heights, axes.lines[-1].get_ydata()[0])
-
-
 def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
-    """Probability against the observed share of triggers, one panel per column.
-
-    Parameters
-    ----------
-    tables : mapping
-        Title -> frame with ``predicted``, ``observed``, ``low``, ``high``, ``n``; from `reliability_table`.
-    """
-    figure = Figure(figsize=(5 * len(tables), 4.6))
-    for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+    """Probability against the observed share of triggers, a panel per title and its `reliability_table`."""
+    figure, panels = new_figure(5 * len(tables), 4.6, columns=len(tables))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
         end = 1.1 * table[["predicted", "observed", "high"]].max().max()
-        axes.plot([0, end], [0, end], "--", color=GREY, linewidth=1, label="says what happens")
+        axes.plot([0, end], [0, end], **DASHED, label="says what happens")
         axes.vlines(table["predicted"], table["low"], table["high"], color=PALETTE[0], linewidth=2, alpha=0.6)
         axes.scatter(table["predicted"], table["observed"], s=60, color=PALETTE[0], label="tenths of the samples")
         error = np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"])
         axes.set(title=f"{title}: calibration error {error:.4f}", xlim=(0, end), ylim=(0, end))
         axes.set(xlabel="mean probability", ylabel=f"observed share of triggers, intervals of {confidence:.0%}")
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left")
     return figure
 
@@ -149,36 +130,27 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
 def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
     """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Index (group, score), columns ``value``, ``low``, ``high``, ``base_rate``; from
-        `cmat_lib.evaluation.breakdown.auc_by_group`.
-    confidence : float
-        Coverage of the band, which only the model has: three bands would hide each other.
+    The table is that of `cmat_lib.evaluation.breakdown.auc_by_group`. Only the model has a band: three would hide each
+    other.
     """
     group, names = table.index.names[0], list(table.index.unique("score"))
-    figure = Figure(figsize=(10, 4.4))
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure, (top, bottom) = new_figure(10, 4.4, rows=2, sharex=True, height_ratios=[3, 1])
     for name in names:
-        rows = table.xs(name, level="score")
-        color = SCORE_COLORS.get(name, PALETTE[5])
-        top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, color=color, label=score_name(name))
+        rows, style = table.xs(name, level="score"), {"color": score_color(name), "label": score_name(name)}
+        top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, **style)
     model = table.xs(names[0], level="score")
     band = f"{score_name(names[0])}, interval of {confidence:.0%}"
-    top.fill_between(model.index, model["low"], model["high"], color=SCORE_COLORS[names[0]], alpha=0.15, label=band)
-    top.axhline(0.5, linestyle="--", color=GREY, linewidth=1, label="chance")
+    top.fill_between(model.index, model["low"], model["high"], color=score_color(names[0]), alpha=0.15, label=band)
+    top.axhline(0.5, **DASHED, label="chance")
     top.set(title=f"ROC-AUC by {group}, symbols pooled", ylabel="ROC-AUC")
-    top.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    top.legend(**BESIDE)
     is_time = isinstance(model.index, pd.DatetimeIndex)
     step = (model.index[1] - model.index[0]) / (pd.Timedelta("1D") if is_time else 1) if len(model) > 1 else 1
     bottom.bar(model.index, model["base_rate"], width=0.8 * step, color=GREY)
     bottom.set(ylabel="base rate", xlabel=f"start of the {group} (UTC)" if is_time else _GROUP_UNITS.get(group, group))
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if is_time:
-        locator = AutoDateLocator()
-        bottom.xaxis.set_major_locator(locator)
-        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        time_axis(bottom)
     return figure
 
 
@@ -189,55 +161,36 @@ _GROUP_UNITS = {
 
 
 def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[float]) -> Figure:
-    """Precision among the highest scores, from a few alarms to all rows.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `precision_by_share`.
-    """
-    figure = Figure(figsize=(9, 4))
-    axes = figure.subplots()
+    """Precision among the highest scores, from a few alarms to all rows; the table is `precision_by_share`'s."""
+    figure, (axes,) = new_figure(9, 4)
     for name in table:
-        style = {"color": SCORE_COLORS.get(name, PALETTE[5]), "label": score_name(name)}
-        axes.plot(table.index, table[name], linewidth=1.8, **style)
-    axes.axhline(base_rate, linestyle="--", color=GREY, linewidth=1, label=f"base rate {base_rate:.1%}")
+        axes.plot(table.index, table[name], linewidth=1.8, color=score_color(name), label=score_name(name))
+    axes.axhline(base_rate, **DASHED, label=f"base rate {base_rate:.1%}")
     for number, share in enumerate(top_shares):
         label = None if number else "shares of the score table"
-        axes.axvline(share, linestyle=":", color=GREY, linewidth=1, label=label)
+        axes.axvline(share, **DASHED | {"linestyle": ":"}, label=label)
     axes.set(title="Precision among the highest scores", xscale="log", ylabel="share of triggers among them")
     axes.set_xlabel("share of all candles that raise an alarm (log scale)")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.legend(**BESIDE)
     return figure
 
 
-def predicted_and_realised(test: pd.DataFrame, bins: int = 10) -> Figure:
-    """Predicted against realised largest rise: all samples as a cloud, medians and quartiles per tenth.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part with ``predicted_max_pct`` and ``max_pct``, in percent.
-    bins : int
-        Groups along the prediction.
-    """
+def predicted_and_realised(test: pd.DataFrame) -> Figure:
+    """Predicted against realised largest rise, in percent: samples as a cloud, medians and quartiles per tenth."""
     predicted, realised = test["predicted_max_pct"], test["max_pct"]
-    group = (predicted.rank(method="first") - 1) * bins // len(test)
+    group = (predicted.rank(method="first") - 1) * 10 // len(test)
     middle = predicted.groupby(group).median()
-    quartiles = realised.groupby(group).quantile([0.25, 0.5, 0.75]).unstack()
+    low, median, high = (realised.groupby(group).quantile(share) for share in (0.25, 0.5, 0.75))
     shown = realised <= realised.quantile(SHOWN)
-    figure = Figure(figsize=(9, 5))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(9, 5)
     cells = axes.hexbin(predicted[shown], realised[shown], gridsize=45, bins="log", cmap=SEQUENTIAL, mincnt=1)
     figure.colorbar(cells, ax=axes, label="samples (log scale)")
-    axes.fill_between(
-        middle, quartiles[0.25], quartiles[0.75], color=PALETTE[1], alpha=0.35, label="realised quartiles"
-    )
-    axes.plot(middle, quartiles[0.5], "o-", color=PALETTE[1], label="realised median of each tenth")
+    axes.fill_between(middle, low, high, color=PALETTE[1], alpha=0.35, label="realised quartiles")
+    axes.plot(middle, median, "o-", color=PALETTE[1], label="realised median of each tenth")
     ends = [predicted.min(), predicted.max()]
-    axes.plot(ends, ends, "--", color=GREY, linewidth=1.5, label="predicted = realised")
+    axes.plot(ends, ends, **DASHED | {"linewidth": 1.5}, label="predicted = realised")
     correlation = predicted.corr(realised, method="spearman")
     axes.set(title=f"Largest rise in the horizon: rank correlation {correlation:.2f}")
     axes.set(xlabel="predicted (%)", ylabel=f"realised (%), up to the {SHOWN:.1%} quantile")

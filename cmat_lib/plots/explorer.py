@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cmat_lib.explain.moments import PRICES, Moment
+from cmat_lib.explain.moments import Moment
 from cmat_lib.plots.candles import wall_time
-from cmat_lib.plots.style import GREY, GRID, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
+from cmat_lib.plots.style import GREY, GRID, INK, OUTCOME_COLORS, PAPER, SEQUENTIAL, candle_trace, token_color
 from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
@@ -23,6 +23,7 @@ FIRST_MAP = 6  # number of its axes
 MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
 HEIGHT = 1200
 ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
+PANELS = {"The window that the model saw": 0, "Topology window, its longest loop": 0.37, "Persistence": 0.75}
 SLIDER = 0.572  # upper end of the slider, below the range slider of the lines
 
 
@@ -41,30 +42,24 @@ def attention_explorer(
     samples : DataFrame of N rows
         Samples of one symbol in order of time: ``timestamp``, ``close``.
     lines : mapping of str to ndarray, shape (N, M)
-        Views that a menu offers -> a series per token, for example of `attention_lines`.
+        Views that a menu offers -> a series per token; from `attention_lines`.
     moments : sequence of Moment, length K
         At least one, in order of time; the last is shown first.
     maps : mapping of str to (ndarray of shape (K, m, m), names)
         Map of every moment, by name; a line of a map is a token that looks, a column one that is seen.
     """
-    shown = len(moments) - 1
     figure = go.Figure(layout=_layout(title, moments, maps))
     _add_time(figure, samples, lines, tokens, moments)
-    moving = len(figure.data)  # from here on, every trace belongs to the chosen moment
     limits = _limits(samples["close"]), _limits(np.concatenate([line.ravel() for line in lines.values()]))
-    figure.add_traces(_moment_traces(moments[shown], limits, maps, shown))
-    numbers = list(range(moving, len(figure.data)))
+    drawn = [_moment_traces(moment, limits, maps, k) for k, moment in enumerate(moments)]
+    numbers = list(range(len(figure.data), len(figure.data) + len(drawn[0])))  # traces of the chosen moment
+    ranges = [{"yaxis3": {"range": _limits(m.window)}, "yaxis5": {"range": _limits(m.past)}} for m in moments]
+    figure.add_traces(drawn[-1])
     figure.frames = [
-        go.Frame(
-            name=str(k),
-            data=_moment_traces(moment, limits, maps, k),
-            traces=numbers,
-            layout={"yaxis3": {"range": _limits(moment.window)}, "yaxis5": {"range": _limits(moment.past)}},
-        )
-        for k, moment in enumerate(moments)
+        go.Frame(name=str(k), data=traces, traces=numbers, layout=own)
+        for k, (traces, own) in enumerate(zip(drawn, ranges, strict=True))
     ]
-    ranges = {"yaxis3_range": _limits(moments[shown].window), "yaxis5_range": _limits(moments[shown].past)}
-    return figure.update_layout(yaxis2_range=limits[1], **ranges)
+    return figure.update_layout(yaxis2_range=limits[1], **ranges[-1])
 
 
 def _limits(values: pd.DataFrame | pd.Series | np.ndarray) -> list[float]:
@@ -80,37 +75,34 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
     last = samples.groupby(stretch).last()
     time = wall_time(last["timestamp"])
     above = {"xaxis": "x2"}  # an axis of its own, so that the range slider below shows the lines only
-    price = {"x": time, "y": last["close"], "line": {"color": GREY, "width": 1.2}, "showlegend": False}
-    figure.add_trace(go.Scatter(name="close", mode="lines", **price, **above))
+    price = {"x": time, "y": last["close"], "line": {"color": GREY, "width": 1.2}, "mode": "lines"}
+    figure.add_trace(go.Scatter(name="close", showlegend=False, **price, **above))
     for outcome, color in OUTCOME_COLORS.items():
         own = [m for m in moments if m.outcome == outcome]
         at = {"x": wall_time(pd.Series([m.time for m in own])) if own else [], "y": [m.close for m in own]}
         look = {"mode": "markers", "marker": {"color": color, "size": 8}, "legend": "legend", "name": outcome}
         hover = {"text": [m.label for m in own], "hovertemplate": "%{text}<extra></extra>"}
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
-    views = {
-        name: pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4) for name, values in lines.items()
-    }  # (n, M)
-    first = next(iter(views.values()))
-    for place, token in enumerate(tokens):
-        style = {"name": token, "line": {"color": token_color(place), "width": 1.5}, "legend": "legend2"}
-        at = {"x": time, "y": first[place].tolist(), "yaxis": "y2"}
-        figure.add_trace(go.Scatter(mode="lines", hovertemplate="%{y:.3f}", **style, **at))
-    numbers = list(range(len(figure.data) - len(tokens), len(figure.data)))
-    figure.update_layout(updatemenus=[_menu(views, numbers)])
+    views = {}  # (M, n) lists
+    for name, values in lines.items():
+        means = pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4)
+        views[name] = means.T.to_numpy().tolist()
+    figure.update_layout(updatemenus=[_menu(views, len(figure.data))])
+    for place, (token, line) in enumerate(zip(tokens, next(iter(views.values())), strict=True)):
+        look = {"line": {"color": token_color(place), "width": 1.5}, "legend": "legend2", "hovertemplate": "%{y:.3f}"}
+        figure.add_trace(go.Scatter(name=token, x=time, y=line, yaxis="y2", mode="lines", **look))
     uniform = {"y0": 1 / len(tokens), "y1": 1 / len(tokens), "x0": 0, "x1": 1, "xref": "x domain", "yref": "y2"}
     figure.add_shape(type="line", line={"color": GREY, "dash": "dash", "width": 1}, **uniform)
 
 
-def _menu(views: Mapping[str, pd.DataFrame], traces: list[int]) -> dict:
+def _menu(views: Mapping[str, list], first: int) -> dict:
     """Menu that gives the lines the values of one view; a trace per view would repeat its times on the page."""
     buttons = [
-        {"label": f"weights {name}", "method": "restyle", "args": [{"y": values.T.to_numpy().tolist()}, traces]}
-        for name, values in views.items()
+        {"label": f"weights {name}", "method": "restyle", "args": [{"y": y}, list(range(first, first + len(y)))]}
+        for name, y in views.items()
     ]
     place = {"x": 0, "xanchor": "left", "y": 1.003, "yanchor": "bottom", "pad": {"b": 0}}
-    look = {"bgcolor": PAPER, "bordercolor": GREY, "font": {"size": 12}}
-    return {"buttons": buttons, "direction": "down", "showactive": True, **place, **look}
+    return {"buttons": buttons, "bgcolor": PAPER, "bordercolor": GREY, "font": {"size": 12}, **place}
 
 
 def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) -> list:
@@ -121,10 +113,9 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
         go.Scatter(x=time, y=limits[0], xaxis="x2", **cursor),
         go.Scatter(x=time, y=limits[1], yaxis="y2", **cursor),
     ]
-    prices = {name: moment.window[name].round(3).tolist() for name in PRICES}
-    up, down = ({"line": {"color": color, "width": 1}, "fillcolor": color} for color in PALETTE[:2])
-    place = {"xaxis": "x3", "yaxis": "y3", "name": "candle", "showlegend": False}
-    traces.append(go.Candlestick(x=moment.window.index.tolist(), increasing=up, decreasing=down, **prices, **place))
+    prices = moment.window.round(3).to_dict("list")
+    place = {"xaxis": "x3", "yaxis": "y3", "showlegend": False}
+    traces.append(candle_trace(moment.window.index.tolist(), prices, **place))
     for dimension, bars in moment.diagrams.items():
         points = {"x": bars[:, 0].round(3).tolist(), "y": bars[:, 1].round(3).tolist(), "xaxis": "x4", "yaxis": "y4"}
         look = {"mode": "markers", "marker": {"color": HOMOLOGY_COLORS[dimension], "size": 5, "opacity": 0.7}}
@@ -171,11 +162,7 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "hovermode": "closest",
         "clickanywhere": True,
         "meta": {"moments": [str(time) for time in wall_time(pd.DatetimeIndex([m.time for m in moments]))]},
-        "xaxis": {
-            "anchor": "y2",
-            "title": "",
-            "rangeslider": {"visible": True, "thickness": 0.025, "bordercolor": GREY, "borderwidth": 1},
-        },
+        "xaxis": {"anchor": "y2", "rangeslider": {"thickness": 0.025, "bordercolor": GREY, "borderwidth": 1}},
         "xaxis2": {"anchor": "y", "matches": "x", "showticklabels": False, "ticks": ""},
         "yaxis": {"domain": ROWS["price"], "title": "close", "anchor": "x2"},
         "yaxis2": {"domain": ROWS["lines"], "title": "weight", "anchor": "x"},
@@ -186,28 +173,24 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "xaxis5": {"domain": (0.37, 0.68), "anchor": "y5", "title": "candles from the moment"},
         "yaxis5": {"domain": ROWS["moment"], "anchor": "x5", "title": "% of the last close"},
         "legend": {"y": 1.0, "yanchor": "bottom"},
-        "legend2": _legend(ROWS["lines"][1]),
+        "legend2": {"orientation": "h", "y": ROWS["lines"][1], "yanchor": "bottom", "x": 1, "xanchor": "right"},
         "legend3": {"x": 1, "xanchor": "right", "y": ROWS["moment"][0], "yanchor": "bottom", "font": {"size": 11}},
         "coloraxis": _color_axis(maps),
         "sliders": [_slider([moment.label for moment in moments])],
-        "annotations": [_heading("The window that the model saw", 0, ROWS["moment"][1])],
+        "annotations": [_heading(text, x, ROWS["moment"][1]) for text, x in PANELS.items()],
         "shapes": [
             {"type": "line", "xref": "x4", "yref": "y4", "x0": 0, "y0": 0, "x1": top, "y1": top, "line_color": GREY},
             {"type": "rect", "xref": "x5", "yref": "y5 domain", "x0": int(moments[0].window.index[0]), **recent},
         ],
     }
-    layout["annotations"].append(_heading("Topology window, its longest loop", 0.37, ROWS["moment"][1]))
-    layout["annotations"].append(_heading("Persistence", 0.75, ROWS["moment"][1]))
     width = 1 / max(len(maps), 3)
     for number, name in enumerate(maps, start=FIRST_MAP):
-        start = (number - FIRST_MAP) * width + 0.085
-        end = (number - FIRST_MAP + 1) * width - 0.005
+        start, end = (number - FIRST_MAP) * width + 0.085, (number - FIRST_MAP + 1) * width - 0.005
         axis = {"ticks": "", "showgrid": False, "tickfont": {"size": 11}}
         square = {"scaleanchor": f"x{number}", "constrain": "domain", "constraintoward": "top"}
-        layout[f"xaxis{number}"] = {"domain": (start, end), "anchor": f"y{number}", "tickangle": -90, **axis}
-        layout[f"xaxis{number}"]["constrain"] = "domain"
-        layout[f"yaxis{number}"] = {"domain": ROWS["maps"], "anchor": f"x{number}", "autorange": "reversed"}
-        layout[f"yaxis{number}"] |= square | axis
+        below = {"domain": (start, end), "anchor": f"y{number}", "tickangle": -90, "constrain": "domain"}
+        left = {"domain": ROWS["maps"], "anchor": f"x{number}", "autorange": "reversed"}
+        layout |= {f"xaxis{number}": below | axis, f"yaxis{number}": left | square | axis}
         layout["annotations"].append(_heading(name, (start + end) / 2, ROWS["maps"][1], "center"))
     return layout
 
@@ -215,10 +198,6 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
 def _heading(text: str, x: float, y: float, anchor: str = "left") -> dict:
     place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
     return {"text": f"<b>{text}</b>", "showarrow": False, **place}
-
-
-def _legend(y: float) -> dict:
-    return {"orientation": "h", "y": y, "yanchor": "bottom", "x": 1, "xanchor": "right"}
 
 
 def _color_axis(maps) -> dict:

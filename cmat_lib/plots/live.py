@@ -1,32 +1,38 @@
-"""A training that can be watched: a figure that is drawn anew in place, or lines of text."""
+"""A training that can be watched: a figure that is drawn anew in place, or lines of text.
+
+Both are called with each row of the history; `line` makes one line of text of it, as
+`cmat_lib.training.logs.epoch_line` does.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from IPython.display import DisplayHandle, display
 
 from cmat_lib.plots.training import training_curves
-from cmat_lib.training.logs import epoch_line
+
+Row = Mapping[str, float]
 
 
 class LiveCurves:
-    """Training curves that are drawn anew after every epoch, in place; called with each row of the history."""
+    """Training curves that are drawn anew after every epoch, in place."""
 
-    def __init__(self) -> None:
-        self._rows: list[Mapping[str, float]] = []
+    def __init__(self, line: Callable[[Row], str]) -> None:
+        self._line = line
+        self._rows: list[Row] = []
         self._place: DisplayHandle | None = None
 
-    def __call__(self, row: Mapping[str, float]) -> None:
+    def __call__(self, row: Row) -> None:
         """Add one epoch."""
         self._rows.append(row)
         figure = training_curves(pd.DataFrame(self._rows), best_epoch=None)
-        figure.update_layout(title={"text": epoch_line(row), "font": {"size": 12}})
+        figure.update_layout(title={"text": self._line(row), "font": {"size": 12}})
         # As data, because a Plotly figure that displays itself cannot be replaced.
-        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": epoch_line(row)}
+        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": self._line(row)}
         if self._place is None:
             self._place = display(bundle, raw=True, display_id=True)
         else:
@@ -34,12 +40,12 @@ class LiveCurves:
 
 
 class EpochLines:
-    """One line of text per epoch, at most fifty however long the training; called with each row of the history."""
+    """One line of text per epoch, at most fifty however long the training."""
 
-    def __init__(self, epochs: int) -> None:
-        self._every = math.ceil(epochs / 50)
+    def __init__(self, epochs: int, line: Callable[[Row], str]) -> None:
+        self._every, self._line = math.ceil(epochs / 50), line
 
-    def __call__(self, row: Mapping[str, float]) -> None:
+    def __call__(self, row: Row) -> None:
         """Print the epoch, if it is its turn."""
         if (row["epoch"] - 1) % self._every == 0:
-            print(epoch_line(row))
+            print(self._line(row))

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from cmat_lib.plots.candles import wall_time
 from cmat_lib.plots.style import GREY, INK, PALETTE, SEQUENTIAL
+from cmat_lib.plots.topology import label_cloud
 from cmat_lib.tda.planar import Loop
 
 LAST_EDGE = {"color": PALETTE[1], "width": 2.5, "dash": "dot"}
@@ -38,11 +39,7 @@ def loop_on_chart(
     part = f"{len(taken)} of {len(values)} candles take part, from {first} to {last} UTC"
     figure.update_layout(title=f"The longest loop: {lives}<br><sub>{part}</sub>", hovermode="closest", height=540)
     figure.update_layout(margin_t=110, legend={"y": -0.19, "yanchor": "top", "x": 0.5, "xanchor": "center"})
-    figure.update_xaxes(title_text="candle open (UTC)", col=1)
-    figure.update_yaxes(title_text=f"{name} (σ)", col=1)
-    figure.update_xaxes(title_text=f"{name} at t (σ)", col=2)
-    later = f"{name} at t + {delay} candles (σ)"
-    return figure.update_yaxes(title_text=later, scaleanchor="x2", constrain="domain", col=2)
+    return label_cloud(figure, name, delay)
 
 
 def _draw(figure: go.Figure, panel: int, x, y, mode: str, **look) -> None:

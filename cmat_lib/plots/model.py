@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from cmat_lib.config import Config
-from cmat_lib.encoders.nbeats import seasonality_basis, trend_basis
-from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import DIVERGING, GREY, PALETTE, SEQUENTIAL, new_figure
 from cmat_lib.views import View
 from cmat_lib.views.panel import Batch
 
@@ -28,6 +27,7 @@ SCALED = "scaled value (interquartile ranges)"
 
 def batch_table(batch: Batch) -> pd.DataFrame:
     """Name, shape, type and range of every tensor of a batch; one row each."""
+    tensors = batch.inputs | {name: x for name, x in batch._asdict().items() if name != "inputs"}
     rows = {
         name: {
             "shape": str(tuple(x.shape)),
@@ -36,49 +36,40 @@ def batch_table(batch: Batch) -> pd.DataFrame:
             "median": x.median().item(),
             "largest": x.max().item(),
         }
-        for name, x in (batch.inputs | {n: x for n, x in batch._asdict().items() if n != "inputs"}).items()
+        for name, x in tensors.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
-    """Everything that the model sees of one moment, as it sees it (scaled).
-
-    A window (L, F) as a heatmap, many numbers as a line, few as bars.
-    """
-    shown = [view for view in views if not view.context]
-    windows = [view for view in shown if view.window(config)]
-    rest = [view for view in shown if not view.window(config)]
-    pairs = [rest[n : n + 2] for n in range(0, len(rest), 2)]
-    figure = Figure(figsize=(11, 3.4 * len(windows) + 2.6 * len(pairs)))
-    heights = [1.3] * len(windows) + [1.0] * len(pairs)
+    """What the model sees of one moment, scaled: windows (L, F) as heatmaps, many numbers as a line, few as bars."""
+    windows = [view for view in views if view.window(config) and not view.context]
+    rest = [view for view in views if not view.window(config) and not view.context]
+    pairs = -(-len(rest) // 2)
+    figure = Figure(figsize=(11, 3.4 * len(windows) + 2.6 * pairs))
+    heights = [1.3] * len(windows) + [1.0] * pairs
     grid = figure.add_gridspec(len(heights), 2, width_ratios=(2.6, 1), height_ratios=heights)
-    for row, view in enumerate(windows):
-        _draw_window(figure.add_subplot(grid[row, :]), batch.inputs[view.name][sample].T.cpu().numpy(), view, config)
-    for row, pair in enumerate(pairs, start=len(windows)):
-        for column, view in enumerate(pair):
-            numbers, ax = batch.inputs[view.name][sample].cpu().numpy(), figure.add_subplot(grid[row, column])
-            draw = _draw_features if len(numbers) > MANY else _draw_bars
-            draw(ax, numbers, view.names(config))
-            ax.set(title=view.title)
+    places = [grid[row, :] for row in range(len(windows))]
+    places += [grid[len(windows) + n // 2, n % 2] for n in range(len(rest))]
+    for view, place in zip(windows + rest, places, strict=True):
+        numbers, ax = batch.inputs[view.name][sample].cpu().numpy(), figure.add_subplot(place)
+        if view.window(config):
+            _draw_window(ax, numbers.T, view, config)
+        elif len(numbers) > MANY:
+            _draw_features(ax, numbers, view.names(config))
+        else:
+            sns.barplot(x=numbers, y=list(view.names(config)), ax=ax, color=PALETTE[2])
+            ax.set(xlabel=SCALED)
+        ax.set(title=view.title)
     return figure
 
 
-def _draw_bars(ax: Axes, values: np.ndarray, features: Sequence[str]) -> None:
-    sns.barplot(x=values, y=list(features), ax=ax, color=PALETTE[2])
-    ax.set(xlabel=SCALED)
-
-
 def _draw_window(ax: Axes, window: np.ndarray, view: View, config: Config) -> None:
-    length = window.shape[1]
-    limit = float(np.abs(window).max()) or 1.0
-    candles = np.arange(1 - length, 1)
-    every = max(1, length // 12)
-    frame = pd.DataFrame(window, index=view.names(config), columns=candles)
-    sns.heatmap(
-        frame, ax=ax, cmap=DIVERGING, vmin=-limit, vmax=limit, xticklabels=every, cbar_kws={"label": "scaled value"}
-    )
-    ax.set(title=view.title, xlabel=f"{'candles' if view.by_candle else 'rows'} before the sample's own (0)")
+    length, limit = window.shape[1], float(np.abs(window).max()) or 1.0
+    frame = pd.DataFrame(window, index=view.names(config), columns=np.arange(1 - length, 1))
+    look = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "cbar_kws": {"label": "scaled value"}}
+    sns.heatmap(frame, ax=ax, xticklabels=max(1, length // 12), **look)
+    ax.set(xlabel=f"{'candles' if view.by_candle else 'rows'} before the sample's own (0)")
     ax.tick_params(axis="x", rotation=0)
 
 
@@ -94,37 +85,28 @@ def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> Non
 # -- encoders ----------------------------------------------------------------------------------------------------------
 
 
-def basis_functions(length: int, highlighted: int = 3) -> Figure:
-    """Bases from which the trend and seasonality stacks build their backcasts.
+def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3) -> Figure:
+    """Bases from which the trend and seasonality stacks build their backcasts: polynomials, cosines and sines.
 
-    Polynomials, cosines and sines over the window.
-
-    Parameters
-    ----------
-    length : int
-        Look-back T in candles.
-    highlighted : int
-        Lowest harmonics drawn in colour; the others stay faint.
+    `trend` is (4, T), `season` (2 harmonics, T): all cosines, then all sines. Only the lowest harmonics have a colour.
     """
-    trend, season = trend_basis(length).numpy(), seasonality_basis(length).numpy()  # (4, T), (2 * harmonics, T)
     harmonics = len(season) // 2
-    figure = Figure(figsize=(11, 3.4))
-    axes = figure.subplots(1, 3, sharex=True)
-    _draw_basis(axes[0], trend, ["1", "t", "t²", "t³"], len(trend))
-    for ax, name, rows in ((axes[1], "cosine", season[:harmonics]), (axes[2], "sine", season[harmonics:])):
-        _draw_basis(ax, rows, [f"k = {k}" for k in range(1, harmonics + 1)], highlighted)
-        ax.set_title(f"Seasonality: {harmonics} {name}s")
-    axes[0].set(title="Trend: polynomials", ylabel="value of the basis function")
+    waves = [f"k = {k}" for k in range(1, harmonics + 1)]
+    panels = (
+        ("Trend: polynomials", trend, ["1", "t", "t²", "t³"], len(trend)),
+        (f"Seasonality: {harmonics} cosines", season[:harmonics], waves, highlighted),
+        (f"Seasonality: {harmonics} sines", season[harmonics:], waves, highlighted),
+    )
+    figure, axes = new_figure(11, 3.4, columns=3, sharex=True)
+    for ax, (title, rows, names, named) in zip(axes, panels, strict=True):
+        for row in rows[named:]:
+            ax.plot(row, color=GREY, alpha=0.18, linewidth=0.8)
+        for color, row, name in zip(PALETTE, rows[:named], names, strict=False):
+            ax.plot(row, color=color, linewidth=2, label=name)
+        ax.set(title=title, xlabel="candle in the window")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4, columnspacing=1, handlelength=1.2)
+    axes[0].set_ylabel("value of the basis function")
     return figure
-
-
-def _draw_basis(ax: Axes, rows: np.ndarray, names: Sequence[str], highlighted: int) -> None:
-    for row in rows[highlighted:]:
-        ax.plot(row, color=GREY, alpha=0.18, linewidth=0.8)
-    for color, row, name in zip(PALETTE, rows[:highlighted], names, strict=False):
-        ax.plot(row, color=color, linewidth=2, label=name)
-    ax.set_xlabel("candle in the window")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4, columnspacing=1, handlelength=1.2)
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------
@@ -133,16 +115,8 @@ def _draw_basis(ax: Axes, rows: np.ndarray, names: Sequence[str], highlighted: i
 def compare_parameters(table: pd.DataFrame, default: pd.DataFrame) -> pd.DataFrame:
     """Parameters of this run's model, of the default sizes, and what the source states for the default sizes.
 
-    Parameters
-    ----------
-    table, default : DataFrame
-        Columns ``part``, ``parameters``, ``source``; see `cmat_lib.models.parameter_table`.
-
-    Returns
-    -------
-    DataFrame
-        Index parts; ``match`` is *yes*, *yes, rounded*, the difference of default and source, or empty where the
-        source says nothing.
+    Tables as `cmat_lib.models.parameter_table` gives them: ``part``, ``parameters``, ``source``. ``match`` is *yes*,
+    *yes, rounded*, the difference of default and source, or empty where the source says nothing.
     """
     here = table.set_index("part")["parameters"].rename("this run")
     full = default.set_index("part").rename(columns={"parameters": "default sizes"})
@@ -165,52 +139,30 @@ def _match(count: int, source: str | None) -> str:
 
 
 def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
-    """Where the parameters sit; click to go deeper.
-
-    One tile per module, its area the number of parameters.
-
-    Parameters
-    ----------
-    depth : int
-        Levels of module names that are told apart.
-    """
+    """Where the parameters sit, down to a depth of module names: a tile each, its area the number of parameters."""
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         path = ["model", *(name.split(".")[:-1] or [name])[:depth]]
         for level in range(1, len(path) + 1):
             sizes["/".join(path[:level])] += parameter.numel()
-    places = [node.rpartition("/") for node in sizes]
-    figure = go.Figure(
-        go.Treemap(
-            ids=list(sizes),
-            labels=[label for _, _, label in places],
-            parents=[parent for parent, _, _ in places],
-            values=list(sizes.values()),
-            branchvalues="total",
-        )
-    )
-    figure.update_traces(
-        texttemplate="%{label}<br>%{value:,}", hovertemplate="%{id}<br>%{value:,} parameters<extra></extra>"
-    )
-    figure.update_layout(title="Where the parameters sit (click a part to open it)", margin={"t": 50, "l": 5, "r": 5})
-    return figure
+    parents, _, labels = zip(*(node.rpartition("/") for node in sizes), strict=True)
+    tiles = {"ids": list(sizes), "labels": labels, "parents": parents, "values": list(sizes.values())}
+    hover = "%{id}<br>%{value:,} parameters<extra></extra>"
+    look = {"branchvalues": "total", "texttemplate": "%{label}<br>%{value:,}", "hovertemplate": hover}
+    figure = go.Figure(go.Treemap(**tiles, **look))
+    title = "Where the parameters sit (click a part to open it)"
+    return figure.update_layout(title=title, margin={"t": 50, "l": 5, "r": 5})
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
 
 
 def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
-    """Losses while the model learns one batch by heart.
+    """Losses while the model learns one batch by heart: a row per step, a column per term, among them ``total``.
 
-    Parameters
-    ----------
-    losses : DataFrame
-        One row per step, one column per loss term, among them ``total``.
-    goal : float
-        Share of the first total loss to get below; drawn as a line.
+    The `goal`, drawn as a line, is the share of the first total loss to get below.
     """
-    figure = Figure(figsize=(9, 3.6))
-    ax = figure.add_subplot()
+    figure, (ax,) = new_figure(9, 3.6)
     for color, name in zip(PALETTE, losses, strict=False):
         ax.plot(losses.index, losses[name], color=color, label=name, linewidth=2 if name == "total" else 1)
     ax.axhline(goal * losses["total"].iloc[0], color=GREY, linestyle="--", label=f"{goal:.0%} of the first total")
@@ -220,23 +172,15 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
 
 
 def attention_grid(maps: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> Figure:
-    """Mean attention maps side by side.
+    """Mean attention maps side by side, by title: weights (M, M) whose rows sum to 1, and the names of their M tokens.
 
     Row i of a panel says how much token i takes from each token. Without maps, it says that there are none.
-
-    Parameters
-    ----------
-    maps : mapping of str to ndarray, shape (M, M)
-        Title -> weights; rows sum to 1.
-    names : mapping of str to sequence of str
-        Title -> M names of tokens.
     """
     if not maps:
         figure = Figure(figsize=(6, 0.8))
         figure.text(0.5, 0.5, "This model has no attention: there are no maps to draw.", ha="center", va="center")
         return figure
-    figure = Figure(figsize=(4.1 * len(maps) + 0.6, 3.7))
-    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    figure, axes = new_figure(4.1 * len(maps) + 0.6, 3.7, columns=len(maps))
     for ax, (title, values) in zip(axes, maps.items(), strict=True):
         frame = pd.DataFrame(values, index=list(names[title]), columns=list(names[title]))
         sns.heatmap(frame, ax=ax, vmin=0, vmax=1, cmap=SEQUENTIAL, annot=True, fmt=".2f", cbar=ax is axes[-1])

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cmat_lib.data.splits import Span
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.style import PALETTE, PART_COLORS
+from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, new_figure, time_axis
 
 # A purged zone is narrow: it must stand out.
 COLORS = PART_COLORS | {"purged": "#000000", "embargo": PALETTE[3], "outside": "#e8e8e8", "unlabelled": "#d0d0d0"}
@@ -24,66 +24,47 @@ COLUMNS = 3  # borders beside each other
 def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
     """All folds of a split, one below the other: their parts, what is left out at the borders, and the test dates.
 
-    Parameters
-    ----------
-    stretches : DataFrame
-        ``fold``, ``part``, ``start``, ``end`` (UTC); from `cmat_lib.data.splits.fold_stretches`.
-    chosen : int
-        Fold of this run; the others are paler.
+    `stretches` are those of `cmat_lib.data.splits.fold_stretches`; folds other than the `chosen` one are paler.
     """
     folds = list(stretches["fold"].unique())
-    figure = Figure(figsize=(10, 1.6 + 0.5 * len(folds)))
-    axes = figure.subplots()
+    figure, (axes,) = new_figure(10, 1.6 + 0.5 * len(folds))
     for row, fold in enumerate(folds):
-        own = fold == chosen
-        rows = stretches[stretches["fold"] == fold]
+        own, rows = fold == chosen, stretches[stretches["fold"] == fold]
         for stretch in rows.itertuples():
             _draw_stretch(axes, row, stretch, own)
         tested = "\n".join(f"{r.start:%Y-%m-%d} – {r.end:%Y-%m-%d}" for r in rows[rows["part"] == "test"].itertuples())
         beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
         axes.text(1.01, row, tested, color=COLORS["test"], fontweight="bold" if own else "normal", **beside)
     names = [f"fold {fold}{' (this run)' if fold == chosen and len(folds) > 1 else ''}" for fold in folds]
-    axes.set_yticks(range(len(folds)), names)
+    _dress(axes, names)
     for label, fold in zip(axes.get_yticklabels(), folds, strict=True):
         label.set_fontweight("bold" if fold == chosen else "normal")
-    axes.set(ylim=(len(folds) - 0.4, -0.6), title="The folds of the split", xlabel="close of the sample (UTC)")
-    _time_axis(axes)
+    axes.set(title="The folds of the split", xlabel="close of the sample (UTC)")
     _legend(figure, stretches)
     return figure
 
 
 def _draw_stretch(axes: Axes, row: int, stretch, own: bool) -> None:
     start, end = date2num(wall_time(pd.DatetimeIndex([stretch.start, stretch.end])))
-    left_out = stretch.part in ("purged", "embargo")
-    axes.broken_barh(
-        [(start, end - start)],
-        (row - 0.36, 0.72),
-        facecolor=COLORS[stretch.part],
-        edgecolor=COLORS[stretch.part] if left_out else "none",  # hours must be seen beside months
-        linewidth=1.2 if left_out else 0,
-        alpha=1.0 if own else 0.45,
-        zorder=3 if left_out else 2,
-    )
+    look = {"facecolor": COLORS[stretch.part], "edgecolor": "none", "linewidth": 0, "zorder": 2}
+    if stretch.part in ("purged", "embargo"):  # its hours must be seen beside months
+        look |= {"edgecolor": COLORS[stretch.part], "linewidth": 1.2, "zorder": 3}
+    axes.broken_barh([(start, end - start)], (row - 0.36, 0.72), alpha=1.0 if own else 0.45, **look)
 
 
 def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     """The parts over time for every symbol, and each border from near, where the purged samples are.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        `symbol`, `close_time`, `label_end` (UTC) and `part`.
+    Of `samples` are read ``symbol``, ``close_time``, ``label_end`` (UTC) and ``part``.
     """
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]
-    lines = -(-len(borders) // COLUMNS)
-    height = max(1.2, 0.4 * len(symbols))
+    lines, height = -(-len(borders) // COLUMNS), max(1.2, 0.4 * len(symbols))
     figure = Figure(figsize=(10, (1 + lines) * height + 1.2 + 0.6 * lines))
     grid = figure.add_gridspec(1 + lines, min(COLUMNS, len(borders)))
     whole = figure.add_subplot(grid[0, :])
-    whole.set_xlabel("close of the sample (UTC)")
     _draw_parts(whole, samples.iloc[evenly(len(samples), MARKS * len(symbols))], symbols, marker="|", size=90)
-    whole.set_title("The parts, the same for all symbols")
+    whole.set(title="The parts, the same for all symbols", xlabel="close of the sample (UTC)")
     reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
     for number, border in enumerate(borders):
         axes = figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS])
@@ -106,13 +87,10 @@ def _draw_parts(axes: Axes, samples: pd.DataFrame, symbols: Sequence[str], marke
     rows = samples["symbol"].map({symbol: row for row, symbol in enumerate(symbols)})
     colors = samples["part"].map(COLORS)
     axes.scatter(wall_time(samples["close_time"]), rows, c=colors, marker=marker, s=size, linewidths=1, rasterized=True)
-    axes.set_yticks(range(len(symbols)), symbols)
-    axes.set_ylim(len(symbols) - 0.4, -0.6)
-    _time_axis(axes)
+    _dress(axes, symbols)
 
 
-def _time_axis(axes: Axes) -> None:
-    locator = AutoDateLocator(maxticks=6)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+def _dress(axes: Axes, names: Sequence[str]) -> None:
+    name_rows(axes, names)
+    time_axis(axes, most=6, offset=False)
     axes.grid(axis="y", visible=False)

@@ -1,4 +1,4 @@
-"""House style: one palette, one seaborn theme, one Plotly template.
+"""House style: one palette, one seaborn theme, one Plotly template, and what figures have in common.
 
 Every figure is a sheet of white paper with dark ink, in light and in dark JupyterLab alike: a transparent figure would
 need colours that are legible on both, and those are legible on neither. The palette is safe for the colour-blind.
@@ -6,10 +6,17 @@ need colours that are legible on both, and those are legible on neither. The pal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 import seaborn as sns
 from IPython import get_ipython
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
 
 # Okabe & Ito (2008), the order in which series take their colours.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
@@ -22,11 +29,10 @@ PAPER = "#ffffff"
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 GRID = "rgba(128, 128, 128, 0.25)"
-
-
-def token_color(number: int) -> str:
-    """Colour of a token, the same in all figures of page 06."""
-    return TOKEN_COLORS[number % len(TOKEN_COLORS)]
+DASHED = {"color": GREY, "linestyle": "--", "linewidth": 1}  # chance, no effect, a border
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend right of its panel
+# Boxes over samples whose tails do not matter; to be coloured by who draws them.
+BOXES = {"showfliers": False, "whis": (5, 95), "patch_artist": True, "medianprops": {"color": "black"}}
 
 
 def use_style() -> None:
@@ -38,6 +44,72 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("png")
+
+
+def token_color(number: int) -> str:
+    """Colour of a token, the same in all figures of page 06."""
+    return TOKEN_COLORS[number % len(TOKEN_COLORS)]
+
+
+# -- matplotlib --------------------------------------------------------------------------------------------------------
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches, and its panels, row by row."""
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **grid).ravel())
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Title of a figure of several panels."""
+    figure.suptitle(text, x=0.01, ha="left", weight="bold")
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """Legend of one panel, for all of them, below the figure."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names on the left, the first row on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def draw_intervals(
+    axes: Axes,
+    rows: pd.DataFrame,
+    colors: str | Sequence[str],
+    label: str | None = None,
+    shift: float = 0.0,
+    filled: bool = True,
+) -> None:
+    """A point and its interval for each row of a table (``value``, ``low``, ``high``), one below the other.
+
+    One colour, or one a row. `shift` tells several tables in one panel apart: it is in rows, downwards. A row without
+    an interval keeps its point.
+    """
+    height = np.arange(len(rows)) + shift
+    axes.hlines(height, rows["low"], rows["high"], color=colors, linewidth=2, alpha=0.7)
+    face = colors if filled else "white"
+    axes.scatter(rows["value"], height, s=40, facecolors=face, edgecolors=colors, linewidths=1, label=label, zorder=3)
+
+
+def time_axis(axes: Axes, most: int | None = None, offset: bool = True) -> None:
+    """Few and short dates along the bottom; `offset` repeats what they have in common at the right."""
+    locator = AutoDateLocator(maxticks=most)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=offset))
+
+
+# -- Plotly ------------------------------------------------------------------------------------------------------------
+
+
+def candle_trace(x, prices, up: str = PALETTE[0], down: str = PALETTE[1], line: str | None = None, **look):
+    """Candles with the open, high, low and close of `prices`; outlines have the colour of the bodies, or their own."""
+    colors = [{"line": {"color": line or color, "width": 1}, "fillcolor": color} for color in (up, down)]
+    given = {name: prices[name] for name in ("open", "high", "low", "close")}
+    return go.Candlestick(x=x, **given, increasing=colors[0], decreasing=colors[1], name="candle", **look)
 
 
 _MATPLOTLIB = {

@@ -23,36 +23,29 @@ def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
     """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
 
     A long series is cut into stretches of equal length: the line of the probability shows the highest of each, so
-    that no alarm is lost, and the price the last.
-
-    Parameters
-    ----------
-    test : DataFrame
-        Predictions of one part: ``symbol``, ``timestamp``, ``close``, ``trigger``, ``probability``.
-    threshold : float
-        A probability of at least this is an alarm.
+    that no alarm is lost, and the price the last. Of `test` are read ``symbol``, ``timestamp``, ``close``, ``trigger``
+    and ``probability``.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
     symbols = list(test["symbol"].unique())
-    for number, symbol in enumerate(symbols):
+    for number, symbol in enumerate(symbols):  # each has equally many traces, in order
         _add_symbol(figure, test[test["symbol"] == symbol].sort_values("timestamp"), threshold, number == 0)
     figure.add_hline(threshold, row=2, line={"color": GREY, "dash": "dash", "width": 1})
-    figure.update_yaxes(title_text="close", row=1)
-    figure.update_yaxes(title_text="probability", tickformat=".0%", rangemode="tozero", row=2)
-    return _finish(figure, symbols, "Probability of a trigger, and what came of it (dashed: threshold)")
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2)
+    figure.update_layout(yaxis_title="close", yaxis2_title="probability", xaxis2_title="candle open (UTC)")
+    title = "Probability of a trigger, and what came of it (dashed: threshold)"
+    figure.update_layout(title=title, height=560, margin={"t": 100})
+    return figure.update_layout(updatemenus=[_menu(symbols, len(figure.data))] if len(symbols) > 1 else [])
 
 
 def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible: bool) -> None:
     outcome = outcomes(rows["trigger"], rows["probability"], threshold)
     stretch = np.arange(len(rows)) * min(len(rows), POINTS) // len(rows)
     last, highest = rows.groupby(stretch).last(), rows.groupby(stretch)["probability"].max()
-    line = {"mode": "lines", "visible": visible, "showlegend": False}
-    time = wall_time(last["timestamp"])
-    figure.add_trace(
-        go.Scatter(x=time, y=last["close"], line={"color": GREY, "width": 1.2}, name="close", **line), 1, 1
-    )
+    line = {"x": wall_time(last["timestamp"]), "mode": "lines", "visible": visible, "showlegend": False}
+    figure.add_trace(go.Scatter(y=last["close"], line={"color": GREY, "width": 1.2}, name="close", **line), 1, 1)
     style = {"line": {"color": PALETTE[0], "width": 1.2}, "hovertemplate": "%{y:.1%}", "name": "probability"}
-    figure.add_trace(go.Scatter(x=time, y=highest, **style, **line), 2, 1)
+    figure.add_trace(go.Scatter(y=highest, **style, **line), 2, 1)
     for name in MARKED:
         marked = rows[outcome == name]
         marked = marked.iloc[evenly(len(marked), MARKS)]
@@ -62,16 +55,14 @@ def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible
         figure.add_trace(go.Scatter(x=wall_time(marked["timestamp"]), y=marked["close"], **shown), 1, 1)
 
 
-def _finish(figure: go.Figure, symbols: Sequence[str], title: str) -> go.Figure:
-    """Title, time axis, and a menu that shows one symbol: each symbol has equally many traces, in order."""
-    each = len(figure.data) // len(symbols)
+def _menu(symbols: Sequence[str], traces: int) -> dict:
+    """Menu that shows the traces of one symbol."""
+    owner = np.repeat(np.arange(len(symbols)), traces // len(symbols))
     buttons = [
-        {"label": symbol, "method": "update", "args": [{"visible": [i // each == n for i in range(len(figure.data))]}]}
+        {"label": symbol, "method": "update", "args": [{"visible": (owner == n).tolist()}]}
         for n, symbol in enumerate(symbols)
     ]
     few = len(symbols) <= MAX_BUTTONS
     kind = {"type": "buttons", "direction": "right"} if few else {"type": "dropdown", "direction": "down"}
     place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    menu = {"buttons": buttons, "bgcolor": "rgba(128, 128, 128, 0.15)", "bordercolor": GREY, **kind, **place}
-    figure.update_layout(title=title, height=560, margin={"t": 100}, updatemenus=[menu] if len(symbols) > 1 else [])
-    return figure.update_xaxes(title_text="candle open (UTC)", row=2)
+    return {"buttons": buttons, "bgcolor": "rgba(128, 128, 128, 0.15)", "bordercolor": GREY, **kind, **place}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from scipy.spatial.distance import pdist, squareform
 
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL
+from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL, new_figure
 
 HOMOLOGY_COLORS = {0: PALETTE[0], 1: PALETTE[1]}
 HOMOLOGY_NAMES = {0: "H0: pieces", 1: "H1: loops"}
@@ -33,21 +33,20 @@ def price_and_cloud(
     """
     titles = ("the window", "its cloud: each point is two moments")
     figure = make_subplots(cols=2, column_widths=[0.55, 0.45], horizontal_spacing=0.12, subplot_titles=titles)
-    age = np.arange(len(price))
     marker = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": len(price) - 1, "size": 5}
-    line = {"color": GREY, "width": 1}
-    style = {"mode": "lines+markers", "line": line, "showlegend": False, "hoverinfo": "x+y"}
-    figure.add_trace(go.Scatter(x=wall_time(times), y=price, marker=marker | {"color": age}, **style), 1, 1)
-    line["width"] = 0.5
-    shown = {"color": age[: len(cloud)]}
-    figure.add_trace(go.Scatter(x=cloud[:, 0], y=cloud[:, 1], marker=marker | shown, **style), 1, 2)
+    style = {"mode": "lines+markers", "line_color": GREY, "showlegend": False, "hoverinfo": "x+y"}
+    for column, x, y, width in ((1, wall_time(times), price, 1), (2, cloud[:, 0], cloud[:, 1], 0.5)):
+        aged = marker | {"color": np.arange(len(x))}
+        figure.add_trace(go.Scatter(x=x, y=y, marker=aged, line_width=width, **style), 1, column)
     figure.update_layout(title="From price to cloud (colour: time, dark is old)", hovermode="closest", height=460)
-    figure.update_xaxes(title_text="candle open (UTC)", col=1)
-    figure.update_xaxes(title_text=f"{name} at t (σ)", col=2)
-    figure.update_yaxes(title_text=f"{name} (σ)", col=1)
-    return figure.update_yaxes(
-        title_text=f"{name} at t + {delay} candles (σ)", scaleanchor="x2", constrain="domain", col=2
-    )
+    return label_cloud(figure, name, delay)
+
+
+def label_cloud(figure: go.Figure, name: str, delay: int) -> go.Figure:
+    """Axes of a series over time, and of its cloud beside it, whose units are equally long."""
+    figure.update_layout(xaxis_title="candle open (UTC)", yaxis_title=f"{name} (σ)", xaxis2_title=f"{name} at t (σ)")
+    figure.update_yaxes(scaleanchor="x2", constrain="domain", col=2)
+    return figure.update_layout(yaxis2_title=f"{name} at t + {delay} candles (σ)")
 
 
 def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
@@ -57,8 +56,8 @@ def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log clos
     distance.
     """
     distances = squareform(pdist(cloud))  # (P, P)
-    figure = Figure(figsize=(10, 3.9))
-    for axes, scale in zip(np.ravel(figure.subplots(1, len(scales), sharex=True, sharey=True)), scales, strict=True):
+    figure, panels = new_figure(10, 3.9, columns=len(scales), sharex=True, sharey=True)
+    for axes, scale in zip(panels, scales, strict=True):
         first, second = np.nonzero(np.triu(distances <= scale, k=1))
         lines = np.stack([cloud[first, :2], cloud[second, :2]], axis=1)  # (edges, 2, 2)
         axes.add_collection(LineCollection(lines, colors=PALETTE[5], linewidths=0.6, alpha=0.5, rasterized=True))
@@ -72,8 +71,7 @@ def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log clos
 
 def persistence(diagrams: Mapping[int, np.ndarray]) -> Figure:
     """Barcode and diagram of one window: births and deaths, (n, 2), by dimension, in window standard deviations."""
-    figure = Figure(figsize=(10, 4.4))
-    barcode, diagram = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    figure, (barcode, diagram) = new_figure(10, 4.4, columns=2, width_ratios=[1.2, 1])
     top = max((bars.max() for bars in diagrams.values() if len(bars)), default=1.0)
     row, width = 0, np.clip(150 / max(sum(map(len, diagrams.values())), 1), 0.4, 1.5)  # thin enough to tell bars apart
     for dimension, bars in diagrams.items():
@@ -94,11 +92,9 @@ def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarra
 
     By dimension, (bins,): scales in window standard deviations, and the bars alive there.
     """
-    figure = Figure(figsize=(10, 3.4))
-    for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
-        color = HOMOLOGY_COLORS[dimension]
-        axes.step(grids[dimension], curves[dimension], where="post", color=color)
-        axes.plot(grids[dimension], curves[dimension], ".", markersize=3, color=color)
+    figure, panels = new_figure(10, 3.4, columns=len(grids))
+    for axes, dimension, color in _betti_panels(panels, grids):
+        axes.plot(grids[dimension], curves[dimension], ".-", drawstyle="steps-post", markersize=3, color=color)
     return figure
 
 
@@ -110,9 +106,8 @@ def actual_and_shuffled(
     Grids are as for `betti_curves`; of the curves of N windows, (N, bins), the median and the band from the 10th to the
     90th percentile are drawn.
     """
-    figure = Figure(figsize=(10, 3.6))
-    for axes, dimension in zip(_panels(figure, grids), grids, strict=True):
-        color = HOMOLOGY_COLORS[dimension]
+    figure, panels = new_figure(10, 3.6, columns=len(grids))
+    for axes, dimension, color in _betti_panels(panels, grids):
         for curves, shade, name in ((actual, color, "as it happened"), (shuffled, GREY, "returns shuffled")):
             low, middle, high = np.quantile(curves[dimension], (0.1, 0.5, 0.9), axis=0)
             axes.plot(grids[dimension], middle, color=shade, label=name)
@@ -121,12 +116,11 @@ def actual_and_shuffled(
     return figure
 
 
-def _panels(figure: Figure, dimensions: Mapping[int, np.ndarray]) -> list[Axes]:
-    """One labelled panel per homology dimension."""
-    panels = list(np.ravel(figure.subplots(1, len(dimensions))))
+def _betti_panels(panels: list[Axes], dimensions: Iterable[int]) -> Iterator[tuple[Axes, int, str]]:
+    """One labelled panel per homology dimension, with its colour."""
     for axes, dimension in zip(panels, dimensions, strict=True):
         axes.set(title=f"Betti curve, {HOMOLOGY_NAMES[dimension]}", xlabel="scale (σ)", ylabel="bars alive")
-    return panels
+        yield axes, dimension, HOMOLOGY_COLORS[dimension]
 
 
 def topology_over_time(
@@ -147,7 +141,6 @@ def topology_over_time(
     heights = [0.8, *[1.0] * count, 0.8]
     figure = make_subplots(rows=count + 2, shared_xaxes=True, vertical_spacing=0.04, row_heights=heights)
     figure.add_trace(go.Scatter(x=time, y=close[moments], line={"color": GREY, "width": 1.2}, showlegend=False), 1, 1)
-    figure.update_yaxes(title_text="close", row=1)
     for row, dimension in enumerate(grids, start=2):
         bins = evenly(len(grids[dimension]), BINS)
         domain = figure.get_subplot(row, 1).yaxis.domain
@@ -162,7 +155,7 @@ def topology_over_time(
         figure.add_trace(go.Scatter(x=time, y=total, line=line, name=HOMOLOGY_NAMES[dimension]), count + 2, 1)
     figure.update_yaxes(title_text="total persistence<br>(log price)", row=count + 2)
     figure.update_xaxes(title_text="time (UTC)", row=count + 2)
-    return figure.update_layout(title=title, height=240 * (count + 1))
+    return figure.update_layout(title=title, yaxis_title="close", height=240 * (count + 1))
 
 
 def indicators_over_time(

@@ -38,19 +38,9 @@ class Bars(NamedTuple):
 
 
 def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
-    """Persistence diagrams of one cloud.
+    """Persistence diagrams of one cloud: H0 (n, 2) and H1 (m, 2), ascending by birth, then by death.
 
-    Parameters
-    ----------
-    points : array_like, shape (P, d)
-        Finite coordinates; P may be 0, duplicates are allowed.
-    engine : str
-        ``planar``, ``giotto`` or ``weak_alpha``, see the module's table.
-
-    Returns
-    -------
-    list of np.ndarray
-        H0 (n, 2) and H1 (m, 2), float64, in the unit of the points, ascending by birth, then by death.
+    `points` are (P, d); P may be 0, and points may be equal.
 
     Raises
     ------
@@ -72,17 +62,9 @@ def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]
 
 
 def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
-    """Persistence diagrams of N clouds of equal size, without a Python object per cloud where the engine allows it.
+    """H0 and H1 of clouds (N, P, d), without a Python object per cloud where the engine allows it.
 
-    H0 and H1, in the unit of the points, of clouds (N, P, d). The engine is as for `rips_diagrams`; ``planar`` needs
-    d = 2, for any other d the ``giotto`` engine runs and says so once.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong or a coordinate is not finite.
-    CmatError
-        If the engine is unknown.
+    ``planar`` needs d = 2; for any other d the ``giotto`` engine runs and says so once. Errors as for `rips_diagrams`.
     """
     if engine not in ENGINES:
         raise CmatError(f"tda.engine: unknown engine '{engine}'; choose one of {', '.join(ENGINES)}")
@@ -97,15 +79,15 @@ def checked_clouds(clouds: ArrayLike, plane: bool = False) -> np.ndarray:
     usable = (np.abs(clouds) < LARGEST).all(axis=2)  # (N, P)
     if not usable.all():
         cloud, row = np.argwhere(~usable)[0]
-        message = f"cloud {cloud}, row {row} is {clouds[cloud, row]}: coordinates must be finite and below {LARGEST:g}"
-        raise ValueError(message)
+        where = f"cloud {cloud}, row {row} is {clouds[cloud, row]}"
+        raise ValueError(f"{where}: coordinates must be finite and below {LARGEST:g}")
     return clouds
 
 
 def _planar(clouds: np.ndarray) -> list[Bars]:
     if clouds.shape[2] != 2:
         _say_fallback(clouds.shape[2])
-        return _giotto(clouds)
+        return ENGINES["giotto"](clouds)
     if clouds.shape[1] == 0:
         return [Bars(np.empty((0, 2)), np.zeros(len(clouds) + 1, np.int64))] * 2
     from cmat_lib.tda.planar import planar_bars  # numba, which the other engines do not need
@@ -122,30 +104,19 @@ def _say_fallback(dimension: int) -> None:
     logger.warning("tda.engine planar works in the plane; embedding_dim %d uses the slower giotto engine", dimension)
 
 
-def _giotto(clouds: np.ndarray) -> list[Bars]:
-    return _flatten([_giotto_one(cloud) for cloud in clouds])
-
-
-def _weak_alpha(clouds: np.ndarray) -> list[Bars]:
-    return _flatten([_weak_alpha_one(cloud) for cloud in clouds])
-
-
-def _giotto_one(cloud: np.ndarray) -> np.ndarray:
-    """Diagram (n, 3) in giotto-tda's format.
-
-    Distances are made here: scikit-learn's dot-product formula, which giotto-tda would use, loses the small distances
-    of log prices that all lie near 11.
-    """
+def _giotto(cloud: np.ndarray) -> np.ndarray:
+    """Diagram (n, 3) in giotto-tda's format."""
     from gtda.homology import VietorisRipsPersistence
 
     if len(cloud) < 2:
         return np.empty((0, 3))
+    # giotto-tda would use scikit-learn's dot products, which lose the small distances of log prices all near 11.
     distances = squareform(pdist(cloud))  # (P, P)
     rips = VietorisRipsPersistence(metric="precomputed", homology_dimensions=(0, 1))
     return rips.fit_transform(distances[None])[0]
 
 
-def _weak_alpha_one(cloud: np.ndarray) -> np.ndarray:
+def _weak_alpha(cloud: np.ndarray) -> np.ndarray:
     """Diagram (n, 3) of the weak alpha complex.
 
     Points that coincide to 1e-9 of the cloud's extent become one first: Qhull leaves them out of the triangulation, and
@@ -157,16 +128,16 @@ def _weak_alpha_one(cloud: np.ndarray) -> np.ndarray:
     grid = np.round((cloud - cloud.min(axis=0)) / (np.ptp(cloud) or 1.0), 9) if cloud.size else cloud
     distinct = cloud[np.unique(grid, axis=0, return_index=True)[1]]
     if len(distinct) < cloud.shape[1] + 2:
-        return _giotto_one(distinct)
+        return _giotto(distinct)
     try:
         return WeakAlphaPersistence(homology_dimensions=(0, 1)).fit_transform(distinct[None])[0]
     except QhullError:
-        return _giotto_one(distinct)
+        return _giotto(distinct)
 
 
-def _flatten(diagrams: list[np.ndarray]) -> list[Bars]:
+def _one_by_one(engine: Callable[[np.ndarray], np.ndarray], clouds: np.ndarray) -> list[Bars]:
     """Flat bars per dimension, sorted, of giotto-tda's diagrams; their padding has length zero and goes."""
-    flat = []
+    diagrams, flat = [engine(cloud) for cloud in clouds], []
     for dimension in (0, 1):
         kept = [d[(d[:, 2] == dimension) & (d[:, 1] > d[:, 0]) & np.isfinite(d[:, 1]), :2] for d in diagrams]
         kept = [bars[np.lexsort(bars.T[::-1])] for bars in kept]
@@ -177,6 +148,6 @@ def _flatten(diagrams: list[np.ndarray]) -> list[Bars]:
 
 ENGINES: dict[str, Callable[[np.ndarray], list[Bars]]] = {
     "planar": _planar,
-    "giotto": _giotto,
-    "weak_alpha": _weak_alpha,
+    "giotto": functools.partial(_one_by_one, _giotto),
+    "weak_alpha": functools.partial(_one_by_one, _weak_alpha),
 }

@@ -57,7 +57,7 @@ def _distinct(cloud, scale):
     slots = 64
     while slots < 2 * len(cloud):
         slots *= 2
-    slot = np.zeros(slots, np.int32)
+    slot = np.zeros(slots, np.int32)  # a hash table: sorting would cost more
     xy, row = np.empty((len(cloud), 2)), np.empty(len(cloud), np.int32)
     pattern, count = xy.view(np.int64), 0
     for i in range(len(cloud)):
@@ -132,7 +132,7 @@ def _build_tree(x, y, row):
     box, stop = np.empty((2 * leaves, 4)), np.empty(2 * leaves, np.int32)
     level = 1
     for node in range(1, 2 * leaves):
-        level *= 1 + (node >= 2 * level)
+        level *= 1 + (node >= 2 * level)  # first node of its level, and the number of nodes there
         first, end = (node - level) * n // level, (node - level + 1) * n // level
         left, right, low, high = x[first], x[first], y[first], y[first]
         for i in range(first + 1, end):
@@ -142,7 +142,7 @@ def _build_tree(x, y, row):
         box[node, 1], box[node, 3] = cy, max(high - cy, cy - low) * (1 + 1e-15)
         stop[node] = end
         if node < leaves:
-            keys = x if right - left >= high - low else y
+            keys = x if right - left >= high - low else y  # the longer side, so that boxes are near squares
             _split(x, y, row, keys, first, end, (2 * (node - level) + 1) * n // (2 * level))
     return box, stop
 
@@ -213,7 +213,7 @@ def _is_box_blocked(x, y, box, node, member, d2, size, px, py):
     for k in range(size):
         if d2[k] >= near:
             return False
-        vx, vy = x[member[k]] - px, y[member[k]] - py
+        vx, vy = x[member[k]] - px, y[member[k]] - py  # is the whole box on the member's side of their bisector?
         if vx * bx + vy * by - abs(vx) * half_x - abs(vy) * half_y > 0.5 * d2[k] + room:
             return True
     return False
@@ -231,8 +231,8 @@ def _search_cover(x, y, box, stop, stack, member, d2, size, p):
             continue
         if node < leaves:
             nearer = 2 * node + (_gap2(box, 2 * node + 1, px, py) < _gap2(box, 2 * node, px, py))
-            for child in (nearer ^ 1, nearer):
-                if stop[child] > p + 1:
+            for child in (nearer ^ 1, nearer):  # the nearer one is next: near members drop the most boxes
+                if stop[child] > p + 1:  # points are in the order of the tree, and only later ones are looked for
                     stack[top] = child
                     top += 1
             continue
@@ -281,7 +281,7 @@ def _candidates(x, y, box, stop):
 @kernel
 def _root(root, i):
     while root[i] != i:
-        root[i] = root[root[i]]
+        root[i] = root[root[i]]  # halves the path for those who come later
         i = root[i]
     return i
 
@@ -289,7 +289,7 @@ def _root(root, i):
 @kernel
 def _lune_is_empty(x, y, box, stop, stack, p, q, pq2):
     """Whether no point blocks the edge (p, q)."""
-    n, leaves, limit = len(x), len(stop) // 2, pq2 * (1 + 1e-14)
+    n, leaves, limit = len(x), len(stop) // 2, pq2 * (1 + 1e-14)  # a rounded gap must not drop a box that touches
     stack[0], top = 1, 1
     while top > 0:
         top -= 1
@@ -337,7 +337,7 @@ def _graph(x, y, box, stop):
     for e in _edge_order(ends, length2):
         p, q = ends[e]
         a, b = _root(root, p), _root(root, q)
-        if a != b:
+        if a != b:  # of the spanning tree, and so of the graph: no test
             root[a] = b
         elif not _lune_is_empty(x, y, box, stop, stack, p, q, length2[e]):
             continue
@@ -442,7 +442,7 @@ def pair(order, length2, face, death, h0, h1, source):
             continue
         if death[a] < death[b]:
             a, b = b, a
-        root[b] = a
+        root[b] = a  # the loop of b, which is filled first, was born at this edge; that of a is older
         h1[count1, 0], h1[count1, 1], source[count1] = math.sqrt(length2[e]), math.sqrt(death[b]), b
         count1 += h1[count1, 1] > h1[count1, 0]
     for i in range(count1 // 2):
@@ -511,11 +511,8 @@ def _try_cloud(cloud, scale, with_loops):
     h0, h1, source = np.empty(len(x) - 1), np.empty((faces, 2)), np.empty(faces, np.int32)
     count = pair(np.arange(len(ends)), length2, face, death, h0, h1, source)
     if with_loops:
-        loops, stops, killers = (
-            np.empty(2 * len(ends), np.int32),
-            np.empty(count, np.int64),
-            np.empty((count, 2), np.int32),
-        )
+        loops, stops = np.empty(2 * len(ends), np.int32), np.empty(count, np.int64)
+        killers = np.empty((count, 2), np.int32)
         _write_loops(x, y, row, ends, following, face, first, death, source[:count], loops, stops, killers)
     return (h0, h1[:count], loops, stops, killers), True
 
@@ -556,43 +553,22 @@ def planar_bars(clouds):
 class Loop(NamedTuple):
     """What a bar of H1 stands for.
 
-    Attributes
-    ----------
-    birth, death : float
-        In the unit of the points.
-    points : np.ndarray, shape (k,), int32
-        Rows of the cloud around the loop, in order; of equal points the first. A point at which a path leads into the
-        loop's inside and back comes more than once.
-    killer : tuple of int
-        The two rows that the edge joins whose length is the death; both are points of the loop.
+    Of equal points the first stands in `points`; one at which a path leads into the loop's inside and back comes more
+    than once.
     """
 
     birth: float
     death: float
-    points: np.ndarray
-    killer: tuple[int, int]
+    points: np.ndarray  # (k,) int32: rows of the cloud around the loop, in order
+    killer: tuple[int, int]  # the two rows that the edge joins whose length is the death; both are among the points
 
 
 def planar_loops(points: ArrayLike) -> list[Loop]:
-    """The loop behind each bar of H1: the walk around its face of the relative neighbourhood graph.
+    """The loop behind each bar of H1 of (P, 2): the walk around its face of the relative neighbourhood graph.
 
-    Every class has many representatives. This one is what is left of it last: just before the death all other faces
-    that the loop surrounded at its birth are filled.
-
-    Parameters
-    ----------
-    points : array_like, shape (P, 2)
-        Finite coordinates; P may be 0.
-
-    Returns
-    -------
-    list of Loop
-        In the order of the bars of `cmat_lib.tda.rips_diagrams`.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (P, 2), or a coordinate is not finite or exceeds 1e150; the message names the row.
+    In the order of the bars of `cmat_lib.tda.rips_diagrams`, with its ValueErrors; P may be 0. Every class has many
+    representatives. This one is what is left of it last: just before the death all other faces that the loop
+    surrounded at its birth are filled.
     """
     cloud = checked_clouds(np.asarray(points, dtype=np.float64)[None], plane=True)[0]
     if not len(cloud):

@@ -10,23 +10,10 @@ from numpy.typing import ArrayLike
 def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarray:
     """Embed one series, or many windows at once, by time delays.
 
-    Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``; there are
-    ``P = T - (dimension - 1) * delay`` points. By Takens (1981, *Detecting strange attractors in turbulence*,
-    Lecture Notes in Mathematics 898, theorem 1) the cloud keeps the topology of the attractor behind the series.
-
-    Parameters
-    ----------
-    series : array_like, shape (T,) or (N, W)
-        One series, or N windows of W values; any unit.
-    dimension : int
-        Coordinates of a point, at least 1.
-    delay : int
-        Steps between two coordinates, at least 1.
-
-    Returns
-    -------
-    np.ndarray, shape (P, dimension) or (N, P, dimension), float64
-        Fresh memory; the input is not shared.
+    Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``: (T,) becomes (P, dimension) with
+    ``P = T - (dimension - 1) * delay``, and N windows (N, W) become (N, P, dimension), in fresh memory. By Takens
+    (1981, *Detecting strange attractors in turbulence*, Lecture Notes in Mathematics 898, theorem 1) the cloud keeps
+    the topology of the attractor behind the series.
 
     Raises
     ------
@@ -47,5 +34,4 @@ def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarra
     span = (dimension - 1) * delay + 1
     if values.shape[-1] < span:
         raise ValueError(f"{values.shape[-1]} values hold no point: dimension {dimension}, delay {delay} needs {span}")
-    delayed = sliding_window_view(values, span, axis=-1)[..., ::delay]  # (..., P, dimension)
-    return delayed.copy()
+    return sliding_window_view(values, span, axis=-1)[..., ::delay].copy()  # (..., P, dimension)

@@ -29,12 +29,10 @@ from cmat_lib.tda.filling import INFINITE, filling, kernel, vector
 from cmat_lib.tda.persistence import LARGEST, Bars, diagrams_batch
 from cmat_lib.tda.planar import CLOSEST, DEGREE, angle_rank, face_walk, mark_face, pair, shorter
 
-BUILT_ON = "f962ce5738e0271f"  # see `planar.BUILT_ON`
+BUILT_ON = "71dec1e3692e3f12"  # see `planar.BUILT_ON`
 
 FAR = 1e200  # where unused places lie: at an infinite squared distance from everything
-TINY = (
-    2.0**-480
-)  # squares of shorter lengths lose digits; windows that small are computed from scratch, which scales them
+TINY = 2.0**-480  # squares of shorter lengths lose digits: windows that small are made from scratch, which scales them
 BLOCK = 64  # windows whose bars are in memory at once: about a megabyte, which stays in the cache
 RELOAD = 16  # from one sixteenth of the points on, a window from scratch costs less than the changes
 NONE, UNUSED = -1, -2  # witness of an edge of the graph; of an unused edge
@@ -62,7 +60,7 @@ class _State(NamedTuple):
 
 
 def _new_state(points: int) -> _State:
-    """A state without points, with room for `points`; `_fill` puts the rest in order."""
+    """A state with room for `points`; `_fill` puts the rest in order."""
     edges, whole = DEGREE * points // 2 + 16, np.int32  # no point has more than DEGREE candidates
     return _State(
         x=np.full(points, FAR),
@@ -520,7 +518,6 @@ def _slide(s, series, begins, points, delay):
 
 
 def _checked(series: ArrayLike) -> np.ndarray:
-    """A series of float64; it must be flat, finite and below `LARGEST`."""
     values = np.ascontiguousarray(series, dtype=np.float64)
     if values.ndim != 1:
         raise ValueError(f"a series has shape (T,), got {values.shape}")
@@ -543,7 +540,6 @@ def _path_bars(series: np.ndarray, begins: np.ndarray, points: int, delay: int, 
 
 
 def _merged(slid: Bars, scratch: Bars, missing: np.ndarray) -> Bars:
-    """Bars of all windows, of which those that are missing come from scratch."""
     counts = np.diff(slid.offsets)
     counts[missing] = np.diff(scratch.offsets)
     owner = np.repeat(missing, counts)
@@ -555,21 +551,13 @@ def _merged(slid: Bars, scratch: Bars, missing: np.ndarray) -> Bars:
 def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) -> Iterator[tuple[slice, list[Bars]]]:
     """Diagrams of the windows of one series, a block at a time: which windows, and their H0 and H1.
 
-    They are the same, bit for bit, whatever windows come before or after.
-
-    Parameters
-    ----------
-    series : array_like, shape (T,)
-        Finite values, of magnitude below 1e150.
-    ends : ndarray of int, shape (N,)
-        Last value of each window, ascending. Where windows share most of their values, each is made from the last one.
-    delay : int
-        Steps between the coordinates of a point, at least 1 and below `window`.
+    They are the same, bit for bit, whatever windows come before or after. `series` is (T,), `ends` (N,) are the last
+    rows of the windows, ascending; where windows share most of their values, each is made from the last one.
 
     Raises
     ------
     ValueError
-        If a value is not usable, or a window does not fit.
+        If a value is not finite or exceeds 1e150, a window does not fit, or the delay is not between 1 and the window.
     """
     series, begins, points = _checked(series), np.asarray(ends, dtype=np.int64) - (window - 1), window - delay
     if delay < 1 or points < 1:
@@ -583,25 +571,10 @@ def path_diagrams(series: ArrayLike, ends: np.ndarray, window: int, delay: int) 
 
 
 def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1) -> Iterator[list[np.ndarray]]:
-    """Vietoris-Rips diagrams of the Takens embedding of every window of a series, exact.
+    """Vietoris-Rips diagrams of the Takens embedding of every window of a series (T,), exact.
 
-    Parameters
-    ----------
-    series : array_like, shape (T,)
-    window, delay : int
-        See `path_diagrams`.
-    stride : int
-        Steps from one window to the next.
-
-    Yields
-    ------
-    list of ndarray
-        H0 (n, 2) and H1 (m, 2) of each window, as `cmat_lib.tda.rips_diagrams` gives them, in the unit of the series.
-
-    Raises
-    ------
-    ValueError
-        If a value is not usable, or a parameter is below 1.
+    Yields H0 (n, 2) and H1 (m, 2) of each window, as `cmat_lib.tda.rips_diagrams` gives them, in the unit of the
+    series; `stride` is the steps from one window to the next. Errors as for `path_diagrams`.
 
     Examples
     --------
@@ -618,15 +591,7 @@ def sliding_diagrams(series: ArrayLike, window: int, delay: int, stride: int = 1
 class SlidingRips:
     """The diagram of a window whose values come and go: the state behind `sliding_diagrams`, to be kept and moved.
 
-    Parameters
-    ----------
-    delay : int
-        Steps between the two coordinates of a point: point i is ``(x[i], x[i + delay])``.
-
-    Raises
-    ------
-    ValueError
-        If the delay is below 1.
+    Point i is ``(x[i], x[i + delay])``; a delay below 1 is a ValueError.
 
     Examples
     --------
@@ -650,27 +615,11 @@ class SlidingRips:
         return len(self._values) - self._begin
 
     def append(self, values: ArrayLike) -> None:
-        """Add values at the end of the window.
-
-        Parameters
-        ----------
-        values : array_like, shape (n,)
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite or exceeds 1e150; none is added then.
-        """
+        """Add values (n,) at the end of the window; if one is not finite or exceeds 1e150, none (ValueError)."""
         self._values = np.concatenate([self._values, _checked(values)])
 
     def drop(self, count: int) -> None:
-        """Take the oldest values out of the window.
-
-        Raises
-        ------
-        ValueError
-            If the window has fewer.
-        """
+        """Take the oldest values out of the window; more than it has are a ValueError."""
         if not 0 <= count <= len(self):
             raise ValueError(f"{count} values cannot be dropped: the window has {len(self)}")
         self._begin += count
