@@ -7,6 +7,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import auc_by_group, precision_by_share, reliability_table, time_groups
 from cmat_lib.evaluation.metrics import SCOPES, metric_names
+from cmat_lib.evaluation.names import metric_name, score_name
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.plots import evaluation as plots
 from cmat_lib.plots import intervals
@@ -60,14 +61,14 @@ def test_score_forest_draws_values_intervals_and_no_skill(scores):
 
 
 def test_every_metric_has_a_name_and_its_no_skill():
-    named = {metric: plots.metric_name(metric) for metric in metric_names()}
+    named = {metric: metric_name(metric) for metric in metric_names()}
     assert len(set(named.values())) == len(named)
     assert named["precision_top_2"] == "precision, top 2 %" and named["recall"] == "recall, at threshold"
     skill = {metric: plots.no_skill(metric, 0.2) for metric in metric_names()}
     assert skill["roc_auc"] == 0.5 and skill["precision_top_5"] == skill["pr_auc"] == 0.2
     assert skill["recall_top_5"] == 0.05 and skill["lift_top_1"] == 1 and skill["brier_skill"] == skill["mcc"] == 0
     assert skill["brier"] == pytest.approx(0.16) and np.isnan(skill["recall"])
-    assert plots.score_name("raw_trees") == plots.score_name("trees") == "boosted trees"
+    assert score_name("raw_trees") == score_name("trees") == "boosted trees"
 
 
 def test_difference_forest_has_its_sign():

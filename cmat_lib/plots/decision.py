@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from cmat_lib.plots.evaluation import SCORE_COLORS, score_name
+from cmat_lib.evaluation.names import score_name
+from cmat_lib.plots.evaluation import SCORE_COLORS
 from cmat_lib.plots.style import GREY, PALETTE
 
 SPREAD = 0.035  # of the logarithm of the share: points of one share stand side by side

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.evaluation.metrics import SCOPES
-from cmat_lib.plots.evaluation import SCORE_COLORS, metric_name, no_skill, score_name
+from cmat_lib.evaluation.names import metric_name, score_name
+from cmat_lib.plots.evaluation import SCORE_COLORS, no_skill
 from cmat_lib.plots.style import GREY, PALETTE
 
 SCOPE_FILL = {"pooled": True, "within": False}  # a filled point pools all symbols
