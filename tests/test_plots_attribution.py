@@ -45,10 +45,10 @@ def test_shapley_forest(shapley):
     assert labels(left) == NAMES and labels(right) == ["nbeats × tda", "nbeats × complexity"]
 
 
-def test_ablation_forest_sorts_each_panel():
+def test_permutation_forest_sorts_each_panel():
     ablation = rows(modality=NAMES)
     importance = rows(kind=["nbeats", "nbeats", "tda"], name=["roc", "log_close", "H0 curve"])
-    panels = plots.ablation_forest(ablation, importance, 0.9).axes
+    panels = plots.permutation_forest(ablation, importance, 0.9).axes
     assert [axes.get_title() or axes.get_title(loc="left") for axes in panels] == [
         "Whole views",
         "Parts of nbeats",

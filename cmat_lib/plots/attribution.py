@@ -52,7 +52,7 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
     return figure
 
 
-def ablation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
+def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
     """Increase of the loss when an input comes from other blocks of time: modalities, then single inputs.
 
     Parameters

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cmat_lib.explain.moments import PRICES, Moment
+from cmat_lib.data.candles import PRICES
+from cmat_lib.explain.moments import Moment
 from cmat_lib.plots.candles import wall_time
 from cmat_lib.plots.style import GREY, GRID, INK, OUTCOME_COLORS, PALETTE, PAPER, SEQUENTIAL, token_color
 from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
