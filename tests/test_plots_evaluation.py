@@ -134,7 +134,7 @@ def test_reliability_before_and_after(part):
 
 def test_auc_by_group_draws_groups_band_and_base_rates(part):
     table = auc_by_group(part, time_groups(part), ["probability", "volatility"], RESAMPLING)
-    top, bottom = plots.auc_by_group(table, 0.95).axes
+    top, bottom = plots.auc_curves(table, 0.95).axes
     model = table.xs("probability", level="score")
     np.testing.assert_allclose(lines(top)["model"].get_ydata(), model["value"])
     np.testing.assert_allclose(lines(top)["volatility alone"].get_ydata(), table.xs("volatility", level=1)["value"])
@@ -150,7 +150,7 @@ def test_auc_by_group_draws_groups_band_and_base_rates(part):
 def test_auc_by_hour_has_bars_of_hours(part):
     groups = part["timestamp"].dt.hour.rename("hour of day") // 6 * 6
     table = auc_by_group(part, groups, ["probability"], RESAMPLING)
-    _, bottom = plots.auc_by_group(table, 0.95).axes
+    _, bottom = plots.auc_curves(table, 0.95).axes
     assert [bar.get_width() for bar in bottom.patches] == [pytest.approx(4.8)] * 4
     assert bottom.get_xlabel() == "hour of day (UTC)"
 

@@ -108,7 +108,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
     return figure
 
 
-def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
+def auc_curves(table: pd.DataFrame, confidence: float) -> Figure:
     """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
 
     Parameters
