@@ -7,11 +7,12 @@ import torch
 from slim import panel_of, slim
 
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attribution import sample_shapley_values, shapley_tables
+from cmat_lib.explain.attribution import shapley_tables
 from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
-from cmat_lib.explain.shapley import StandIns, embed_samples
+from cmat_lib.explain.shapley import StandIns, coalition_logits, embed_samples
 from cmat_lib.models import MultiTaskLoss
+from cmat_lib.models.losses import LOSSES
 from cmat_lib.training.trainer import train
 
 RESAMPLING = Resampling(pd.Timedelta("6h"), samples=100)
@@ -36,11 +37,12 @@ def market():
 def tables(market):
     config, panel, model = market
     loss, background = trigger_loss(config, panel), embed_samples(model, panel, panel.index("train"), 100)
-    tables = (
-        shapley_tables(model, panel, panel.index("test"), StandIns(background, draws, 0), loss, RESAMPLING, 100)
-        for draws in (0, 32)
-    )
-    return dict(zip(("mean", "draws"), tables, strict=True))
+    index, tables = panel.index("test"), {}
+    features = embed_samples(model, panel, index, 100)
+    for name, draws in (("mean", 0), ("draws", 32)):
+        worth = coalition_logits(model, features, StandIns(background, draws, 0), 100)
+        tables[name] = shapley_tables(worth, tuple(features), panel.samples.iloc[index], loss, RESAMPLING)
+    return tables
 
 
 @pytest.mark.parametrize("weight", ["balanced", 1.5])
@@ -58,6 +60,18 @@ def test_the_loss_is_the_training_s(weight):
         assert found[:, column].mean() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_loss_of_one_s_own_is_measured(monkeypatch):
+    class Hinge(MultiTaskLoss):
+        def of_samples(self, logits, trigger, error):
+            return torch.relu(1 - (2 * trigger - 1) * logits), error.abs()
+
+    monkeypatch.setitem(LOSSES, "hinge", Hinge)
+    config = slim(loss="hinge")
+    logit, trigger = np.array([[0.5, 2.0], [0.5, -3.0]]), np.array([1.0, 0.0])
+    found = trigger_loss(config, panel_of(config))(logit, trigger)
+    np.testing.assert_allclose(found, [[0.5, 0.0], [1.5, 0.0]])
+
+
 @pytest.mark.parametrize("absent", ["mean", "draws"])
 def test_shapley_finds_the_view_that_matters(tables, absent):
     values = tables[absent].shapley.set_index(["measure", "modality"])
@@ -72,8 +86,9 @@ def test_shapley_finds_the_view_that_matters(tables, absent):
 def test_batches_change_no_shapley_value(market, draws):
     _, panel, model = market
     absent = StandIns(embed_samples(model, panel, panel.index("train")[:50], 64), draws, 0)
-    one, many = (sample_shapley_values(model, panel, panel.index("test")[:90], absent, size) for size in (90, 17))
-    pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-5)
+    features = {size: embed_samples(model, panel, panel.index("test")[:90], size) for size in (90, 17)}
+    one, many = (coalition_logits(model, own, absent, size) for size, own in features.items())
+    np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
 
 
 def test_without_draws_the_mean_embedding_stands_in(tables, market):
@@ -111,7 +126,7 @@ def test_permutation_finds_the_feature_that_matters(market):
     samples = panel.samples.iloc[index.numpy()]
     orders = np.stack([block_order(samples["symbol"], samples["timestamp"], RESAMPLING.block, rng) for _ in range(4)])
     pieces = [*modality_pieces(model), *input_pieces(model)]
-    said = permuted_logits(model, panel, index, pieces, orders, 100)
+    said = permuted_logits(model, panel, index, embed_samples(model, panel, index, 100), pieces, orders, 100)
     loss, trigger = trigger_loss(config, panel), samples["trigger"].to_numpy()
     inputs = panel.gather(index).inputs
     seen = inputs["nbeats"], inputs["tda"], inputs["complexity"]
@@ -159,7 +174,8 @@ def test_too_little_time_gives_no_number(market):
     _, panel, model = market
     index = panel.index("test")[:6]
     pieces = modality_pieces(model)
-    said = permuted_logits(model, panel, index, pieces, np.arange(6)[None], 100)
+    features = embed_samples(model, panel, index, 100)
+    said = permuted_logits(model, panel, index, features, pieces, np.arange(6)[None], 100)
     assert np.isnan(said).all() and said.shape == (6, 3, 1)
 
 

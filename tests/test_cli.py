@@ -106,3 +106,9 @@ def test_schema(cmat, tmp_path):
 def test_commands_start_without_heavy_imports():
     code = "import sys, cmat_lib.commands.cli; assert not {'torch', 'gtda', 'papermill'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_and_scores_need_no_figures():
+    modules = "cmat_lib.commands.comparison, cmat_lib.evaluation.breakdown, cmat_lib.evaluation.names"
+    code = f"import sys, {modules}; assert not {{'torch', 'matplotlib'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

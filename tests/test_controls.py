@@ -16,7 +16,7 @@ from cmat_lib.explain.controls import (
     control_table,
     mean_maps,
     modality_shares,
-    read,
+    read_model,
     row_kendall,
     row_spearman,
     untrained,
@@ -110,7 +110,7 @@ def test_fusions_without_attention_have_controls_too():
 
 def test_uniform_reading_has_even_maps():
     _, _, model, _, features = subject(tokens="fine")
-    np.testing.assert_allclose(read(model, features, 32, uniform).maps, 1 / 9, atol=1e-7)
+    np.testing.assert_allclose(read_model(model, features, 32, uniform).maps, 1 / 9, atol=1e-7)
 
 
 def test_an_untrained_model_is_another_one_and_draws_nothing_from_the_session():

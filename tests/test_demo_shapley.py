@@ -9,7 +9,7 @@ from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.attribution import ShapleyTables, shapley_tables
 from cmat_lib.explain.measures import mean_table, trigger_loss
-from cmat_lib.explain.shapley import StandIns, embed_samples
+from cmat_lib.explain.shapley import StandIns, coalition_logits, embed_samples
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.data import build_features, load_panel, prepare_data
@@ -27,8 +27,10 @@ def attributed(folder, plant) -> tuple[ShapleyTables, pd.DataFrame, Resampling]:
     model, resampling = train(config, panel).model, Resampling.from_config(config)
     index, background = panel.index("test"), embed_samples(model, panel, panel.index("train"), 4096)
     absent = StandIns(background, config.explain.absent_draws, config.seed)
-    found = shapley_tables(model, panel, index, absent, trigger_loss(config, panel), resampling, 4096)
-    samples = panel.samples.iloc[index.numpy()].reset_index(drop=True)
+    features, samples = embed_samples(model, panel, index, 4096), panel.samples.iloc[index.numpy()]
+    worth = coalition_logits(model, features, absent, 4096)
+    found = shapley_tables(worth, tuple(features), samples, trigger_loss(config, panel), resampling)
+    samples = samples.reset_index(drop=True)
     states = run.read_frame("data/candles.parquet")[["symbol", "timestamp", "pattern", "regime"]]
     return found, samples.merge(states, on=["symbol", "timestamp"], how="left"), resampling
 

@@ -8,6 +8,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import auc_by_group, precision_by_share, reliability_table, time_groups
 from cmat_lib.evaluation.metrics import SCOPES, metric_names
+from cmat_lib.evaluation.names import metric_name, score_name
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.plots import evaluation as plots
 from cmat_lib.plots import intervals
@@ -61,14 +62,14 @@ def test_score_forest_draws_values_intervals_and_no_skill(scores):
 
 
 def test_every_metric_has_a_name_and_its_no_skill():
-    named = {metric: plots.metric_name(metric) for metric in metric_names()}
+    named = {metric: metric_name(metric) for metric in metric_names()}
     assert len(set(named.values())) == len(named)
     assert named["precision_top_2"] == "precision, top 2 %" and named["recall"] == "recall, at threshold"
     skill = {metric: plots.no_skill(metric, 0.2) for metric in metric_names()}
     assert skill["roc_auc"] == 0.5 and skill["precision_top_5"] == skill["pr_auc"] == 0.2
     assert skill["recall_top_5"] == 0.05 and skill["lift_top_1"] == 1 and skill["brier_skill"] == skill["mcc"] == 0
     assert skill["brier"] == pytest.approx(0.16) and np.isnan(skill["recall"])
-    assert plots.score_name("raw_trees") == plots.score_name("trees") == "boosted trees"
+    assert score_name("raw_trees") == score_name("trees") == "boosted trees"
 
 
 def test_difference_forest_has_its_sign():
@@ -134,7 +135,7 @@ def test_reliability_before_and_after(part):
 
 def test_auc_by_group_draws_groups_band_and_base_rates(part):
     table = auc_by_group(part, time_groups(part), ["probability", "volatility"], RESAMPLING)
-    top, bottom = plots.auc_by_group(table, 0.95).axes
+    top, bottom = plots.auc_curves(table, 0.95).axes
     model = table.xs("probability", level="score")
     np.testing.assert_allclose(lines(top)["model"].get_ydata(), model["value"])
     np.testing.assert_allclose(lines(top)["volatility alone"].get_ydata(), table.xs("volatility", level=1)["value"])
@@ -150,7 +151,7 @@ def test_auc_by_group_draws_groups_band_and_base_rates(part):
 def test_auc_by_hour_has_bars_of_hours(part):
     groups = part["timestamp"].dt.hour.rename("hour of day") // 6 * 6
     table = auc_by_group(part, groups, ["probability"], RESAMPLING)
-    _, bottom = plots.auc_by_group(table, 0.95).axes
+    _, bottom = plots.auc_curves(table, 0.95).axes
     assert [bar.get_width() for bar in bottom.patches] == [pytest.approx(4.8)] * 4
     assert bottom.get_xlabel() == "hour of day (UTC)"
 

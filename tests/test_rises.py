@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.evaluation.rises import CONSTANT, RISE_METRICS, _RiseScores, rise_table
+from cmat_lib.evaluation.rises import MEDIAN, RISE_METRICS, _RiseScores, rise_table
 from cmat_lib.evaluation.uncertainty import Resampling
 
 RESAMPLING = Resampling(pd.Timedelta("28h"), samples=60)
@@ -41,7 +41,7 @@ def test_pooled_scores_are_those_of_the_libraries():
     # mean rank of the triggers and ROC-AUC are two ways to say one thing
     auc, rate = roc_auc_score(test["trigger"], test["predicted_max_pct"]), test["trigger"].mean()
     assert found["hit_quantile"] == pytest.approx(rate / 2 + (1 - rate) * auc)
-    rows = table.drop(CONSTANT, level="score").dropna()
+    rows = table.drop(MEDIAN, level="score").dropna()
     assert (rows["low"] < rows["value"]).all() and (rows["value"] < rows["high"]).all()
 
 
@@ -58,9 +58,9 @@ def test_within_is_the_mean_over_symbols():
 def test_the_constant_knows_the_training_part_alone():
     frame = predictions()
     moved = frame.assign(max_pct=frame["max_pct"] + 100 * (frame["part"] == "test"))
-    errors = [rise_table(f, [], RESAMPLING).loc[(CONSTANT, "pooled", "mae"), "value"] for f in (frame, moved)]
+    errors = [rise_table(f, [], RESAMPLING).loc[(MEDIAN, "pooled", "mae"), "value"] for f in (frame, moved)]
     assert errors[1] > 95
-    found = rise_table(frame, [], RESAMPLING)["value"].loc[CONSTANT, "pooled"]
+    found = rise_table(frame, [], RESAMPLING)["value"].loc[MEDIAN, "pooled"]
     assert found["hit_quantile"] == 0.5 and np.isnan(found["spearman"])
     train, test = (frame.loc[frame["part"] == part, "max_pct"] for part in ("train", "test"))
     assert found["mae"] == pytest.approx((test - train.median()).abs().mean())

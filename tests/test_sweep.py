@@ -13,7 +13,7 @@ import yaml
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.sweep.file import Sweep, read_sweep
-from cmat_lib.commands.sweep.search import run_sweep, trial_table
+from cmat_lib.commands.sweep.search import run_sweep, sweep_table
 from cmat_lib.config import load_config, project_root
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
@@ -214,4 +214,4 @@ def test_a_smaller_metric_is_sorted_upwards():
     study = optuna.create_study(direction="minimize")
     for value in (0.3, 0.1, 0.2):
         study.add_trial(optuna.trial.create_trial(value=value))
-    assert trial_table(study)["value"].tolist() == [0.1, 0.2, 0.3]
+    assert sweep_table(study)["value"].tolist() == [0.1, 0.2, 0.3]

@@ -25,7 +25,7 @@ from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.encoders.plain import MaskedEncoder, MLPEncoder
 from cmat_lib.evaluation.classic import CLASSIC
 from cmat_lib.explain.permutation import Piece, _encode_mixed
-from cmat_lib.explain.shapley import MOST, coalitions, game_of, shapley_matrix
+from cmat_lib.explain.shapley import ALL_ASKED, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
 from cmat_lib.models.fusion import FUSIONS
 from cmat_lib.training.checkpoint import save_checkpoint
@@ -307,7 +307,7 @@ def test_market_and_flow_are_refused_with_a_word():
             view.admit(market, config)
 
 
-@pytest.mark.parametrize("count", [MOST, MOST + 1, MOST + 3])
+@pytest.mark.parametrize("count", [ALL_ASKED, ALL_ASKED + 1, ALL_ASKED + 3])
 def test_shapley_values_of_many_views(count):
     rng = np.random.default_rng(count)
     weights, game = rng.normal(size=count), game_of(count)
@@ -319,7 +319,7 @@ def test_shapley_values_of_many_views(count):
     exact = shapley_matrix(count) @ worth(coalitions(count))[0]
     error = game.sampling_error(worth(game.members))
     assert values.sum() == pytest.approx(worth(game.members)[0, -1] - worth(game.members)[0, 0])
-    assert (error == 0).all() == (count <= MOST)
+    assert (error == 0).all() == (count <= ALL_ASKED)
     np.testing.assert_allclose(values, exact, atol=1e-12 + 5 * error.max())
 
 

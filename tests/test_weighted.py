@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from cmat_lib.evaluation.metrics import FrameScores, metric_names, scores
+from cmat_lib.evaluation.metrics import frame_scores, metric_names, scores
 from cmat_lib.evaluation.weighted import WeightedScores, equal_mass_bins
 
 
@@ -75,7 +75,7 @@ def test_frame_scores_are_those_of_the_symbols():
     frame = pd.DataFrame({"symbol": rng.choice(list("ABC"), 500), "trigger": rng.random(500) < 0.2})
     frame.loc[frame["symbol"] == "C", "trigger"] = False  # leaves the mean over symbols
     frame["probability"] = rng.random(500)
-    pooled, within = FrameScores(frame, {"probability": 0.5})(np.ones(500))[0]
+    pooled, within = frame_scores(frame, {"probability": 0.5})(np.ones(500))[0]
     assert pooled[0] == pytest.approx(roc_auc_score(frame["trigger"], frame["probability"]))
     parts = [frame[frame["symbol"] == symbol] for symbol in "AB"]
     assert within[0] == pytest.approx(np.mean([roc_auc_score(p["trigger"], p["probability"]) for p in parts]))

@@ -16,8 +16,8 @@ def compare(
     """Scores of finished runs on the test rows they share, and the first run minus each other, with intervals."""
     from cmat_lib.commands.comparison import common_rows, read_predictions, read_threshold
     from cmat_lib.evaluation.breakdown import with_intervals
+    from cmat_lib.evaluation.names import metric_name
     from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
-    from cmat_lib.plots.evaluation import metric_name
 
     opened = {name: _evaluated(name) for name in runs}
     if len(opened) < 2:

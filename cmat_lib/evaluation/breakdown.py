@@ -9,8 +9,8 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.evaluation.metrics import SCOPES, score_arrays
-from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, block_bootstrap, intervals
-from cmat_lib.evaluation.weighted import BINS, Ranking, equal_mass_bins, hits_at_top, roc_auc
+from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, bootstrap_table, interval_table
+from cmat_lib.evaluation.weighted import EQUAL_BINS, Ranking, equal_mass_bins, hits_at_top, quotient, roc_auc
 
 OUTCOMES = ("hit", "false alarm", "miss", "quiet")
 ORACLE = "oracle_probability"
@@ -19,12 +19,9 @@ MONTHLY_FROM = pd.Timedelta(days=200)  # tests at least this long are shown by m
 
 
 def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """What became of every row when each probability of at least `threshold` is an alarm.
+    """What became of every row, (N,) of `OUTCOMES`, when each probability of at least `threshold` is an alarm.
 
-    Returns
-    -------
-    (N,) array of str
-        Entries of `OUTCOMES`: hit (alarm and trigger), false alarm, miss (trigger without alarm), quiet.
+    Hit (alarm and trigger), false alarm, miss (trigger without alarm), or quiet.
     """
     alarm, rose = np.asarray(probability) >= threshold, np.asarray(trigger) == 1
     return np.select([alarm & rose, alarm, rose], OUTCOMES[:3], OUTCOMES[3])
@@ -52,9 +49,9 @@ def hour_groups(frame: pd.DataFrame) -> pd.Series:
 
 def volatility_groups(frame: pd.DataFrame, volatility: str = "raw_volatility") -> pd.Series:
     """Tenth of trailing volatility of each row, 1 to 10, each symbol by its own: a wild symbol is no wild moment."""
-    rank = frame.groupby("symbol", observed=True)[volatility].rank(method="average")
-    size = frame.groupby("symbol", observed=True)[volatility].transform("size")
-    return (((rank - 0.5) * 10 / size).astype(int) + 1).rename("volatility decile")
+    own = frame.groupby("symbol", observed=True)[volatility]
+    tenth = (own.rank(method="average") - 0.5) * 10 / own.transform("size")
+    return (tenth.astype(int) + 1).rename("volatility decile")
 
 
 def auc_by_group(
@@ -62,16 +59,8 @@ def auc_by_group(
 ) -> pd.DataFrame:
     """ROC-AUC inside each group of rows, all symbols together, with intervals from resamples of the whole frame.
 
-    Returns
-    -------
-    DataFrame
-        Index (group, score); columns ``value``, ``low``, ``high`` (NaN where a group has one class only),
-        ``base_rate``, ``n``. The group level has the name of `groups`.
-
-    Raises
-    ------
-    CmatError
-        If there are no rows, or a column is missing or has a missing value.
+    Index (group, score), the group level named as `groups`; columns ``value``, ``low``, ``high`` (NaN where a group has
+    one class only), ``base_rate``, ``n``.
     """
     members = frame.groupby(groups.to_numpy()).indices
     arrays = {name: score_arrays(frame, name)[:2] for name in columns}
@@ -81,11 +70,8 @@ def auc_by_group(
         parts = [weights[rows] for rows in members.values()]
         return np.array([[roc_auc(*r.counts(w)) for r in row] for row, w in zip(rankings, parts, strict=True)])
 
-    limits = intervals(block_bootstrap(frame["timestamp"], statistic, resampling), resampling.confidence)
     index = pd.MultiIndex.from_product([list(members), columns], names=[groups.name, "score"])
-    values = statistic(np.ones(len(frame)))
-    table = pd.DataFrame({"value": values.ravel()}, index=index)
-    table["low"], table["high"] = limits.reshape(-1, 2).T
+    table = bootstrap_table(frame["timestamp"], statistic, resampling, index)
     sizes = frame.groupby(groups.to_numpy())["trigger"].agg(["mean", "size"]).loc[list(members)]
     table["base_rate"] = np.repeat(sizes["mean"].to_numpy(), len(columns))
     table["n"] = np.repeat(sizes["size"].to_numpy(), len(columns))
@@ -93,13 +79,7 @@ def auc_by_group(
 
 
 def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequence[float]) -> pd.DataFrame:
-    """Precision among the highest scores, for several shares of all rows: index `shares`, columns `columns`.
-
-    Parameters
-    ----------
-    shares : sequence of float
-        In (0, 1).
-    """
+    """Precision among the highest scores, for several shares, in (0, 1), of all rows: index `shares`."""
     table = {}
     for column in columns:
         counts = Ranking(*score_arrays(frame, column)[:2]).counts(np.ones(len(frame)))
@@ -107,7 +87,7 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
     return pd.DataFrame(table, index=pd.Index(shares, name="share"))
 
 
-def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = BINS) -> pd.DataFrame:
+def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = EQUAL_BINS) -> pd.DataFrame:
     """Mean probability beside the observed share of triggers, in groups of about equal size.
 
     Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups. One row per
@@ -117,37 +97,20 @@ def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, 
     group = np.unique(equal_mass_bins(probability, bins), return_inverse=True)[1]
 
     def observed(weights: np.ndarray) -> np.ndarray:
-        rows = np.bincount(group, weights)
-        return np.divide(np.bincount(group, weights * trigger), rows, out=np.full(len(rows), np.nan), where=rows > 0)
+        return quotient(np.bincount(group, weights * trigger), np.bincount(group, weights))
 
-    limits = intervals(block_bootstrap(frame["timestamp"], observed, resampling), resampling.confidence)
+    table = bootstrap_table(frame["timestamp"], observed, resampling).rename(columns={"value": "observed"})
     size = np.bincount(group)
-    return pd.DataFrame(
-        {
-            "predicted": np.bincount(group, probability) / size,
-            "observed": observed(np.ones(len(group))),
-            "low": limits[:, 0],
-            "high": limits[:, 1],
-            "n": size,
-        }
-    )
+    table.insert(0, "predicted", np.bincount(group, probability) / size)
+    return table.assign(n=size)
 
 
 def oracle_share(draws: ScoreDraws) -> pd.DataFrame:
     """Share of the oracle's lift: ``(AUC - 0.5) / (AUC of the oracle - 0.5)``, on the same resamples.
 
     The oracle knows the true probability of every row and still errs, as the future has chance in it. Its ROC-AUC,
-    not 1, is what a model could reach.
-
-    Parameters
-    ----------
-    draws : ScoreDraws
-        Of the columns to compare and of ``oracle_probability``.
-
-    Returns
-    -------
-    DataFrame
-        Index (score, scope), columns ``value``, ``low``, ``high``; NaN where the oracle itself has no lift.
+    not 1, is what a model could reach. Its column must be among the draws. Index (score, scope), columns ``value``,
+    ``low``, ``high``; NaN where the oracle itself has no lift.
     """
     place, metric = draws.names.index(ORACLE), draws.metrics.index("roc_auc")
     names = [name for name in draws.names if name != ORACLE]
@@ -155,26 +118,16 @@ def oracle_share(draws: ScoreDraws) -> pd.DataFrame:
     def share(scores: np.ndarray) -> np.ndarray:
         lift = scores[..., metric] - 0.5  # (..., columns, scopes)
         oracle = lift[..., [place], :]
-        nothing = np.full_like(lift, np.nan)
-        return np.delete(np.divide(lift, oracle, out=nothing, where=oracle > MIN_ORACLE_LIFT), place, axis=-2)
+        return np.delete(lift / np.where(oracle > MIN_ORACLE_LIFT, oracle, np.nan), place, axis=-2)
 
-    limits = intervals(share(draws.samples), draws.confidence).reshape(-1, 2)
     index = pd.MultiIndex.from_product([names, SCOPES], names=["score", "scope"])
-    return pd.DataFrame({"value": share(draws.value).ravel(), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+    return interval_table(share(draws.value), share(draws.samples), draws.confidence, index)
 
 
 def with_intervals(table: pd.DataFrame, digits: int = 3) -> pd.Series:
     """Values and their intervals as text, such as ``0.712 (0.650 to 0.770)``; the value alone without an interval.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``value``, ``low``, ``high``.
-
-    Returns
-    -------
-    Series of str
-        Index as `table`; a value that is not defined is ``–``.
+    A value that is not defined is ``–``. Of a table with the columns ``value``, ``low``, ``high``.
     """
 
     def text(row: pd.Series) -> str:

@@ -30,17 +30,8 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
     ranking and needs fewer triggers than isotonic regression, but it can only stretch and shift. Scores outside (0, 1)
     have no logit and need ``isotonic``.
 
-    Parameters
-    ----------
-    score : (N,) array
-        Raw scores.
-    method : {"isotonic", "temperature"}
-
-    Returns
-    -------
-    dict
-        ``method`` and its plain numbers, ready for a checkpoint: knots ``x`` (raw, ascending) and ``y`` (calibrated,
-        not descending), or ``slope`` (at least 0) and ``bias``.
+    The result is ``method`` and its plain numbers, ready for a checkpoint: knots ``x`` (raw, ascending) and ``y``
+    (calibrated, not descending), or ``slope`` (at least 0) and ``bias``.
 
     Raises
     ------

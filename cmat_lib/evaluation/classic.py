@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cmat_lib.config import Config
@@ -18,7 +16,6 @@ from cmat_lib.views.panel import Panel
 
 CLASSIC = ("base_rate", "volatility", "har+clock", "logistic", "trees", "logistic+clock", "trees+clock")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation of the logistic regression; the stop part chooses
-Parts = Mapping[str, tuple[np.ndarray, np.ndarray]]  # part -> features (n, S), trigger (n,)
 
 
 def classic_rows(config: Config) -> tuple[str, ...]:
@@ -27,19 +24,12 @@ def classic_rows(config: Config) -> tuple[str, ...]:
 
 
 def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
-    """Scores of one of the `CLASSIC` baselines, fitted on the train part, with the stop part to choose its strength.
+    """Scores of one of the `CLASSIC` baselines: part -> (n,) float64 in [0, 1], in the order of ``panel.index(part)``.
 
-    Parameters
-    ----------
-    name : str
-        ``base_rate`` says the same of every sample, ``volatility`` is the trailing volatility; ``har+clock`` forecasts
-        volatility from the trailing ranges alone; ``logistic`` and ``trees`` read
-        `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday too.
-
-    Returns
-    -------
-    dict
-        Part -> (n,) float64 array in [0, 1], rows in the order of ``panel.index(part)``.
+    Fitted on the train part, with the stop part to choose its strength. ``base_rate`` says the same of every sample,
+    ``volatility`` is the trailing volatility; ``har+clock`` forecasts volatility from the trailing ranges alone;
+    ``logistic`` and ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday
+    too.
 
     Raises
     ------
@@ -54,9 +44,11 @@ def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Conf
         return _har(panel, parts, config)
     data = {part: _features(panel, part, name.endswith("+clock"), config) for part in {"train", "stop", *parts}}
     with threadpool_limits(1):  # small matrices: waiting threads cost more than they bring on a busy machine
-        fit = _logistic if name.startswith("logistic") else _trees
-        predict = fit(data)
-        return {part: predict(data[part][0]) for part in parts}
+        if name.startswith("trees"):
+            trees = fit_trees(data["train"], data["stop"])
+            return {part: trees.predict(data[part][0]) for part in parts}
+        logistic = _logistic(data["train"], *data["stop"])
+        return {part: logistic.predict_proba(data[part][0])[:, 1] for part in parts}
 
 
 def _features(panel: Panel, part: str, context: bool, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -83,20 +75,13 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
     return {part: chance.predict_proba(forecast[part])[:, 1] for part in parts}
 
 
-def _trees(data: Parts):
-    return fit_trees(data["train"], data["stop"]).predict
-
-
-def _logistic(data: Parts):
-    """Logistic regression on standardised features, with the strength that is best on the stop part.
+def _logistic(train: tuple[np.ndarray, np.ndarray], features: np.ndarray, trigger: np.ndarray) -> Pipeline:
+    """Logistic regression on standardised features, with the strength that is best on these of the stop part.
 
     What a view cannot show counts as its training median, which scaled inputs have at 0.
     """
-    data = {part: (np.nan_to_num(features), trigger) for part, (features, trigger) in data.items()}
-    features, trigger = data["stop"]
-    models = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=strength, solver="newton-cholesky")).fit(*data["train"])
-        for strength in STRENGTHS
-    ]
-    best = min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))
-    return lambda x: best.predict_proba(np.nan_to_num(x))[:, 1]
+    models = []
+    for strength in STRENGTHS:
+        regression = LogisticRegression(C=strength, solver="newton-cholesky")
+        models.append(make_pipeline(FunctionTransformer(np.nan_to_num), StandardScaler(), regression).fit(*train))
+    return min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))

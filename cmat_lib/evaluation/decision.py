@@ -12,14 +12,13 @@ import pandas as pd
 
 from cmat_lib.evaluation.metrics import score_arrays
 from cmat_lib.evaluation.trades import one_at_a_time, trade_line
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
+from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table, interval
+from cmat_lib.evaluation.weighted import quotient
 
 WIDER_SHARES = (0.1, 0.2, 0.5)  # beyond the named ones, to see where an edge ends
 RANDOM_DRAWS = 500
 TRIES = 10
 TRAILING = pd.Timedelta(days=30)
-
-Line = tuple[np.ndarray, np.ndarray]
 
 
 def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> list[np.ndarray]:
@@ -29,12 +28,7 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
     at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
     reached again. The share of rows with a signal is near the named one, not equal to it. The result is ascending
-    numbers among the test rows.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With the parts calibrate and test.
+    numbers among the test rows; `predictions` has the parts calibrate and test.
     """
     rows = predictions[predictions["part"].isin(["calibrate", "test"])]
     _, ranking, _ = score_arrays(rows, score)
@@ -52,13 +46,11 @@ def decide(
     predictions: pd.DataFrame, scores: Sequence[str], shares: Sequence[float]
 ) -> dict[tuple[str, float], dict[str, np.ndarray]]:
     """Signals and trades of every score column and share: (score, share) -> ``signals``, ``trades`` (test rows)."""
-    line = trade_line(predictions[predictions["part"] == "test"])
-    found = {
-        (score, p): rows
-        for score in scores
-        for p, rows in zip(shares, signals(predictions, score, shares), strict=True)
-    }
-    return {key: {"signals": rows, "trades": one_at_a_time(*line, rows)} for key, rows in found.items()}
+    line, found = trade_line(predictions[predictions["part"] == "test"]), {}
+    for score in scores:
+        for share, rows in zip(shares, signals(predictions, score, shares), strict=True):
+            found[score, share] = {"signals": rows, "trades": one_at_a_time(*line, rows)}
+    return found
 
 
 def decision_table(
@@ -66,20 +58,13 @@ def decision_table(
 ) -> pd.DataFrame:
     """Decision curve: net return per trade of acting on the highest scores of each column.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `add_outcomes`, with the parts calibrate and test.
-
-    Returns
-    -------
-    DataFrame
-        Index (score, share). ``signal_share`` of the test rows; ``trades``; ``net_pct`` per trade with its
-        block-bootstrap interval ``low``, ``high``; ``std_pct`` over trades; ``hit_share`` of the trades whose label is
-        a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of these and of the others; ``random_trades``:
-        how many trades at random moments of the same symbols and hours of the day found room, a little fewer than
-        ``trades`` where nearly all time is traded; ``random_pct``, ``random_low``, ``random_high``: mean and range of
-        their net return per trade; ``beats_random``: share of those draws that lie below. NaN without trades.
+    From predictions of `add_outcomes`, with the parts calibrate and test. Index (score, share). ``signal_share`` of the
+    test rows; ``trades``; ``net_pct`` per trade with its block-bootstrap interval ``low``, ``high``; ``std_pct`` over
+    trades; ``hit_share`` of the trades whose label is a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of
+    these and of the others; ``random_trades``: how many trades at random moments of the same symbols and hours of the
+    day found room, a little fewer than ``trades`` where nearly all time is traded; ``random_pct``, ``random_low``,
+    ``random_high``: mean and range of their net return per trade; ``beats_random``: share of those draws that lie
+    below. NaN without trades.
     """
     test = predictions[predictions["part"] == "test"]
     net = test["net_pct"].to_numpy()
@@ -89,66 +74,44 @@ def decision_table(
         acted[rows["trades"], column] = 1.0
 
     def per_trade(weights: np.ndarray) -> np.ndarray:
-        trades = weights @ acted
-        return np.divide((weights * net) @ acted, trades, out=np.full(len(trades), np.nan), where=trades > 0)
+        return quotient((weights * net) @ acted, weights @ acted)
 
-    samples = block_bootstrap(test["timestamp"], per_trade, resampling)
-    means = per_trade(np.ones(len(test)))
-    table = {}
-    for (key, rows), mean, drawn in zip(decided.items(), means, samples.T, strict=True):
-        low, high = interval(drawn, resampling.confidence)
+    table, means = {}, bootstrap_table(test["timestamp"], per_trade, resampling)
+    for (key, rows), mean in zip(decided.items(), means.to_dict("records"), strict=True):
+        trades = rows["trades"]
         table[key] = {
             "signal_share": len(rows["signals"]) / len(test),
-            "trades": len(rows["trades"]),
-            "net_pct": mean,
-            "low": low,
-            "high": high,
-            "std_pct": net[rows["trades"]].std(ddof=1) if len(rows["trades"]) > 1 else np.nan,
-            **_hits_and_misses(test.iloc[rows["trades"]]),
-            **_beside_random(mean, random_trades(test, rows["trades"], resampling.seed), resampling.confidence),
+            "trades": len(trades),
+            "net_pct": mean["value"],
+            "low": mean["low"],
+            "high": mean["high"],
+            "std_pct": net[trades].std(ddof=1) if len(trades) > 1 else np.nan,
+            **_hits_and_misses(test.iloc[trades]),
+            **_beside_random(mean["value"], random_trades(test, trades, resampling.seed), resampling.confidence),
         }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["score", "share"])
 
 
 def _hits_and_misses(traded: pd.DataFrame) -> dict[str, float]:
     """Which of the two a net return comes from: triggers that were found, or moves that the label does not ask for."""
-    hit = traded["trigger"] == 1
-    return {
-        "hit_share": hit.mean(),
-        "hit_pct": traded.loc[hit, "net_pct"].mean(),
-        "miss_pct": traded.loc[~hit, "net_pct"].mean(),
-    }
+    hit, net = traded["trigger"] == 1, traded["net_pct"]
+    return {"hit_share": hit.mean(), "hit_pct": net[hit].mean(), "miss_pct": net[~hit].mean()}
 
 
 def _beside_random(mean: float, random: pd.DataFrame, confidence: float) -> dict[str, float]:
+    names = ("random_trades", "random_pct", "random_low", "random_high", "beats_random")
     if random.empty:
-        names = ("random_trades", "random_pct", "random_low", "random_high", "beats_random")
         return dict.fromkeys(names, np.nan)
     draws = random["net_pct"].to_numpy()
-    low, high = interval(draws, confidence)
-    return {
-        "random_trades": random["trades"].mean(),
-        "random_pct": draws.mean(),
-        "random_low": low,
-        "random_high": high,
-        "beats_random": (draws < mean).mean(),
-    }
+    found = random["trades"].mean(), draws.mean(), *interval(draws, confidence), (draws < mean).mean()
+    return dict(zip(names, found, strict=True))
 
 
 def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int = RANDOM_DRAWS) -> pd.DataFrame:
     """What trades at random moments return, as many in each symbol and hour of day as `trades`, one at a time.
 
-    Parameters
-    ----------
-    test : DataFrame
-        Rows from `add_outcomes`.
-    trades : (K,) int array
-        Rows that were traded.
-
-    Returns
-    -------
-    DataFrame
-        One row per draw: ``net_pct`` per trade, and how many ``trades`` there were. Empty without trades.
+    One row per draw: ``net_pct`` per trade, and how many ``trades`` there were. Empty without trades. `test` has rows
+    of `add_outcomes`, and `trades` (K,) the numbers of those that were traded.
     """
     if not len(trades):
         return pd.DataFrame(columns=["net_pct", "trades"])
@@ -160,23 +123,12 @@ def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int 
 
 
 def random_moments(
-    rng: np.random.Generator, line: Line, cell: np.ndarray, trades: np.ndarray, draws: int
+    rng: np.random.Generator, line: tuple[np.ndarray, np.ndarray], cell: np.ndarray, trades: np.ndarray, draws: int
 ) -> Iterator[np.ndarray]:
     """Rows at random, as many in each cell as `trades`, drawn again where positions overlap, `TRIES` times at most.
 
-    Parameters
-    ----------
-    line : tuple of (N,) int arrays
-        From `cmat_lib.evaluation.trades.trade_line`.
-    cell : (N,) int array
-        Symbol and hour of day of each row, as a number.
-    trades : (K,) int array
-        Rows that were traded.
-
-    Yields
-    ------
-    int array
-        Of each draw ascending rows, K of them unless the hours are so full that trades found no room.
+    Of each draw ascending rows, as many as `trades` unless the hours are so full that some found no room. The line is
+    that of `cmat_lib.evaluation.trades.trade_line`, a cell the symbol and hour of day of each row as a number, (N,).
     """
     order, size = np.argsort(cell, kind="stable"), np.bincount(cell)
     start, wanted = np.cumsum(size) - size, np.bincount(cell[trades], minlength=len(size))
@@ -194,19 +146,8 @@ def random_moments(
 def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> pd.Series:
     """Sum of the net returns of the trades that are entered on each day (UTC), in percent; 0 on days without a trade.
 
-    Parameters
-    ----------
-    test : DataFrame
-        Rows from `add_outcomes`, N.
-    trades : (K,) int array
-        Rows that were traded.
-    bar : Timedelta
-        Length of a candle; the entry is at its close.
-
-    Returns
-    -------
-    Series
-        Index: every day on which `test` has a row; a market that closes at weekends earns nothing by them.
+    The index is every day on which `test` has a row: a market that closes at weekends earns nothing by them. A trade is
+    entered at the close of its candle, `bar` after its timestamp; other parameters as of `random_trades`.
     """
     day = (test["timestamp"] + bar).dt.tz_convert(None).dt.floor("D")
     days = pd.DatetimeIndex(day.unique(), name="day").sort_values()

@@ -10,13 +10,14 @@ one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.data.splits import PARTS
-from cmat_lib.evaluation.weighted import WeightedScores
+from cmat_lib.evaluation.weighted import Statistic, WeightedScores, pooled_and_within, quotient
 
 MODEL = "probability"  # the column of the calibrated answer of the model
 SCOPES = ("pooled", "within")
@@ -42,111 +43,64 @@ def top_name(share: float) -> str:
     return f"{100 * share:.6g}"
 
 
-def score_arrays(frame: pd.DataFrame, score: str = "probability") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns of `frame` that a score needs, checked.
+def score_arrays(frame: pd.DataFrame, score: str = MODEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Trigger, ranking and probability of a score column, (N,) float64 each.
 
     Isotonic calibration gives one value to all beyond its outer knots, and ties cost ranking scores. So a column is
     ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
     score and calibration error always use the column itself.
 
-    Returns
-    -------
-    trigger, ranking, probability : (N,) float64 arrays
-
     Raises
     ------
     CmatError
-        If a column is missing or has a missing value.
+        If a column is missing or has a missing value; so do all functions here that score.
     """
     ranking = f"raw_{score}" if f"raw_{score}" in frame else score
-    columns = ("trigger", ranking, score)
-    absent = [name for name in columns if name not in frame]
-    if absent:
-        raise CmatError(f"predictions: no column '{absent[0]}'; the columns are {', '.join(map(str, frame.columns))}")
-    arrays = {name: frame[name].to_numpy(np.float64) for name in columns}
-    for name, values in arrays.items():
-        if np.isnan(values).any():
-            missing = np.isnan(values).sum()
-            raise CmatError(
-                f"predictions: column '{name}' has {missing} missing values; drop these rows before scoring"
-            )
-    return arrays["trigger"], arrays[ranking], arrays[score]
+    arrays = []
+    for name in ("trigger", ranking, score):
+        if name not in frame:
+            raise CmatError(f"predictions: no column '{name}'; the columns are {', '.join(map(str, frame.columns))}")
+        values = frame[name].to_numpy(np.float64)
+        if missing := np.isnan(values).sum():
+            message = f"column '{name}' has {missing} missing values; drop these rows before scoring"
+            raise CmatError(f"predictions: {message}")
+        arrays.append(values)
+    return tuple(arrays)
 
 
-class FrameScores:
-    """All scores of several columns over one frame, pooled and within symbols, as one weighted statistic.
+def frame_scores(
+    frame: pd.DataFrame, thresholds: Mapping[str, float], top_shares: Sequence[float] = TOP_SHARES
+) -> Statistic:
+    """All scores of several columns over one frame: weights (N,) to (columns, scopes, metrics).
 
     Pooling flatters: symbols with more triggers tend to get higher scores, which ranks symbols and not moments. Within
     a symbol nothing of that is left: the mean over symbols of each symbol's own scores, symbols that show one class
-    only left out, each score over the symbols that define it.
-
-    Parameters
-    ----------
-    thresholds : mapping
-        Score column -> threshold; a row is an alarm when its score is at least this, NaN is no threshold.
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value.
+    only left out, each score over the symbols that define it. A row is an alarm when its score is at least the
+    threshold of that column; NaN is none.
     """
+    size = len(metric_names(top_shares))
 
-    def __init__(self, frame: pd.DataFrame, thresholds: Mapping[str, float], top_shares: Sequence[float] = TOP_SHARES):
-        self.members = list(frame.groupby("symbol", observed=True).indices.values())
-        self.columns = []
-        for name, threshold in thresholds.items():
-            arrays = score_arrays(frame, name)
-            within = [WeightedScores(*(v[rows] for v in arrays), threshold, top_shares) for rows in self.members]
-            self.columns.append((WeightedScores(*arrays, threshold, top_shares), within))
-        self.size = len(metric_names(top_shares))
+    def of_rows(rows: slice | np.ndarray, arrays: tuple[np.ndarray, ...], threshold: float) -> WeightedScores:
+        return WeightedScores(*(values[rows] for values in arrays), threshold, top_shares)
 
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        """(columns, scopes, metrics) scores for weights (N,)."""
-        parts = [weights[rows] for rows in self.members]
-        return np.array(
-            [
-                [pooled(weights), self._mean([score(part) for score, part in zip(within, parts, strict=True)])]
-                for pooled, within in self.columns
-            ]
-        )
-
-    def _mean(self, rows: list[np.ndarray]) -> np.ndarray:
-        """Mean over the symbols that show both classes, (metrics,)."""
-        table = np.array([row for row in rows if not np.isnan(row[0])]).reshape(-1, self.size)
+    def mean(symbols: list[np.ndarray]) -> np.ndarray:
+        table = np.array([row for row in symbols if not np.isnan(row[0])]).reshape(-1, size)
         defined = ~np.isnan(table)
-        count = defined.sum(axis=0)
-        total = np.where(defined, table, 0.0).sum(axis=0)
-        return np.divide(total, count, out=np.full(self.size, np.nan), where=count > 0)
+        return quotient(np.where(defined, table, 0.0).sum(axis=0), defined.sum(axis=0))
+
+    columns = [partial(of_rows, arrays=score_arrays(frame, n), threshold=value) for n, value in thresholds.items()]
+    return pooled_and_within(columns, list(frame.groupby("symbol", observed=True).indices.values()), mean)
 
 
 def scores(
     frame: pd.DataFrame,
     threshold: float,
     top_shares: Sequence[float] = TOP_SHARES,
-    score: str = "probability",
+    score: str = MODEL,
     scope: str = "pooled",
 ) -> dict[str, float]:
-    """All scores of one column over the rows of `frame`.
-
-    Returns the entries of `metric_names`.
-
-    Parameters
-    ----------
-    threshold : float
-        A row is an alarm when its score is at least this; NaN leaves the scores at the threshold undefined.
-    top_shares : sequence of float
-        Shares of the highest scores, each in (0, 1).
-    score : str
-        Score column; see `score_arrays` for what ranks it.
-    scope : {"pooled", "within"}
-        See `FrameScores`.
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value.
-    """
-    found = FrameScores(frame, {score: threshold}, top_shares)(np.ones(len(frame)))[0, SCOPES.index(scope)]
+    """The scores that `metric_names` lists, of one column over the rows of `frame`; parameters as of `frame_scores`."""
+    found = frame_scores(frame, {score: threshold}, top_shares)(np.ones(len(frame)))[0, SCOPES.index(scope)]
     return dict(zip(metric_names(top_shares), found.tolist(), strict=True))
 
 
@@ -161,13 +115,7 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     is not to be decided by rounding. Among equal F1 the highest threshold wins (fewest alarms).
 
     The stop part has already chosen the epoch and the test part must stay unseen: neither may choose the threshold.
-
-    Parameters
-    ----------
-    probability : (N,) array
-        Calibrated.
-    timestamps : (N,) Series of Timestamp
-        With time zone.
+    Probabilities (N,) are calibrated, timestamps have a time zone.
 
     Raises
     ------
@@ -176,9 +124,8 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     """
     probability, trigger = np.asarray(probability, np.float64), np.asarray(trigger)
     if not np.any(trigger == 1):
-        raise CmatError(
-            "threshold: there is no trigger in these rows; give the calibrate part more time (data.split_shares)"
-        )
+        advice = "give the calibrate part more time (data.split_shares)"
+        raise CmatError(f"threshold: there is no trigger in these rows; {advice}")
     steps = np.unique(probability)
     week = pd.DatetimeIndex(timestamps).tz_convert(None).to_period("W")
     members = [rows for rows in pd.Series(trigger).groupby(week).indices.values() if trigger[rows].any()]
@@ -197,44 +144,21 @@ def _f1_scores(probability: np.ndarray, trigger: np.ndarray, thresholds: np.ndar
 def choose_thresholds(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
     """Threshold of each score column, chosen on the calibrate part of a predictions frame (see `choose_threshold`)."""
     part = frame[frame["part"] == "calibrate"]
-    chosen = {}
-    for name in columns:
-        trigger, _, probability = score_arrays(part, name)
-        chosen[name] = choose_threshold(probability, trigger, part["timestamp"])
-    return chosen
+    arrays = {name: score_arrays(part, name) for name in columns}
+    return {name: choose_threshold(values[2], values[0], part["timestamp"]) for name, values in arrays.items()}
 
 
 def gap_table(
-    frame: pd.DataFrame,
-    threshold: float,
-    top_shares: Sequence[float] = TOP_SHARES,
-    score: str = "probability",
-    scope: str = "pooled",
+    frame: pd.DataFrame, threshold: float, top_shares: Sequence[float] = TOP_SHARES, scope: str = "pooled"
 ) -> pd.DataFrame:
-    """Scores of one column in every part, and how much is lost from train to test.
+    """The model's scores in every part, and how much is lost from train to test.
 
-    The base rate differs between parts, and precision moves with it; it stands in the table for that reason.
-
-    Parameters
-    ----------
-    frame : pd.DataFrame
-        Predictions of all parts.
-    threshold, top_shares, score, scope
-        See `scores`.
-
-    Returns
-    -------
-    pd.DataFrame
-        Index `metric_names`; columns the parts that the frame has, in order, ``gap`` (train minus test, absolute) and
-        ``relative_gap`` (gap over train).
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value.
+    The base rate differs between parts, and precision moves with it; it stands in the table for that reason. Index
+    `metric_names`; columns the parts that the predictions have, in order, ``gap`` (train minus test, absolute) and
+    ``relative_gap`` (gap over train).
     """
     present = [part for part in PARTS if (frame["part"] == part).any()]
-    columns = {part: scores(frame[frame["part"] == part], threshold, top_shares, score, scope) for part in present}
+    columns = {part: scores(frame[frame["part"] == part], threshold, top_shares, scope=scope) for part in present}
     table = pd.DataFrame(columns, index=metric_names(top_shares)).reindex(columns=[*PARTS])
     table["gap"] = table["train"] - table["test"]
     table["relative_gap"] = table["gap"] / table["train"].where(table["train"] != 0)

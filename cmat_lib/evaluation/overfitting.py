@@ -9,27 +9,19 @@ import pandas as pd
 from scipy.stats import kurtosis, norm, rankdata, skew
 
 from cmat_lib.base.errors import CmatError
-
-BLOCKS = 16  # Bailey et al. (2017) use 16: 12,870 ways to split time into two halves
+from cmat_lib.evaluation.weighted import quotient
 
 
 def sharpe_ratio(returns: np.ndarray) -> float:
     """Mean over standard deviation of the returns of single periods (T,), not annualised; NaN without variation."""
-    spread = np.std(returns, ddof=1) if len(returns) > 1 else 0.0
-    return float(np.mean(returns) / spread) if spread > 0 else np.nan
+    return float(quotient(np.mean(returns), np.std(returns, ddof=1))) if len(returns) > 1 else np.nan
 
 
 def expected_best_sharpe(variance: float, trials: int) -> float:
     """Sharpe ratio that the best of several worthless trials reaches on average.
 
-    Bailey & López de Prado (2014), *The deflated Sharpe ratio*, eq. 1 (from extreme value theory).
-
-    Parameters
-    ----------
-    variance : float
-        Of the trials' Sharpe ratios.
-    trials : int
-        Number of independent trials (N); one trial was not chosen among any, so it expects 0.
+    Bailey & López de Prado (2014), *The deflated Sharpe ratio*, eq. 1 (from extreme value theory), by the variance of
+    the Sharpe ratios of independent trials. One trial was not chosen among any, so it expects 0.
     """
     if trials < 2:
         return 0.0
@@ -41,16 +33,8 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness
     """Probability that the true Sharpe ratio exceeds `benchmark`, given one that was observed.
 
     Bailey & López de Prado (2014), eq. 2 (with `expected_best_sharpe` as benchmark: the deflated Sharpe ratio). It is
-    in [0, 1], and NaN where the returns' moments allow none.
-
-    Parameters
-    ----------
-    sharpe, benchmark : float
-        Per period, not annualised.
-    periods : int
-        Observed returns (T).
-    skewness, kurt : float
-        Of the returns; a normal distribution has 0 and 3.
+    in [0, 1], and NaN where the returns' moments allow none. Ratios are per period, not annualised; a normal
+    distribution has skewness 0 and `kurt` 3.
     """
     variance = 1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2
     if not variance > 0:
@@ -63,15 +47,9 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
 
     Trials that are much alike count as many here, which makes the result severe, not lenient. The result is the
     probability that the true Sharpe ratio exceeds what the best of N worthless trials would show; NaN where `returns`
-    do not vary.
-
-    Parameters
-    ----------
-    returns : (T,) array
-        Of the trial in question.
-    trials : (N,) array
-        Sharpe ratios of all trials, this one among them, over periods of the same length. NaN is a trial whose ratio is
-        not known, because it never traded or its test part was not looked at (a sweep's): it counts as a try.
+    (T,) do not vary. `trials` (N,) are the Sharpe ratios of all, this one among them, over periods of the same length.
+    NaN is a trial whose ratio is not known, because it never traded or its test part was not looked at (a sweep's): it
+    counts as a try.
     """
     sharpe, known = sharpe_ratio(returns), trials[~np.isnan(trials)]
     if np.isnan(sharpe):
@@ -82,20 +60,14 @@ def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
     return probabilistic_sharpe(sharpe, benchmark, len(returns), skew(returns), kurtosis(returns, fisher=False))
 
 
-def overfitting_probability(returns: pd.DataFrame, blocks: int = BLOCKS) -> float:
+def overfitting_probability(returns: pd.DataFrame, blocks: int = 16) -> float:
     """Probability of backtest overfitting by combinatorially symmetric cross-validation.
 
     Bailey, Borwein, López de Prado & Zhu (2017), *The probability of backtest overfitting*, section 2: time is cut into
     blocks; for every choice of half of them the trial with the best Sharpe ratio there is looked up in the other half.
     The probability is the share of choices for which it ranks at or below the median of all trials there; it is near
-    0.5 when the choice is worth nothing, and NaN with fewer than two trials or two periods a block.
-
-    Parameters
-    ----------
-    returns : DataFrame, shape (T, N)
-        Return of each trial in each period, the same periods for all.
-    blocks : int
-        Even.
+    0.5 when the choice is worth nothing, and NaN with fewer than two trials or two periods a block. `returns` (T, N)
+    are of each trial in each period, the same periods for all; 16 blocks, as in the paper, have 12,870 halves.
 
     Raises
     ------

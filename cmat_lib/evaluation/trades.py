@@ -4,9 +4,8 @@ One trade: buy at the close of candle t, for which the score was computed. Sell 
 that the label calls a trigger, if a high of the next H candles reaches it; otherwise at the close of candle t+H. With
 ``triple_barrier`` labels a low at the lower barrier sells there, and a candle that touches both counts as the lower. An
 order at the upper barrier fills there, never better; one at the lower barrier fills at the open where that is worse
-already. Costs are one number per round trip. There is one position per
-symbol at a time: a signal while one is open is skipped. Size, funding, and whether the close can be bought at all are
-not in these numbers.
+already. Costs are one number per round trip. There is one position per symbol at a time: a signal while one is open is
+skipped. Size, funding, and whether the close can be bought at all are not in these numbers.
 """
 
 from __future__ import annotations
@@ -19,20 +18,16 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.numba_cache import njit
 from cmat_lib.config.schema import LabelsConfig
+from cmat_lib.data.candles import PRICES
 from cmat_lib.data.labels import candles_ahead, trailing_volatility
-
-PRICES = ("open", "high", "low", "close")
 
 
 def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
-    """Outcome of one trade per candle, as the module describes it, before costs.
+    """Outcome of one trade per candle, as the module describes it, before costs: ``gross_pct`` and ``exit``, T rows.
 
-    Returns
-    -------
-    DataFrame, shape (T, 2), index as `candles`
-        ``gross_pct`` and ``exit`` (number of the candle at whose close the position is gone, at most t + H); NaN and
-        t + H where the horizon runs past the end or the barrier is unknown. Gaps are not looked at: rows with a gap in
-        their horizon have no label and are never acted on.
+    The exit is the number of the candle at whose close the position is gone, at most t + H; NaN and t + H where the
+    horizon runs past the end or the barrier is unknown. Gaps are not looked at: rows with a gap in their horizon have
+    no label and are never acted on.
     """
     close, rows = candles["close"].to_numpy(), np.arange(len(candles))
     opens, highs, lows, closes = (candles_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
@@ -71,31 +66,20 @@ def add_outcomes(
 ) -> pd.DataFrame:
     """Predictions with the outcome of a trade at each row.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``symbol`` and ``timestamp``.
-    cost : float
-        Fees and spread of one round trip, in percent.
-
-    Returns
-    -------
-    DataFrame
-        With ``net_pct``, ``momentum`` (change of the close over the last H candles, in percent: what a trader without
-        a model may look at), and ``candle`` and ``exit`` (numbers among the candles of the symbol), sorted by symbol
-        and time.
+    New columns are ``net_pct``, after the `cost` of one round trip (fees and spread) in percent; ``momentum`` (change
+    of the close over the last H candles, in percent: what a trader without a model may look at); ``candle`` and
+    ``exit`` (numbers among the candles of the symbol). Rows are sorted by symbol and time.
 
     Raises
     ------
     CmatError
         If a row has no outcome.
     """
-    outcomes = {
-        symbol: trade_outcomes(candles, labels, bar).assign(
-            candle=np.arange(len(candles)), momentum=100 * candles["close"].pct_change(labels.horizon)
-        )
-        for symbol, candles in market.items()
-    }
+    outcomes = {}
+    for symbol, candles in market.items():
+        momentum = 100 * candles["close"].pct_change(labels.horizon)
+        own = trade_outcomes(candles, labels, bar)
+        outcomes[symbol] = own.assign(candle=np.arange(len(candles)), momentum=momentum)
     table = pd.concat(outcomes, names=["symbol", "timestamp"])
     table["net_pct"] = table.pop("gross_pct") - cost
     merged = predictions.merge(table.reset_index(), on=["symbol", "timestamp"], how="left")
@@ -113,20 +97,7 @@ def trade_line(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_at_a_time(enter: np.ndarray, leave: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Signals that are acted on: one position per symbol at a time, the earliest signal first.
-
-    Parameters
-    ----------
-    enter, leave : (N,) int arrays
-        From `trade_line`.
-    rows : (R,) int array
-        Rows with a signal, ascending.
-
-    Returns
-    -------
-    (K,) int array
-        Rows of the trades.
-    """
+    """Which rows of a `trade_line` with a signal, ascending, are acted on: one position per symbol, first come."""
     return rows[_walk(enter[rows], leave[rows])]
 
 

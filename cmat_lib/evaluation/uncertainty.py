@@ -7,7 +7,7 @@ Whole blocks of consecutive moments are resampled, each with the rows of all sym
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.evaluation.metrics import SCOPES, TOP_SHARES, FrameScores, metric_names
+from cmat_lib.evaluation.metrics import SCOPES, TOP_SHARES, frame_scores, metric_names
+from cmat_lib.evaluation.weighted import Statistic
 
 MIN_BLOCKS = 5  # with fewer blocks the resamples are nearly the sample itself, and an interval would be far too narrow
 MIN_DEFINED = 0.9  # share of resamples in which a score must exist for its interval to mean something
@@ -27,7 +28,7 @@ class Resampling:
 
     block: pd.Timedelta  # length of a block in time
     samples: int = 500  # resamples (S)
-    confidence: float = 0.95  # coverage of the intervals, in (0, 1)
+    confidence: float = 0.95
     seed: int = 0  # equal seeds, equal resamples for equal timestamps: differences of two columns are paired
 
     @classmethod
@@ -38,26 +39,14 @@ class Resampling:
         return cls(block, evaluation.bootstrap_samples, evaluation.confidence, config.seed)
 
 
-def block_bootstrap(
-    timestamps: pd.Series | pd.Index, statistic: Callable[[np.ndarray], np.ndarray | float], resampling: Resampling
-) -> np.ndarray:
+def block_bootstrap(timestamps: pd.Series | pd.Index, statistic: Statistic, resampling: Resampling) -> np.ndarray:
     """Circular moving-block bootstrap of a weighted statistic.
 
     Politis & Romano (1992), *A circular block-resampling procedure for stationary data*. The units are the distinct
     sorted timestamps; a block is as many of them as fit ``resampling.block`` at their median spacing, so that samples
-    taken every k-th candle get blocks of the same duration. All rows of one timestamp move together.
-
-    Parameters
-    ----------
-    timestamps : (N,) Series or Index of datetimes
-        Moment of each row; rows may be in any order, several may share a moment.
-    statistic : callable
-        Maps weights (N,) float64 (how often each row was drawn) to a number or an array.
-
-    Returns
-    -------
-    (S, ...) float64 array
-        The statistic of each resample; all NaN when time holds fewer than five blocks.
+    taken every k-th candle get blocks of the same duration. All rows of one timestamp move together, in any order. The
+    statistic maps weights (N,), how often each row was drawn, to a number or an array (...); the result is (S, ...),
+    all NaN when time holds fewer than five blocks.
 
     Raises
     ------
@@ -96,17 +85,9 @@ def _draw_counts(moments: int, length: int, rng: np.random.Generator) -> np.ndar
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples.
+    """Percentile interval of bootstrap samples (S,), in which NaN is a resample that does not define the statistic.
 
-    Parameters
-    ----------
-    samples : (S,) array
-        NaN where the statistic was undefined in a resample.
-
-    Returns
-    -------
-    low, high : float
-        Both NaN when the statistic was undefined in more than a tenth of the resamples.
+    NaN when more than a tenth of the resamples do not.
     """
     defined = samples[~np.isnan(samples)]
     if len(defined) < MIN_DEFINED * len(samples):
@@ -115,11 +96,20 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def intervals(samples: np.ndarray, confidence: float) -> np.ndarray:
-    """`interval` of every statistic, (..., 2), for samples (S, ...)."""
-    flat = samples.reshape(len(samples), -1)
-    limits = np.array([interval(column, confidence) for column in flat.T])
-    return limits.reshape(*samples.shape[1:], 2)
+def interval_table(
+    value: np.ndarray, samples: np.ndarray, confidence: float, index: pd.Index | None = None
+) -> pd.DataFrame:
+    """Columns ``value``, ``low``, ``high``: a row for each number of `value` (...) and its `samples` (S, ...)."""
+    limits = np.array([interval(one, confidence) for one in samples.reshape(len(samples), -1).T]).reshape(-1, 2)
+    return pd.DataFrame({"value": np.ravel(value), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+
+
+def bootstrap_table(
+    timestamps: pd.Series, statistic: Statistic, resampling: Resampling, index: pd.Index | None = None
+) -> pd.DataFrame:
+    """`interval_table` of a weighted statistic on the rows and on the resamples of `block_bootstrap`."""
+    samples = block_bootstrap(timestamps, statistic, resampling)
+    return interval_table(statistic(np.ones(len(timestamps))), samples, resampling.confidence, index)
 
 
 @dataclass(frozen=True)
@@ -130,11 +120,11 @@ class ScoreDraws:
     metrics: list[str]  # see `cmat_lib.evaluation.metrics.metric_names` (M)
     value: np.ndarray  # (K, 2, M), on the rows; the second axis is `SCOPES`
     samples: np.ndarray  # (S, K, 2, M), on the resamples
-    confidence: float  # coverage of the intervals
+    confidence: float
 
     def table(self) -> pd.DataFrame:
         """Index (score, scope, metric), columns ``value``, ``low``, ``high``."""
-        return self._frame("score", self.names, self.value, self.samples)
+        return self._table("score", self.names, self.value, self.samples)
 
     def differences(self, reference: str) -> pd.DataFrame:
         """Scores of `reference` minus those of every other column, on the same resamples.
@@ -147,12 +137,11 @@ class ScoreDraws:
         others = [number for number in range(len(self.names)) if number != place]
         value = self.value[place] - self.value[others]
         samples = self.samples[:, [place]] - self.samples[:, others]
-        return self._frame("baseline", [self.names[number] for number in others], value, samples)
+        return self._table("baseline", [self.names[number] for number in others], value, samples)
 
-    def _frame(self, level: str, names: list[str], value: np.ndarray, samples: np.ndarray) -> pd.DataFrame:
+    def _table(self, level: str, names: list[str], value: np.ndarray, samples: np.ndarray) -> pd.DataFrame:
         index = pd.MultiIndex.from_product([names, SCOPES, self.metrics], names=[level, "scope", "metric"])
-        limits = intervals(samples, self.confidence).reshape(-1, 2)
-        return pd.DataFrame({"value": value.ravel(), "low": limits[:, 0], "high": limits[:, 1]}, index=index)
+        return interval_table(value, samples, self.confidence, index)
 
 
 def draw_scores(
@@ -164,19 +153,14 @@ def draw_scores(
     """Score columns of one part on its rows and on block-bootstrap resamples of them.
 
     The calibration error of a resample lies above that of the rows, because a resample adds chance of its own: its
-    interval is to be read from its lower end.
-
-    Parameters
-    ----------
-    thresholds : mapping
-        Score column -> threshold, see `cmat_lib.evaluation.metrics.scores`.
+    interval is to be read from its lower end. Thresholds are as of `cmat_lib.evaluation.metrics.frame_scores`.
 
     Raises
     ------
     CmatError
         If there are no rows, or a column is missing or has a missing value.
     """
-    statistic = FrameScores(frame, thresholds, top_shares)
+    statistic = frame_scores(frame, thresholds, top_shares)
     samples = block_bootstrap(frame["timestamp"], statistic, resampling)
     value = statistic(np.ones(len(frame)))
     return ScoreDraws(list(thresholds), metric_names(top_shares), value, samples, resampling.confidence)

@@ -6,21 +6,41 @@ anew for each of 500 resamples, columns and symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-BINS = 10  # groups of equal size for the calibration error and the reliability plot
+EQUAL_BINS = 10  # of equal size, for the calibration error and the reliability plot
+Statistic = Callable[[np.ndarray], np.ndarray]  # weights (N,) -> numbers
+
+
+def quotient(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
+    """Part over whole, as of a weighted mean; NaN where the whole is not positive."""
+    return part / np.where(whole > 0, whole, np.nan)
+
+
+def pooled_and_within(
+    columns: Sequence[Callable[[slice | np.ndarray], Statistic]],
+    members: Sequence[np.ndarray],
+    mean: Callable[[list[np.ndarray]], np.ndarray],
+) -> Statistic:
+    """Statistics (columns, 2 scopes, metrics) over all rows, and as the mean over symbols of each one's own.
+
+    Each of the columns gives the statistic of some rows; `members` are the rows of each symbol, and `mean` makes one of
+    the symbols' (metrics,).
+    """
+    found = [(column(slice(None)), [column(rows) for rows in members]) for column in columns]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        parts = [weights[rows] for rows in members]
+        within = [mean([one(part) for one, part in zip(own, parts, strict=True)]) for _, own in found]
+        return np.array([[pooled(weights), own] for (pooled, _), own in zip(found, within, strict=True)])
+
+    return statistic
 
 
 class Ranking:
-    """Rows in the order of a score, highest first, with equal scores as one group.
-
-    Parameters
-    ----------
-    trigger, score : (N,) arrays
-        Triggers are 0 or 1.
-    """
+    """Rows in the order of a score (N,), highest first, with equal scores as one group."""
 
     def __init__(self, trigger: np.ndarray, score: np.ndarray):
         self.order = np.argsort(-score, kind="stable")
@@ -62,7 +82,7 @@ def hits_at_top(rows: np.ndarray, triggers: np.ndarray, top_share: float) -> tup
     return float(triggers_above + share * (triggers[group] - triggers_above)), k
 
 
-def equal_mass_bins(probability: np.ndarray, bins: int = BINS) -> np.ndarray:
+def equal_mass_bins(probability: np.ndarray, bins: int = EQUAL_BINS) -> np.ndarray:
     """Bin of each row, (N,) int, about as many rows in each; equal probabilities share a bin, so some stay empty."""
     _, group, sizes = np.unique(probability, return_inverse=True, return_counts=True)
     middle = np.cumsum(sizes) - (sizes + 1) / 2  # mean rank of a group of ties, from 0
@@ -70,13 +90,7 @@ def equal_mass_bins(probability: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 
 class WeightedScores:
-    """All scores of one column under row weights.
-
-    Parameters
-    ----------
-    trigger, ranking, probability : (N,) arrays
-        See `cmat_lib.evaluation.metrics.score_arrays`.
-    """
+    """All scores of one column under row weights; arrays (N,) as of `cmat_lib.evaluation.metrics.score_arrays`."""
 
     def __init__(
         self,
@@ -87,11 +101,12 @@ class WeightedScores:
         top_shares: Sequence[float],
     ):
         self.ranking = Ranking(trigger, ranking)
-        self.trigger, self.probability, self.top_shares = trigger, probability, top_shares
-        self.errors = (probability - trigger) ** 2
+        self.trigger, self.top_shares = trigger, top_shares
+        self.errors = probability - trigger
+        self.squares = self.errors**2
         self.bin = equal_mass_bins(probability)
-        alarms = np.where(np.isnan(threshold), np.nan, probability >= threshold)
-        self.alarms, self.hits = alarms, alarms * trigger
+        self.alarms = np.where(np.isnan(threshold), np.nan, probability >= threshold)
+        self.hits = self.alarms * trigger
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """Scores in the order of `cmat_lib.evaluation.metrics.metric_names` for weights (N,); NaN where undefined."""
@@ -99,38 +114,18 @@ class WeightedScores:
         if n == 0:
             return np.full(11 + 3 * len(self.top_shares), np.nan)
         rows, triggers = self.ranking.counts(weights)
-        top = [_precision_recall_lift(*hits_at_top(rows, triggers, share), positives, n) for share in self.top_shares]
         hits, alarms = weights @ self.hits, weights @ self.alarms
-        brier, base_rate = weights @ self.errors / n, positives / n
+        tops = [hits_at_top(rows, triggers, share) for share in self.top_shares]
+        found, raised = np.array([(hits, alarms), *tops]).T  # at the threshold, then at each share
+        precision = quotient(found, raised)
+        triples = np.stack([precision, quotient(found, positives), quotient(precision * n, positives)], axis=1)
+        # Matthews (1975): correlation of alarm and trigger
+        spread = np.sqrt(alarms * (n - alarms) * positives * (n - positives))
+        matthews = quotient(n * hits - alarms * positives, spread)
+        brier, base_rate = weights @ self.squares / n, positives / n
+        skill = 1 - quotient(brier, base_rate * (1 - base_rate))
+        calibration = np.abs(np.bincount(self.bin, weights * self.errors)).sum() / n
+        ranked = roc_auc(rows, triggers), average_precision(rows, triggers)
         return np.array(
-            [
-                roc_auc(rows, triggers),
-                average_precision(rows, triggers),
-                *_precision_recall_lift(hits, alarms, positives, n),
-                _matthews(hits, alarms, positives, n),
-                alarms / n,
-                *np.ravel(top),
-                brier,
-                1 - _quotient(brier, base_rate * (1 - base_rate)),
-                self._calibration_error(weights) / n,
-                base_rate,
-            ]
+            [*ranked, *triples[0], matthews, alarms / n, *triples[1:].ravel(), brier, skill, calibration, base_rate]
         )
-
-    def _calibration_error(self, weights: np.ndarray) -> float:
-        """Sum over the bins of the absolute difference between announced and observed triggers."""
-        return np.abs(np.bincount(self.bin, weights * (self.probability - self.trigger))).sum()
-
-
-def _precision_recall_lift(hits: float, alarms: float, positives: float, n: float) -> tuple[float, float, float]:
-    precision = _quotient(hits, alarms)
-    return precision, _quotient(hits, positives), _quotient(precision * n, positives)
-
-
-def _matthews(hits: float, alarms: float, positives: float, n: float) -> float:
-    """Matthews (1975): correlation of alarm and trigger; NaN where either is constant."""
-    return _quotient(n * hits - alarms * positives, np.sqrt(alarms * (n - alarms) * positives * (n - positives)))
-
-
-def _quotient(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else np.nan

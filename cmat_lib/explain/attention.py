@@ -40,22 +40,10 @@ class AttentionMaps(NamedTuple):
 
 
 def walk_layers(layers: Iterable[nn.Module], tokens: Tensor, step: Step = beside) -> tuple[Tensor, Tensor]:
-    """Attention weights of the layers of a fusion, and what the layers make of the tokens.
+    """Attention weights of the layers of a fusion, (layers, B, h, M, M), and what they make of the tokens (B, M, D).
 
-    Parameters
-    ----------
-    layers : iterable of nn.TransformerEncoderLayer or BottleneckLayer
-        With ``norm_first=True`` and in evaluation mode.
-    tokens : Tensor, shape (B, M, D)
-        Input of the first layer.
-    step : callable
-        How a transformer layer is run, see `cmat_lib.explain.layers`.
-
-    Returns
-    -------
-    maps : Tensor, shape (layers, B, h, M, M)
-    output : Tensor, shape (B, M, D)
-        Output of the last layer, as the normal forward pass has it.
+    Each layer is an ``nn.TransformerEncoderLayer`` or a `BottleneckLayer`, run by `step` as
+    `cmat_lib.explain.layers` describes; the output is that of the normal forward pass.
     """
     layers = list(layers)
     parts, output = walk(layers, tokens, step)
@@ -72,64 +60,50 @@ def has_attention(model: MultiTaskCrossModalAttention) -> bool:
     return bool(model.fusion.token_names)
 
 
-def _check_attention(model: MultiTaskCrossModalAttention) -> None:
+@torch.no_grad()
+def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[nn.Module], Tensor]:
+    """Layers of the fusion and the tokens (B, M, D) that they begin with; an error if there are none."""
     if not has_attention(model):
         raise CmatError(
             f"fusion.fusion_type: {type(model.fusion).__name__} has no attention to show; use 'cross_modal_attention' "
             "or 'bottleneck'"
         )
+    return list(model.fusion.transformer.layers), model.fusion.tokens(model.encode(batch.inputs))
 
 
 @torch.no_grad()
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention between the tokens of the fusion, in evaluation mode and without gradients.
+    """Attention between the tokens of the fusion, (layers, B, h, M, M), rows summing to 1, and the M names.
 
-    Returns
-    -------
-    maps : Tensor, shape (layers, B, h, M, M)
-        Rows (the last axis) sum to 1.
-    token_names : tuple of str
-        M names.
+    In evaluation mode and without gradients, as all readers here.
 
     Raises
     ------
     CmatError
         If the fusion has no attention layers.
     """
-    _check_attention(model)
     with evaluation_mode(model):
-        tokens = model.fusion.tokens(model.encode(batch.inputs))  # (B, M, D)
-        maps, _ = walk_layers(model.fusion.transformer.layers, tokens)  # (layers, B, h, M, M)
+        maps, _ = walk_layers(*_attending(model, batch))
     return maps, tuple(model.fusion.token_names)
 
 
 def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention weight times the gradient of the trigger's logit by it, with its sign.
+    """Attention weight times the gradient of the trigger's logit by it, with its sign: (layers, B, h, M, M), M names.
 
     A positive entry raised the logit, to first order. The weights that torch's attention returns are a detached view,
     so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0). No
     gradient is left on a parameter.
 
-    Returns
-    -------
-    signed : Tensor, shape (layers, B, h, M, M)
-        In units of the logit.
-    token_names : tuple of str
-
     Raises
     ------
     CmatError
         If the fusion has no attention layers.
     """
-    _check_attention(model)
-    layers = list(model.fusion.transformer.layers)
-    with evaluation_mode(model):
-        with torch.no_grad():
-            tokens = model.fusion.tokens(model.encode(batch.inputs))  # (B, M, D)
-        with torch.enable_grad():
-            parts, output = walk(layers, tokens.requires_grad_(), explicit)
-            logit = model.read_off(model.fusion.pool(output)).trigger_logits.sum()
-            gradients = iter(torch.autograd.grad(logit, [weights for layer in parts for weights in layer]))
+    with evaluation_mode(model), torch.enable_grad():
+        layers, tokens = _attending(model, batch)
+        parts, output = walk(layers, tokens.requires_grad_(), explicit)
+        logit = model.read_off(model.fusion.pool(output)).trigger_logits.sum()
+        gradients = iter(torch.autograd.grad(logit, [weights for layer in parts for weights in layer]))
     signed = [[(weights * next(gradients)).detach() for weights in layer] for layer in parts]
     # What modalities write to a bottleneck token adds up; that it is averaged is in the gradient already.
     maps = [_whole(layer, weights, share=1.0) for layer, weights in zip(layers, signed, strict=True)]
@@ -143,14 +117,9 @@ def attending_encoder(model: MultiTaskCrossModalAttention) -> str | None:
 
 @torch.no_grad()
 def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention between the N-BEATS stacks, in evaluation mode and without gradients.
+    """Attention between the M N-BEATS stacks, (1, B, h, M, M), rows summing to 1, and their types.
 
-    Returns
-    -------
-    maps : Tensor, shape (1, B, h, M, M)
-        One layer; M stacks; rows sum to 1.
-    token_names : tuple of str
-        Stack types; a type that occurs more than once is numbered.
+    A type that occurs more than once is numbered.
 
     Raises
     ------
@@ -164,18 +133,14 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
     with evaluation_mode(model):
         normed = encoder.attention.token_norm(encoder.stack_tokens(batch.inputs[name]))  # (B, M, D)
         _, maps = encoder.attention.self_attn(normed, normed, normed, average_attn_weights=False)  # (B, h, M, M)
-    return maps[None], numbered(encoder.stack_types)  # (1, B, h, M, M)
+    return maps[None], numbered(encoder.stack_types)
 
 
 @torch.no_grad()
 def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Gates of a gated fusion, the mean over its units, in evaluation mode and without gradients.
+    """Gates of a gated fusion, (B, M), the mean over its units, and their names.
 
-    Returns
-    -------
-    gates : Tensor, shape (B, M)
-        Between 0 (closed) and 1 (open); they need not sum to 1.
-    gate_names : tuple of str
+    Between 0 (closed) and 1 (open); they need not sum to 1.
 
     Raises
     ------
@@ -191,16 +156,9 @@ def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tens
 def collect_maps(
     model: MultiTaskCrossModalAttention, batches: Iterable[Batch], count: int, read: Reader = attention_maps
 ) -> AttentionMaps:
-    """Maps of all samples of all batches; nothing else is kept, so memory grows by the maps alone.
+    """Maps of the `count` samples of all batches, in order; nothing else is kept, so memory grows by the maps alone.
 
-    Samples in the order of the batches.
-
-    Parameters
-    ----------
-    count : int
-        Samples N of all batches together.
-    read : callable
-        `attention_maps`, `gradient_attention` or `stack_attention_maps`.
+    `read` is `attention_maps`, `gradient_attention` or `stack_attention_maps`.
 
     Raises
     ------
@@ -221,40 +179,25 @@ def collect_maps(
 
 
 def rollout(maps: np.ndarray) -> np.ndarray:
-    """Attention followed through all layers, residual paths included.
+    """Attention followed through all layers, residual paths included: (N, layers, h, M, M) to (N, M, M).
 
-    Abnar & Zuidema (2020), arXiv 2005.00928, section 3: ``A_l = 0.5 W_l + 0.5 I`` with the mean ``W_l`` over heads, and
+    How much of each input token (last axis) reaches each output token; rows sum to 1; at least float32. Abnar & Zuidema
+    (2020), arXiv 2005.00928, section 3: ``A_l = 0.5 W_l + 0.5 I`` with the mean ``W_l`` over heads, and
     ``R = A_L ... A_1``.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-
-    Returns
-    -------
-    ndarray, shape (N, M, M)
-        How much of each input token (last axis) reaches each output token; rows sum to 1; at least float32.
     """
     kind = np.result_type(maps.dtype, np.float32)
     mixed = 0.5 * maps.mean(axis=2, dtype=kind) + 0.5 * np.eye(maps.shape[-1], dtype=kind)  # (N, layers, M, M)
     result = mixed[:, 0]  # (N, M, M)
     for layer in range(1, mixed.shape[1]):
-        result = mixed[:, layer] @ result  # (N, M, M)
+        result = mixed[:, layer] @ result
     return result
 
 
 def attention_entropy(maps: np.ndarray) -> np.ndarray:
     """Shannon entropy of each row of attention, relative to the entropy of looking everywhere alike.
 
-    Parameters
-    ----------
-    maps : ndarray, shape (..., M, M)
-        Rows sum to 1; M at least 2.
-
-    Returns
-    -------
-    ndarray, shape (..., M)
-        0 when a token looks at one token only, 1 when it looks at all alike; at least float32.
+    From (..., M, M), rows summing to 1, to (..., M): 0 when a token looks at one token only, 1 when it looks at all
+    alike; at least float32.
 
     Raises
     ------

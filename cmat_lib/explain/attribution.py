@@ -7,25 +7,15 @@ arXiv 2004.00668, section 2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.measures import Loss, mean_table
-from cmat_lib.explain.shapley import (
-    Shapley,
-    StandIns,
-    coalition_logits,
-    embed_samples,
-    game_of,
-    shapley_of,
-)
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention
-from cmat_lib.views.panel import Panel
+from cmat_lib.explain.shapley import Shapley, game_of, places, shapley_of
 
 
 class ShapleyTables(NamedTuple):
@@ -38,68 +28,29 @@ class ShapleyTables(NamedTuple):
     single: Shapley
 
 
-@torch.no_grad()
 def shapley_tables(
-    model: MultiTaskCrossModalAttention,
-    panel: Panel,
-    index: Tensor,
-    absent: StandIns,
-    loss: Loss,
-    resampling: Resampling,
-    size: int,
+    worth: np.ndarray, modalities: Sequence[str], samples: pd.DataFrame, loss: Loss, resampling: Resampling
 ) -> ShapleyTables:
-    """Shapley values over the views.
+    """Shapley values over the views, from the logits (n, R) of `cmat_lib.explain.shapley.coalition_logits`.
 
-    Parameters
-    ----------
-    index : Tensor of int64, shape (n,)
-        Labelled samples.
-
-    Returns
-    -------
-    ShapleyTables
-        ``shapley``: ``modality``, ``measure``, ``value``, ``low``, ``high``, ``sampling_error`` (standard error of
-        drawn orders, 0 where all coalitions are asked), in reduction of the loss. Measures:
-        ``shapley``; ``main``, that without half of each of its interactions (Lundberg et al., arXiv 1802.03888,
-        equation 6); ``alone``, with this modality only; ``last``, what is lost without it.
-        ``interactions``: ``first``, ``second``, ``value``, ``low``, ``high``, the pairwise interaction index of the
-        reduction of the loss. ``efficiency``: one row, ``loss_none``, ``loss_all``, ``reduction``, ``shapley_sum``,
-        ``largest_gap`` (over samples, of base + Shapley values to the logit). ``samples``: ``sample``, ``trigger``,
-        ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``. ``single``: the latter as arrays.
+    ``shapley``: ``modality``, ``measure``, ``value``, ``low``, ``high``, ``sampling_error`` (standard error of drawn
+    orders, 0 where all coalitions are asked), in reduction of the loss. Measures: ``shapley``; ``main``, that without
+    half of each of its interactions (Lundberg et al., arXiv 1802.03888, equation 6); ``alone``, with this modality
+    only; ``last``, what is lost without it. ``interactions``: ``first``, ``second``, ``value``, ``low``, ``high``, the
+    pairwise interaction index of the reduction of the loss. ``efficiency``: one row, ``loss_none``, ``loss_all``,
+    ``reduction``, ``shapley_sum``, ``largest_gap`` (over samples, of base + Shapley values to the logit). ``samples``:
+    from `sample_table`. ``single``: the same as arrays.
     """
-    worth, modalities = _worth(model, panel, index, absent, size)
-    single = shapley_of(worth, modalities)
-    samples = panel.samples.iloc[index.cpu().numpy()]
+    single = shapley_of(worth, tuple(modalities))
     losses = loss(worth, samples["trigger"].to_numpy())  # (n, R)
-    effects = _effects(-losses, len(modalities))  # (n, 4 K + P)
-    table = mean_table(effects, samples["timestamp"], resampling)
+    table = mean_table(_effects(-losses, len(modalities)), samples["timestamp"], resampling)  # 4 K + P rows
     count = 4 * len(modalities)
     names = [(name, measure) for measure in ("shapley", "main", "alone", "last") for name in modalities]
     shapley = pd.DataFrame(names, columns=["modality", "measure"]).join(table[:count])
     error = dict(zip(modalities, game_of(len(modalities)).sampling_error(-losses), strict=True))
     shapley["sampling_error"] = shapley["modality"].map(error).where(shapley["measure"] == "shapley", 0.0)
     pairs = pd.DataFrame(single.pairs, columns=["first", "second"]).join(table[count:].reset_index(drop=True))
-    return ShapleyTables(shapley, pairs, _efficiency(losses, shapley, single), _each(index, samples, single), single)
-
-
-@torch.no_grad()
-def sample_shapley_values(
-    model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
-) -> pd.DataFrame:
-    """Shapley values of the logit of single samples: ``samples`` of `shapley_tables`; parameters as there."""
-    single = shapley_of(*_worth(model, panel, index, absent, size))
-    return _each(index, panel.samples.iloc[index.cpu().numpy()], single)
-
-
-def _worth(
-    model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, absent: StandIns, size: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Logit of every coalition for every sample, (n, R), and the names of the modalities."""
-    features, rows, worth = embed_samples(model, panel, index, size), absent.rows(len(index)), []
-    for here in torch.arange(len(index)).split(size):
-        part = {name: x[here] for name, x in features.items()}
-        worth.append(coalition_logits(model, part, absent.show(rows[:, here])).cpu().numpy())
-    return np.concatenate(worth), tuple(features)
+    return ShapleyTables(shapley, pairs, _efficiency(losses, shapley, single), sample_table(single, samples), single)
 
 
 def _effects(worth: np.ndarray, count: int) -> np.ndarray:
@@ -108,7 +59,8 @@ def _effects(worth: np.ndarray, count: int) -> np.ndarray:
     values, pairs = worth @ game.values.T, worth @ game.interactions.T
     touches = np.array([[k in pair for k in range(count)] for pair in game.pairs], float).reshape(-1, count)  # (P, K)
     main = values - 0.5 * pairs @ touches if game.pairs else np.full_like(values, np.nan)
-    alone, last = worth[:, game.rows(one)] - worth[:, :1], worth[:, -1:] - worth[:, game.rows(~one)]
+    single, others = places(game.members, one), places(game.members, ~one)
+    alone, last = worth[:, single] - worth[:, :1], worth[:, -1:] - worth[:, others]
     return np.concatenate([values, main, alone, last, pairs], axis=1)
 
 
@@ -124,8 +76,13 @@ def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> p
     return pd.DataFrame([row])
 
 
-def _each(index: Tensor, samples: pd.DataFrame, single: Shapley) -> pd.DataFrame:
-    columns = {"sample": index.cpu().numpy(), "trigger": samples["trigger"].to_numpy()}
+def sample_table(single: Shapley, samples: pd.DataFrame) -> pd.DataFrame:
+    """How the logit of each sample comes about.
+
+    ``sample`` (the index of `samples`), ``trigger``, ``base``, ``logit``, ``shapley_<modality>``,
+    ``interaction_<a>_<b>``.
+    """
+    columns = {"sample": samples.index.to_numpy(), "trigger": samples["trigger"].to_numpy()}
     columns |= {"base": single.base, "logit": single.logit}
     columns |= {f"shapley_{name}": single.values[:, i] for i, name in enumerate(single.modalities)}
     columns |= {f"interaction_{a}_{b}": single.interactions[:, i] for i, (a, b) in enumerate(single.pairs)}

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.evaluation.breakdown import volatility_groups
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
-from cmat_lib.explain.groups import MIN_GROUP
+from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table
+from cmat_lib.explain.groups import LATENT, MIN_GROUP
+from cmat_lib.explain.measures import weighted_means
 
 
 def volatility_deciles(volatility: pd.Series, symbols: pd.Series) -> pd.Series:
@@ -19,29 +20,18 @@ def volatility_deciles(volatility: pd.Series, symbols: pd.Series) -> pd.Series:
 
 
 def kinds_of_moments(samples: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Pairs of kinds of samples that people ask about.
+    """Pairs of kinds of samples that people ask about: name -> two boolean masks (N,), first minus second.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        From `describe_samples`.
-
-    Returns
-    -------
-    dict
-        Name of the contrast -> two boolean masks (N,): first minus second. Contrasts with fewer than 20 samples on one
-        side are left out.
+    Of N samples from `describe_samples`. Contrasts with fewer than `MIN_GROUP` on one side are left out.
     """
+    quiet = samples["max_pct"] < samples["max_pct"].median()
     kinds = {
-        "before a trigger against quiet times": (
-            samples["trigger"] == 1,
-            samples["max_pct"] < samples["max_pct"].median(),
-        ),
+        "before a trigger against quiet times": (samples["trigger"] == 1, quiet),
         "hit against false alarm": (samples["outcome"] == "hit", samples["outcome"] == "false alarm"),
         "wild against calm": (samples["volatility"] == "wild", samples["volatility"] == "calm"),
     }
     if "latent" in samples:
-        for name in ("pattern", "regime"):
+        for name in LATENT:
             plus = samples["latent"].str.contains(f"{name} +", regex=False)
             kinds[f"{name} + against {name} −"] = (plus, ~plus)
     masks = {name: (first.to_numpy(), second.to_numpy()) for name, (first, second) in kinds.items()}
@@ -58,35 +48,17 @@ def contrast_table(
     """Mean share in the first kind of samples minus that in the second, both on the same resamples.
 
     Two overlapping intervals of groups can hide a difference that this one shows, because a resample that holds more
-    of a wild week holds more of it on both sides.
-
-    Parameters
-    ----------
-    shares : ndarray, shape (N, M)
-    kinds : mapping
-        From `kinds_of_moments`.
-
-    Returns
-    -------
-    DataFrame
-        Index (contrast, token), columns ``value``, ``low``, ``high``, ``n_first``, ``n_second``.
+    of a wild week holds more of it on both sides. Of shares (N, M) and `kinds_of_moments`; index (contrast, token),
+    columns ``value``, ``low``, ``high``, ``n_first``, ``n_second``.
     """
     first, second = (np.array([pair[side] for pair in kinds.values()], dtype=np.float64) for side in (0, 1))  # (K, N)
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return _means(first * weights, shares) - _means(second * weights, shares)  # (K, M)
+        return weighted_means(first * weights, shares) - weighted_means(second * weights, shares)  # (K, M)
 
     index = pd.MultiIndex.from_product([kinds, tokens], names=["contrast", "token"])
     if not kinds:
         return pd.DataFrame(columns=["value", "low", "high", "n_first", "n_second"], index=index, dtype=float)
-    limits = intervals(block_bootstrap(timestamps, difference, resampling), resampling.confidence).reshape(-1, 2)
+    table = bootstrap_table(timestamps, difference, resampling, index)
     counts = [np.repeat(mask.sum(axis=1).astype(int), len(tokens)) for mask in (first, second)]
-    columns = {"value": difference(np.ones(len(shares))).ravel(), "low": limits[:, 0], "high": limits[:, 1]}
-    return pd.DataFrame({**columns, "n_first": counts[0], "n_second": counts[1]}, index=index)
-
-
-def _means(weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(K, M) from weights (K, N); NaN where all weights are 0."""
-    total = weights.sum(axis=1, keepdims=True)  # (K, 1)
-    absent = np.full((len(weights), shares.shape[1]), np.nan)
-    return np.divide(weights @ shares, total, out=absent, where=total > 0)
+    return table.assign(n_first=counts[0], n_second=counts[1])

@@ -14,12 +14,14 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
+from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table
+from cmat_lib.evaluation.weighted import Statistic, quotient
 from cmat_lib.explain.attention import attention_entropy, has_attention, rollout, walk_layers
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.layers import Step, beside, uniform
 from cmat_lib.explain.measures import Loss, mean_table
-from cmat_lib.explain.shapley import Features, logits
+from cmat_lib.explain.shapley import logits, split_features
+from cmat_lib.models.fusion.tokens import Features
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, evaluation_mode
 
 
@@ -32,46 +34,25 @@ class Reading(NamedTuple):
 
 
 @torch.no_grad()
-def read(model: MultiTaskCrossModalAttention, features: Features, size: int, step: Step = beside) -> Reading:
-    """Logits and maps from encoded modalities, in evaluation mode.
-
-    Parameters
-    ----------
-    features : dict of str to Tensor, shape (n, width)
-        From `cmat_lib.explain.shapley.embed_samples`.
-    step : callable
-        How layers are run, see `cmat_lib.explain.layers`.
-    """
+def read_model(model: MultiTaskCrossModalAttention, features: Features, size: int, step: Step = beside) -> Reading:
+    """Logits and maps from encoded modalities, (n, width) each, in evaluation mode; layers are run by `step`."""
     said, maps = [], []
-    count = len(next(iter(features.values())))
     with evaluation_mode(model):
-        for rows in torch.arange(count).split(size):
-            part = {name: x[rows] for name, x in features.items()}
-            if not has_attention(model):
+        for part in split_features(features, size):
+            if has_attention(model):
+                found, output = walk_layers(model.fusion.transformer.layers, model.fusion.tokens(part), step)
+                maps.append(found.transpose(0, 1).cpu().numpy())
+                said.append(model.read_off(model.fusion.pool(output)).trigger_logits[:, 0])
+            else:
                 said.append(logits(model, part))
-                continue
-            tokens = model.fusion.tokens(part)
-            found, output = walk_layers(model.fusion.transformer.layers, tokens, step)
-            maps.append(found.transpose(0, 1).cpu().numpy())
-            said.append(model.read_off(model.fusion.pool(output)).trigger_logits[:, 0])
     found = np.concatenate(maps) if maps else None
     return Reading(torch.cat(said).double().cpu().numpy(), found, tuple(model.fusion.token_names))
 
 
 def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Attention shares of modalities from those of tokens.
+    """Attention shares of modalities (n, K) from those of tokens (n, M); rows sum to 1.
 
-    Parameters
-    ----------
-    shares : ndarray, shape (n, M)
-        From `cmat_lib.explain.groups.token_shares`.
-    parts : mapping of str to sequence of str
-        Tokens of each modality, K of them; others ([CLS], bottlenecks) do not count.
-
-    Returns
-    -------
-    ndarray, shape (n, K)
-        Rows sum to 1.
+    Of the tokens that `parts` names for each modality; others ([CLS], bottlenecks) do not count.
     """
     sums = np.stack([shares[:, [tokens.index(t) for t in own]].sum(axis=1) for own in parts.values()], axis=1)
     return sums / sums.sum(axis=1, keepdims=True)
@@ -80,16 +61,14 @@ def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[st
 def row_spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each row of (n, K) with that of another, (n,); NaN where a row has no order."""
     ranks = [rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b)]
-    scale = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
-    return np.divide((ranks[0] * ranks[1]).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+    return quotient((ranks[0] * ranks[1]).sum(1), np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1)))
 
 
 def row_kendall(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Kendall's tau-b of each row of (n, K) with that of another, (n,); NaN where a row has no order."""
     i, j = np.triu_indices(a.shape[1], 1)
     signs = [np.sign(x[:, i] - x[:, j]) for x in (a, b)]
-    scale = np.sqrt(np.abs(signs[0]).sum(1) * np.abs(signs[1]).sum(1))
-    return np.divide((signs[0] * signs[1]).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+    return quotient((signs[0] * signs[1]).sum(1), np.sqrt(np.abs(signs[0]).sum(1) * np.abs(signs[1]).sum(1)))
 
 
 def agreement_table(
@@ -99,24 +78,18 @@ def agreement_table(
     timestamps: pd.Series,
     resampling: Resampling,
 ) -> pd.DataFrame:
-    """Whether attention ranks the modalities as other measures do.
+    """Whether attention ranks the modalities as other measures do, by their shares (n, K).
+
+    ``reference``, ``scope``, ``statistic`` (``spearman``, ``kendall``), ``value``, ``low``, ``high``. Scopes:
+    ``global``, the K means, without an interval (of the six rankings of three, chance hits the right one in six);
+    ``within samples``, the mean over samples of their own correlation; or a modality, the correlation over samples of
+    its share with its size in the reference (intervals with the ranks held).
 
     Parameters
     ----------
-    shares : ndarray, shape (n, K)
-        Attention shares of the modalities.
     references : mapping
         Name -> what the measure gives each modality, (K,), over all samples and, (n, K), for each; the size of the
         latter is compared, whatever its sign.
-    modalities : sequence of str, length K
-
-    Returns
-    -------
-    DataFrame
-        ``reference``, ``scope``, ``statistic`` (``spearman``, ``kendall``), ``value``, ``low``, ``high``. Scopes:
-        ``global``, the K means, without an interval (of the six rankings of three, chance hits the right one in six);
-        ``within samples``, the mean over samples of their own correlation; or a modality, the correlation over samples
-        of its share with its size in the reference (intervals with the ranks held).
     """
     rows = []
     for name, (overall, single) in references.items():
@@ -127,24 +100,20 @@ def agreement_table(
             within = mean_table(each(shares, sizes)[:, None], timestamps, resampling).iloc[0]
             rows.append((name, "within samples", statistic, *within))
         for i, modality in enumerate(modalities):
-            across = _across(shares[:, i], sizes[:, i], timestamps, resampling)
+            across = bootstrap_table(timestamps, _rank_correlation(shares[:, i], sizes[:, i]), resampling).iloc[0]
             rows.append((name, modality, "spearman", *across))
     return pd.DataFrame(rows, columns=["reference", "scope", "statistic", "value", "low", "high"])
 
 
-def _across(a: np.ndarray, b: np.ndarray, timestamps: pd.Series, resampling: Resampling) -> tuple[float, float, float]:
-    """Spearman's correlation over samples, and its interval."""
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> Statistic:
+    """Spearman's correlation over samples, (n,) both, as a weighted statistic."""
     x, y = rankdata(a), rankdata(b)
 
     def correlation(weights: np.ndarray) -> float:
         cov = np.cov(x, y, aweights=weights)
-        scale = np.sqrt(cov[0, 0] * cov[1, 1])
-        return cov[0, 1] / scale if scale > 0 else np.nan
+        return quotient(cov[0, 1], np.sqrt(cov[0, 0] * cov[1, 1]))
 
-    return (
-        float(correlation(np.ones(len(a)))),
-        *interval(block_bootstrap(timestamps, correlation, resampling), resampling.confidence),
-    )
+    return correlation
 
 
 def control_readings(
@@ -152,23 +121,15 @@ def control_readings(
 ) -> dict[str, Reading]:
     """The model as it is, and what it says with attention or tokens of no meaning.
 
-    Parameters
-    ----------
-    features : dict of str to Tensor, shape (n, width)
-    orders : sequence of ndarray, shape (n,)
-        From `cmat_lib.explain.permutation.block_order`, at least one per modality.
-
-    Returns
-    -------
-    dict of str to Reading
-        ``model``; ``uniform attention`` (every token attends to all alike; only where tokens attend); ``shuffled
-        tokens`` (the tokens of every modality come from other samples, each by its own order).
+    ``model``; ``uniform attention`` (every token attends to all alike; only where tokens attend); ``shuffled tokens``
+    (the tokens of every modality, (n, width), come from other samples, each by its own of the `orders` (n,), from
+    `cmat_lib.explain.permutation.block_order`).
     """
-    readings = {"model": read(model, features, size)}
+    readings = {"model": read_model(model, features, size)}
     if has_attention(model):
-        readings["uniform attention"] = read(model, features, size, uniform)
+        readings["uniform attention"] = read_model(model, features, size, uniform)
     mixed = {name: x[torch.from_numpy(order)] for (name, x), order in zip(features.items(), orders, strict=False)}
-    return readings | {"shuffled tokens": read(model, mixed, size)}
+    return readings | {"shuffled tokens": read_model(model, mixed, size)}
 
 
 def untrained(model: MultiTaskCrossModalAttention, seed: int) -> MultiTaskCrossModalAttention:
@@ -187,20 +148,12 @@ def control_table(
 ) -> pd.DataFrame:
     """Loss, entropy and agreement of the model and of its controls.
 
-    Parameters
-    ----------
-    readings : mapping of str to Reading
-        ``model`` first.
-
-    Returns
-    -------
-    DataFrame
-        ``control``, ``measure``, ``value``, ``low``, ``high``. Measures: ``loss``; ``loss increase`` over the model;
-        ``entropy`` of the maps relative to uniform; ``agreement``, the mean over samples of Spearman's correlation of
-        the tokens' attention shares with the model's (not for uniform weights, which have no order, nor between models
-        of different tokens).
+    ``control``, ``measure``, ``value``, ``low``, ``high``. Measures: ``loss``; ``loss increase`` over the model;
+    ``entropy`` of the maps relative to uniform; ``agreement``, the mean over samples of Spearman's correlation of the
+    tokens' attention shares with the model's (not for uniform weights, which have no order, nor between models of
+    different tokens).
     """
-    names, columns, own = [], [], readings["model"]
+    names, columns, own = {"control": [], "measure": []}, [], readings["model"]
     reference = loss(own.logits, trigger)
     for control, reading in readings.items():
         losses = loss(reading.logits, trigger)
@@ -208,27 +161,18 @@ def control_table(
         if reading.maps is not None:
             found["entropy"] = attention_entropy(reading.maps).mean(axis=(1, 2, 3))
             if control not in ("model", "uniform attention") and reading.tokens == own.tokens:
-                pair = [token_shares(r.maps, r.tokens) for r in (reading, own)]
-                found["agreement"] = row_spearman(*pair)
-        names += [(control, measure) for measure in found]
+                found["agreement"] = row_spearman(*(token_shares(r.maps, r.tokens) for r in (reading, own)))
+        names["control"] += [control] * len(found)
+        names["measure"] += found
         columns += found.values()
-    table = mean_table(np.stack(columns, axis=1), timestamps, resampling)
-    return pd.DataFrame(names, columns=["control", "measure"]).join(table)
+    return mean_table(np.stack(columns, axis=1), timestamps, resampling, names)
 
 
 def mean_maps(readings: Mapping[str, Reading]) -> pd.DataFrame:
     """Rollout of the model and of the other models among its controls, mean over samples.
 
-    Parameters
-    ----------
-    readings : mapping of str to Reading
-        ``model`` first. Models of other tokens are left out, and what has a mean that is known beforehand: uniform
-        attention, and shuffled tokens, which are those of the same samples.
-
-    Returns
-    -------
-    DataFrame
-        ``control``, ``from``, ``to``, ``weight``; every ``from`` sums to 1.
+    ``control``, ``from``, ``to``, ``weight``; every ``from`` sums to 1. Models of other tokens are left out, and what
+    has a mean that is known beforehand: uniform attention, and shuffled tokens, which are those of the same samples.
     """
     own, rows = readings["model"], []
     for control, reading in readings.items():
@@ -238,12 +182,3 @@ def mean_maps(readings: Mapping[str, Reading]) -> pd.DataFrame:
         mean = rollout(reading.maps).mean(axis=0)  # (M, M)
         rows += [(control, a, b, float(mean[i, j])) for i, a in enumerate(own.tokens) for j, b in enumerate(own.tokens)]
     return pd.DataFrame(rows, columns=["control", "from", "to", "weight"])
-
-
-def shares_table(
-    shares: np.ndarray, modalities: Sequence[str], timestamps: pd.Series, resampling: Resampling
-) -> pd.DataFrame:
-    """Mean attention share of every modality: ``modality``, ``value``, ``low``, ``high``."""
-    table = mean_table(shares, timestamps, resampling)
-    table.insert(0, "modality", list(modalities))
-    return table

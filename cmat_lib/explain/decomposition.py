@@ -29,17 +29,10 @@ class Decomposition(NamedTuple):
 
 @torch.no_grad()
 def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decomposition:
-    """Windows as sums of what the stacks take out of them, in the units in which the stacks read them.
+    """Windows (B, T, C) as sums of what the stacks take out of them, in the units in which the stacks read them.
 
-    Parameters
-    ----------
-    ohlcv : Tensor, shape (B, T, C)
-
-    Returns
-    -------
-    Decomposition
-        ``parts`` (B, S, C, T), ``rest`` and ``input`` (B, C, T), all after the encoder's batch norm. The very last
-        block has no backcast, so a last stack of one block takes nothing.
+    ``parts`` (B, S, C, T), ``rest`` and ``input`` (B, C, T), all after the encoder's batch norm. The very last block
+    has no backcast, so a last stack of one block takes nothing.
 
     Raises
     ------
@@ -48,8 +41,7 @@ def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decompositi
     """
     encoder = model.encoders[_view(model).name]
     with evaluation_mode(model):
-        flat = encoder.flatten_window(ohlcv)  # (B, C * T)
-        left = [flat]
+        left = [encoder.flatten_window(ohlcv)]  # (B, C * T)
         for stack in encoder.stacks:
             left.append(stack(left[-1])[1])
     residuals = torch.stack(left, dim=1).unflatten(2, (ohlcv.shape[2], -1))  # (B, S + 1, C, T)
@@ -60,20 +52,11 @@ def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decompositi
 def decompose_log_price(
     model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, channel: str = "log_close"
 ) -> Decomposition:
-    """The same for one price channel, in log price relative to the window's last close.
+    """The same of samples (B,) for one price channel (``log_open``, ``log_high``, ``log_low`` or ``log_close``).
 
-    Parameters
-    ----------
-    index : Tensor of int64, shape (B,)
-        Samples.
-    channel : str
-        One of ``log_open``, ``log_high``, ``log_low``, ``log_close``.
-
-    Returns
-    -------
-    Decomposition
-        ``parts`` (B, S, T), ``rest`` and ``input`` (B, T). The constant by which the batch norm shifts the channel
-        is in ``rest``. Moves of more than 10 scales are clipped in the input, as the model sees them.
+    ``parts`` (B, S, T), ``rest`` and ``input`` (B, T), in log price relative to the window's last close. The constant
+    by which the batch norm shifts the channel is in ``rest``. Moves of more than 10 scales are clipped in the input, as
+    the model sees them.
 
     Raises
     ------

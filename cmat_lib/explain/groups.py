@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.evaluation.breakdown import outcomes
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, interval
+from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table
 from cmat_lib.explain.attention import rollout
+from cmat_lib.explain.measures import weighted_means
 
 TERCILES = ("calm", "middling", "wild")
 MIN_GROUP = 20  # fewer samples lie in too few blocks for an interval
 LATENT = ("pattern", "regime")  # hidden states of the synthetic market, +1 or -1
+KEYS = ["symbol", "timestamp"]
 
 
 def describe_samples(
@@ -21,22 +23,18 @@ def describe_samples(
 ) -> pd.DataFrame:
     """What the explained samples were.
 
+    Columns ``symbol``, ``timestamp``, ``close``, ``trigger``, ``max_pct``, ``probability``, ``raw_probability``,
+    ``outcome`` (of `OUTCOMES`), ``volatility`` (of `TERCILES`, each symbol by its own) and, on the synthetic market,
+    ``latent``.
+
     Parameters
     ----------
     rows : (N,) int array
         Rows of `samples`, all of them in `predictions`.
     candles : DataFrame
         All candles, with the columns ``symbol``, ``timestamp``, and the hidden states where the market has them.
-
-    Returns
-    -------
-    DataFrame of N rows
-        Columns ``symbol``, ``timestamp``, ``close``, ``trigger``, ``max_pct``, ``probability``, ``raw_probability``,
-        ``outcome`` (an entry of `OUTCOMES`), ``volatility`` (an entry of `TERCILES`, each symbol by its own) and, on
-        the synthetic market, ``latent``.
     """
-    keys = ["symbol", "timestamp"]
-    frame = samples.loc[rows, [*keys, "close", "trigger", "max_pct"]].reset_index(drop=True)
+    frame = samples.loc[rows, [*KEYS, "close", "trigger", "max_pct"]].reset_index(drop=True)
     frame[["probability", "raw_probability"]] = _lookup(frame, predictions, ["probability", "raw_probability"])
     frame["outcome"] = outcomes(frame["trigger"], frame["probability"], threshold)
     volatility = samples.loc[rows, "volatility"].reset_index(drop=True)
@@ -50,24 +48,14 @@ def describe_samples(
 
 
 def _lookup(frame: pd.DataFrame, other: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    keys = ["symbol", "timestamp"]
-    return frame[keys].merge(other[[*keys, *columns]], on=keys, how="left", validate="one_to_one")[columns].to_numpy()
+    return frame[KEYS].merge(other[[*KEYS, *columns]], on=KEYS, how="left", validate="one_to_one")[columns].to_numpy()
 
 
 def token_shares(maps: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
-    """How much of each input token attention carries to the output.
+    """How much of each input token attention carries to the output, (N, M), from maps (N, layers, h, M, M).
 
     Rollout (Abnar & Zuidema 2020, section 3), then the pooling: the row of ``cls`` where there is one, else the
-    mean over the tokens.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-
-    Returns
-    -------
-    ndarray, shape (N, M)
-        Rows sum to 1; every token has 1/M when attention is uniform.
+    mean over the tokens. Rows sum to 1; every token has 1/M when attention is uniform.
     """
     reached = rollout(maps)  # (N, M, M)
     return reached[:, list(tokens).index("cls")] if "cls" in tokens else reached.mean(axis=1)  # (N, M)
@@ -83,50 +71,25 @@ def group_names(groups: pd.Series) -> list[str]:
 def grouped_shares(
     shares: np.ndarray, tokens: Sequence[str], groups: pd.Series, timestamps: pd.Series, resampling: Resampling
 ) -> pd.DataFrame:
-    """Mean share of every token in every group, with its block-bootstrap interval.
+    """Mean share of every token in every group, with its block-bootstrap interval, of shares (N, M) and groups (N,).
 
-    Parameters
-    ----------
-    shares : ndarray, shape (N, M)
-    groups : Series of str, length N
-
-    Returns
-    -------
-    DataFrame
-        Index (group, token), columns ``value``, ``low``, ``high`` (NaN for a group of fewer than 20 samples), ``n``
-        (samples of the group).
+    Index (group, token), columns ``value``, ``low``, ``high`` (NaN for a group of fewer than `MIN_GROUP` samples),
+    ``n`` (samples of the group).
     """
     names = group_names(groups)
     member = np.stack([(groups == name).to_numpy() for name in names]).astype(np.float64)  # (G, N)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        weighted = member * weights  # (G, N)
-        total = weighted.sum(axis=1, keepdims=True)  # (G, 1)
-        absent = np.full((len(names), shares.shape[1]), np.nan)
-        return np.divide(weighted @ shares, total, out=absent, where=total > 0).ravel()  # (G * M,)
-
-    limits = np.array([interval(c, resampling.confidence) for c in block_bootstrap(timestamps, means, resampling).T])
     index = pd.MultiIndex.from_product([names, list(tokens)], names=["group", "token"])
-    count = np.repeat(member.sum(axis=1).astype(int), len(tokens))  # (G * M,)
-    limits[count < MIN_GROUP] = np.nan
-    columns = {"value": means(np.ones(len(groups))), "low": limits[:, 0], "high": limits[:, 1], "n": count}
-    return pd.DataFrame(columns, index=index)
+    table = bootstrap_table(timestamps, lambda weights: weighted_means(member * weights, shares), resampling, index)
+    table["n"] = np.repeat(member.sum(axis=1).astype(int), len(tokens))  # (G * M,)
+    table.loc[table["n"] < MIN_GROUP, ["low", "high"]] = np.nan
+    return table
 
 
 def pick_cases(frame: pd.DataFrame) -> dict[str, int]:
-    """Two single samples to look at: the surest hit and the surest false alarm.
+    """Two single samples to look at, of at least two from `describe_samples`: what it is -> row of `frame`.
 
-    Without one of them the sample of the highest or of the lowest score takes its place.
-
-    Parameters
-    ----------
-    frame : DataFrame of N rows
-        From `describe_samples`; at least two rows.
-
-    Returns
-    -------
-    dict
-        What it is -> row of `frame`.
+    The surest hit and the surest false alarm; without one of them the sample of the highest or of the lowest score
+    takes its place.
     """
     score = frame["raw_probability"]
     found = {f"surest {name}": score[frame["outcome"] == name] for name in ("hit", "false alarm")}
@@ -139,21 +102,10 @@ def pick_cases(frame: pd.DataFrame) -> dict[str, int]:
 
 
 def case_prices(candles: pd.DataFrame, case: pd.Series, before: int, after: int) -> pd.DataFrame:
-    """Closes and highs around one sample.
+    """Closes and highs around one row of `describe_samples`, relative to its close, in percent.
 
-    Parameters
-    ----------
-    candles : DataFrame
-        All candles, with the columns ``symbol``, ``timestamp``, ``close``, ``high``.
-    case : Series
-        One row of `describe_samples`.
-    before, after : int
-        Candles up to the sample's own, which is the last of `before`, and after it.
-
-    Returns
-    -------
-    DataFrame
-        ``close`` and ``high`` relative to the sample's close, in percent; index: candles from the sample's, which is 0.
+    Of all candles, those up to the sample's own, which is the last of `before`, and those `after` it. Index: candles
+    from the sample's, which is 0.
     """
     own = candles.loc[candles["symbol"] == case["symbol"]].set_index("timestamp")[["close", "high"]]
     row = own.index.get_loc(case["timestamp"])

@@ -1,4 +1,8 @@
-"""Ways to run a pre-norm transformer layer so that its attention weights come out, or are replaced."""
+"""Ways to run a pre-norm transformer layer so that its attention weights come out, or are replaced.
+
+Layers have ``norm_first=True`` and are in evaluation mode; tokens (B, m, D) give weights (B, h, m, m) and the layer's
+output (B, m, D).
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,14 @@ from cmat_lib.models.fusion.bottleneck import BottleneckLayer, Step
 
 
 def beside(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights beside the layer's own forward pass; they carry no gradient.
-
-    Parameters
-    ----------
-    layer : nn.TransformerEncoderLayer
-        With ``norm_first=True`` and in evaluation mode, as for all functions of this module.
-    tokens : Tensor, shape (B, m, D)
-
-    Returns
-    -------
-    weights : Tensor, shape (B, h, m, m)
-    output : Tensor, shape (B, m, D)
-    """
+    """Weights beside the layer's own forward pass; they carry no gradient."""
     normed = layer.norm1(tokens)  # (B, m, D)
     _, weights = layer.self_attn(normed, normed, normed, need_weights=True, average_attn_weights=False)
     return weights, layer(tokens)
 
 
 def explicit(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """``softmax(Q K^T / sqrt(d)) V`` written out, so that gradients reach the weights; same shapes as `beside`."""
+    """``softmax(Q K^T / sqrt(d)) V`` written out, so that gradients reach the weights."""
     queries, keys, values = _heads(layer, tokens)
     weights = torch.softmax(queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5, dim=-1)  # (B, h, m, m)
     return weights, _finish(layer, tokens, weights @ values)
@@ -45,19 +37,10 @@ def uniform(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, 
 
 
 def walk(layers: Iterable[nn.Module], tokens: Tensor, step: Step) -> tuple[list[list[Tensor]], Tensor]:
-    """Run the layers of a fusion by `step`.
+    """Run the layers of a fusion by `step`, one of the above; tokens (B, M, D) come in and go out.
 
-    Parameters
-    ----------
-    tokens : Tensor, shape (B, M, D)
-    step : callable
-        `beside`, `explicit` or `uniform`.
-
-    Returns
-    -------
-    weights : list of list of Tensor, shape (B, h, m, m)
-        Of every layer; a `BottleneckLayer` has one part for each modality, any other one part with m = M.
-    tokens : Tensor, shape (B, M, D)
+    The weights are a list for every layer: a `BottleneckLayer` has one part for each modality, any other one part with
+    m = M.
     """
     weights = []
     for layer in layers:

@@ -2,64 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cmat_lib.config import Config
-from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
-from cmat_lib.models.losses import focal_loss
+from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table
+from cmat_lib.evaluation.weighted import quotient
+from cmat_lib.training.optimisation import build_loss
 from cmat_lib.views.panel import Panel
 
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (n, ...) and triggers (n,) -> losses (n, ...)
 
 
 def trigger_loss(config: Config, panel: Panel) -> Loss:
-    """The training's focal loss of the trigger, of each sample.
+    """What the trigger of each sample costs in the training, by ``training.loss``: float64.
 
-    Parameters
-    ----------
-    panel : Panel
-        Its training part gives the balanced weight.
-
-    Returns
-    -------
-    callable
-        Logits (n, ...) and triggers (n,) -> losses (n, ...), float64.
+    The panel's training part gives the balanced weight.
     """
-    rate = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
-    wanted = config.training.positive_weight
-    weight = float((1 - rate) / rate) if wanted == "balanced" else wanted
+    training = build_loss(config, panel)
 
+    @torch.no_grad()
     def loss(logit: np.ndarray, trigger: np.ndarray) -> np.ndarray:
         target = np.broadcast_to(trigger.reshape(-1, *[1] * (logit.ndim - 1)), logit.shape)
-        found = focal_loss(torch.tensor(logit), torch.tensor(target.copy()), config.training.focal_gamma, weight)
-        return found.double().numpy()
+        logits, targets = (torch.tensor(x.ravel(), dtype=torch.float32) for x in (logit, target))
+        found, _ = training.of_samples(logits, targets, torch.zeros_like(logits))  # the rise is not asked for
+        return found.double().numpy().reshape(logit.shape)
 
     return loss
 
 
-def mean_table(values: np.ndarray, timestamps: pd.Series, resampling: Resampling) -> pd.DataFrame:
-    """Means over samples with their moving-block bootstrap intervals.
+def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Means (G, M) of values (N, M) under weights (G, N); NaN where all weights are 0."""
+    return quotient(weights @ values, weights.sum(axis=1, keepdims=True))
 
-    Parameters
-    ----------
-    values : ndarray, shape (n, Q)
-        A sample with a NaN does not count in its column.
 
-    Returns
-    -------
-    DataFrame of Q rows
-        ``value``, ``low``, ``high``; the limits are NaN where time holds too few blocks.
+def mean_table(
+    values: np.ndarray, timestamps: pd.Series, resampling: Resampling, names: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """Means over samples with their moving-block bootstrap intervals: `names`, ``value``, ``low``, ``high``, Q rows.
+
+    Of values (n, Q), a sample with a NaN does not count in its column. The limits are NaN where time holds too few
+    blocks.
     """
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        total = weights @ defined  # (Q,)
-        return np.divide(weights @ filled, total, out=np.full(len(total), np.nan), where=total > 0)
-
-    limits = intervals(block_bootstrap(timestamps, means, resampling), resampling.confidence)
-    return pd.DataFrame({"value": means(np.ones(len(values))), "low": limits[:, 0], "high": limits[:, 1]})
+    table = bootstrap_table(timestamps, lambda weights: quotient(weights @ filled, weights @ defined), resampling)
+    return pd.DataFrame(names, index=table.index).join(table)

@@ -9,13 +9,12 @@ import pandas as pd
 
 from cmat_lib.config import Config
 from cmat_lib.config.schema import TdaConfig
+from cmat_lib.data.candles import PRICES
 from cmat_lib.data.topology import SERIES
 from cmat_lib.explain.attention import rollout
 from cmat_lib.tda.persistence import rips_diagrams
 from cmat_lib.tda.planar import Loop, planar_loops
 from cmat_lib.tda.point_cloud import takens_embedding
-
-PRICES = ("open", "high", "low", "close")
 
 
 class Moment(NamedTuple):
@@ -50,14 +49,9 @@ def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
 
 
 def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
-    """Window, persistence diagram (first scale of the first series) and longest loop of single samples.
+    """Window, persistence diagram (first scale of the first series) and longest loop of samples of `describe_samples`.
 
-    Parameters
-    ----------
-    samples : DataFrame of K rows
-        From `describe_samples`.
-    candles : DataFrame
-        All candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
+    Of all candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
     """
     market = {symbol: own.set_index("timestamp") for symbol, own in candles.groupby("symbol")}
     return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
@@ -65,7 +59,7 @@ def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Confi
 
 def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
     history = candles.iloc[: candles.index.get_loc(row["timestamp"]) + 1]
-    window = history.iloc[-config.data.sequence_length :][list(PRICES)]
+    window = history.iloc[-config.data.sequence_length :][PRICES]
     percent = (100 * (window / row["close"] - 1)).set_axis(np.arange(1 - len(window), 1))
     topology = config.tda.first
     history = history.iloc[-topology.window_size :]

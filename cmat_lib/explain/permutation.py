@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cmat_lib.evaluation.uncertainty import Resampling, moments_per_block
 from cmat_lib.explain.measures import mean_table
-from cmat_lib.explain.shapley import embed, logits
+from cmat_lib.explain.shapley import logits, split_features
+from cmat_lib.models.fusion.tokens import Features
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
@@ -42,20 +43,9 @@ def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, 
     """Order of samples in which blocks of time have changed places within each symbol.
 
     Neighbouring samples share most of their windows, so exchanging single samples would exchange near copies, or break
-    what lies within a window's memory. A block keeps its inside.
-
-    Parameters
-    ----------
-    symbols, timestamps : Series, length n
-        Of the samples, ascending in time within each symbol.
-    block : Timedelta
-        Length of a block; at least seven horizons.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        Sample i takes what belongs to sample ``order[i]``, of the same symbol. A symbol that lasts for less than two
-        blocks keeps its order.
+    what lies within a window's memory. A block, of at least seven horizons, keeps its inside. The samples (n,) ascend
+    in time within each symbol; sample i takes what belongs to sample ``order[i]``, of the same symbol. A symbol that
+    lasts for less than two blocks keeps its order.
     """
     order = np.arange(len(symbols))
     times = pd.DatetimeIndex(timestamps).as_unit("ns").asi8
@@ -71,30 +61,27 @@ def permuted_logits(
     model: MultiTaskCrossModalAttention,
     panel: Panel,
     index: Tensor,
+    features: Features,
     pieces: Sequence[Piece],
     orders: np.ndarray,
     size: int,
 ) -> np.ndarray:
-    """Trigger logits with one piece of the input taken from other samples.
+    """Trigger logits (n, Q, draws) with one of Q pieces of the input taken from other samples.
+
+    NaN in a draw that left every sample in its place, because time holds too few blocks.
 
     Parameters
     ----------
-    index : Tensor of int64, shape (n,)
-    pieces : sequence of Piece, length Q
+    features : mapping of str to Tensor, shape (n, width)
+        Encoded modalities of the samples of `index` (n,).
     orders : ndarray of int64, shape (draws, n)
         From `block_order`.
-
-    Returns
-    -------
-    ndarray, shape (n, Q, draws)
-        NaN in a draw that left every sample in its place, because time holds too few blocks.
     """
     found = np.full((len(index), len(pieces), len(orders)), np.nan)
     orders = [(draw, order) for draw, order in enumerate(orders) if (order != np.arange(len(order))).any()]
     with evaluation_mode(model):
-        for here in torch.arange(len(index)).split(size):
+        for here, own in zip(torch.arange(len(index)).split(size), split_features(features, size), strict=True):
             batch = panel.gather(index[here])
-            own = embed(model, batch)
             for draw, order in orders:
                 donor = panel.gather(index[torch.from_numpy(order[here])])
                 for place, piece in enumerate(pieces):
@@ -116,26 +103,15 @@ def _encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], p
 def permutation_table(
     losses: np.ndarray, reference: np.ndarray, pieces: Sequence[Piece], timestamps: pd.Series, resampling: Resampling
 ) -> pd.DataFrame:
-    """How much the loss rises when a piece of the input comes from another time.
+    """How much the loss rises when a piece of the input comes from another time: Q rows.
 
-    Parameters
-    ----------
-    losses : ndarray, shape (n, Q, draws)
-        With the piece permuted.
-    reference : ndarray, shape (n,)
-        Without.
-    pieces : sequence of Piece, length Q
-
-    Returns
-    -------
-    DataFrame of Q rows
-        ``kind``, ``name``, ``value`` (mean over samples and draws), ``low``, ``high`` (block bootstrap over time),
-        ``spread`` (standard deviation over the draws), ``draws`` that moved something; NaN if there is none.
+    From losses (n, Q, draws) with a piece permuted, beside those without (n,): ``kind``, ``name``, ``value`` (mean over
+    samples and draws), ``low``, ``high`` (block bootstrap over time), ``spread`` (standard deviation over the draws),
+    ``draws`` that moved something; NaN if there is none.
     """
     rise = losses - reference[:, None, None]  # (n, Q, draws)
     moved = ~np.isnan(rise).all(axis=(0, 1))
     rise = rise[:, :, moved] if moved.any() else rise
-    table = mean_table(rise.mean(axis=2), timestamps, resampling)
-    table.insert(0, "kind", [piece.kind for piece in pieces])
-    table.insert(1, "name", [piece.name for piece in pieces])
+    names = {"kind": [piece.kind for piece in pieces], "name": [piece.name for piece in pieces]}
+    table = mean_table(rise.mean(axis=2), timestamps, resampling, names)
     return table.assign(spread=rise.mean(axis=0).std(axis=1, ddof=1), draws=int(moved.sum()))

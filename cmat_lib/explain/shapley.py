@@ -1,7 +1,7 @@
 """Shapley values of the views that a model sees.
 
-With K views there are ``2 ** K`` coalitions; up to `MOST` views all of them are asked, so that no order of arrival is
-sampled, and above it some orders are drawn, with a standard error. A view that is not in a coalition shows what it
+With K views there are ``2 ** K`` coalitions; up to `ALL_ASKED` views all of them are asked, so that no order of arrival
+is sampled, and above it some orders are drawn, with a standard error. A view that is not in a coalition shows what it
 showed in training samples drawn at random, and the mean of the predicted probabilities counts, as in SAGE (Covert,
 Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place is cheaper and can be chosen, but lies where the
 model has seen nothing: its answer there is arbitrary, and every view that puts an end to that gets credit for it.
@@ -9,8 +9,8 @@ model has seen nothing: its answer there is arbitrary, and every view that puts 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from math import factorial
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cmat_lib.models.fusion.tokens import Features
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 
 if TYPE_CHECKING:
     from cmat_lib.views.panel import Batch, Panel
 
-MOST = 8  # views of which all coalitions are asked
+ALL_ASKED = 8  # views of which all coalitions are asked
 ORDERS = 64  # orders of arrival that are drawn above it, half of them the others reversed
-Features = dict[str, Tensor]  # modality that the model sees -> (B, width)
 
 
 class Shapley(NamedTuple):
@@ -48,36 +48,29 @@ def coalitions(count: int) -> np.ndarray:
 
 
 def shapley_matrix(count: int) -> np.ndarray:
-    """Shapley values of K players as a linear map of the worths of all coalitions.
+    """Shapley values of K players as a linear map (K, 2 ** K) of the worths of all `coalitions`.
 
     Shapley (1953), *A value for n-person games*: player i gets the mean of what it adds over all orders of arrival,
     ``sum_S |S|! (K - |S| - 1)! / K! (v(S + i) - v(S))`` over the S without i.
-
-    Shape (K, 2 ** K) for `count` K players; columns in the order of `coalitions`.
     """
     members = coalitions(count)
     size = members.sum(axis=1)
     share = np.array([factorial(s) * factorial(count - s - 1) / factorial(count) for s in range(count)] + [0])
-    matrix = np.where(members, share[size - 1][:, None], -share[size][:, None])
-    return matrix.T
+    return np.where(members, share[size - 1][:, None], -share[size][:, None]).T
 
 
 def interaction_matrix(count: int) -> np.ndarray:
-    """Shapley interaction indices of all pairs of K players as a linear map of the worths of all coalitions.
+    """Shapley interaction indices of the P = K (K - 1) / 2 pairs of K players as a linear map (P, 2 ** K) of worths.
 
     Grabisch & Roubens (1999), *An axiomatic approach to the concept of interaction among players*: the mean of
-    ``v(S + ij) - v(S + i) - v(S + j) + v(S)`` with the weights ``|S|! (K - |S| - 2)! / (K - 1)!``.
-
-    Shape (K (K - 1) / 2, 2 ** K) for `count` K players; pairs in the order of ``itertools.combinations``.
+    ``v(S + ij) - v(S + i) - v(S + j) + v(S)`` with the weights ``|S|! (K - |S| - 2)! / (K - 1)!``. Pairs are in the
+    order of ``itertools.combinations``.
     """
-    rows = []
+    members, rows = coalitions(count), []
+    weights = np.array([factorial(s) * factorial(count - s - 2) / factorial(count - 1) for s in range(count - 1)])
     for i, j in combinations(range(count), 2):
-        row = np.zeros(2**count)
-        for bits in range(2**count):
-            others = (bits & ~(1 << i | 1 << j)).bit_count()
-            weight = factorial(others) * factorial(count - others - 2) / factorial(count - 1)
-            row[bits] = weight if (bits >> i & 1) == (bits >> j & 1) else -weight
-        rows.append(row)
+        others = members.sum(axis=1) - members[:, i] - members[:, j]
+        rows.append(np.where(members[:, i] == members[:, j], weights[others], -weights[others]))
     return np.array(rows).reshape(-1, 2**count)
 
 
@@ -92,11 +85,6 @@ class Game:
     orders: np.ndarray | None = None  # (draws, K + 1) coalitions on the way from none to all, where sampled
     arrivals: np.ndarray | None = None  # (draws, K) who comes
 
-    def rows(self, members: np.ndarray) -> np.ndarray:
-        """Numbers of coalitions (n, K)."""
-        powers = 2 ** np.arange(self.members.shape[1])
-        return np.argsort(own := self.members @ powers)[np.searchsorted(np.sort(own), members @ powers)]
-
     def sampling_error(self, worth: np.ndarray) -> np.ndarray:
         """Standard error of the mean Shapley values (K,) of worths (n, R), by the orders that were drawn; 0 if all."""
         if self.orders is None:
@@ -107,14 +95,21 @@ class Game:
         return pairs.std(axis=0, ddof=1) / np.sqrt(len(pairs))
 
 
+def places(members: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Numbers at which the coalitions `wanted` (n, K) stand among `members` (R, K)."""
+    powers = 2 ** np.arange(members.shape[1])
+    own = members @ powers
+    return np.argsort(own)[np.searchsorted(np.sort(own), wanted @ powers)]
+
+
 @cache
 def game_of(count: int) -> Game:
-    """All coalitions of up to `MOST` players; of more those that some drawn orders of arrival pass.
+    """All coalitions of up to `ALL_ASKED` players; of more those that some drawn orders of arrival pass.
 
     Castro, Gomez, Tejada (2009), *Polynomial calculation of the Shapley value based on sampling*; each order with its
     reverse, which cancels much of what depends on the place of arrival. Single players and all but one are there too.
     """
-    if count <= MOST:
+    if count <= ALL_ASKED:
         pairs = list(combinations(range(count), 2))
         return Game(coalitions(count), shapley_matrix(count), interaction_matrix(count), pairs)
     rng = np.random.default_rng(0)
@@ -124,26 +119,26 @@ def game_of(count: int) -> Game:
     one = np.eye(count, dtype=bool)
     members = np.unique(np.concatenate([ways.reshape(-1, count), one, ~one]), axis=0)
     members = members[np.argsort(members.sum(axis=1), kind="stable")]
-    game = Game(members, np.empty(0), np.empty((0, len(members))), [])
-    orders = game.rows(ways.reshape(-1, count)).reshape(ORDERS, count + 1)
+    orders = places(members, ways.reshape(-1, count)).reshape(ORDERS, count + 1)
     values = np.zeros((count, len(members)))
     for way, arrival in zip(orders, arrivals, strict=True):
         np.add.at(values, (arrival, way[1:]), 1 / ORDERS)
         np.add.at(values, (arrival, way[:-1]), -1 / ORDERS)
-    return replace(game, values=values, orders=orders, arrivals=arrivals)
-
-
-def embed(model: MultiTaskCrossModalAttention, batch: Batch) -> Features:
-    """Encoded modalities that the model sees."""
-    return model.encode(batch.inputs)
+    return Game(members, values, np.empty((0, len(members))), [], orders, arrivals)
 
 
 @torch.no_grad()
-def embed_samples(model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, size: int) -> Features:
-    """Encoded modalities of samples, (n, width) each, in evaluation mode."""
+def embed_samples(model: MultiTaskCrossModalAttention, panel: Panel, index: Tensor, size: int) -> dict[str, Tensor]:
+    """Encoded modalities of samples that the model sees, (n, width) each, in evaluation mode."""
     with evaluation_mode(model):
-        parts = [embed(model, batch) for batch in panel.batches(index, size)]
+        parts = [model.encode(batch.inputs) for batch in panel.batches(index, size)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def split_features(features: Features, size: int) -> Iterator[dict[str, Tensor]]:
+    """Encoded modalities in batches."""
+    parts = (x.split(size) for x in features.values())
+    return (dict(zip(features, batch, strict=True)) for batch in zip(*parts, strict=True))
 
 
 def logits(model: MultiTaskCrossModalAttention, features: Features) -> Tensor:
@@ -172,50 +167,43 @@ class StandIns(NamedTuple):
 
 
 @torch.no_grad()
-def coalition_logits(model: MultiTaskCrossModalAttention, features: Features, absent: Iterable[Features]) -> Tensor:
-    """Trigger logits under every coalition of modalities, in evaluation mode.
+def coalition_logits(
+    model: MultiTaskCrossModalAttention, features: Features, absent: StandIns, size: int | None = None
+) -> np.ndarray:
+    """Trigger logits (n, R) under the R coalitions of `game_of`, in evaluation mode, `size` samples at a time or all.
 
-    Parameters
-    ----------
-    features : dict of str to Tensor, shape (B, width)
-        From `embed`.
-    absent : iterable of dict of str to Tensor, shape (B, width)
-        From `StandIns.take`; at least one.
-
-    Returns
-    -------
-    Tensor of float64, shape (B, R)
-        Log-odds of the mean probability over the stand-ins, of the R coalitions of `game_of`.
+    Log-odds of the mean probability over the stand-ins, float64.
     """
-    said = []
+    count, found = len(next(iter(features.values()))), []
+    size = size or count
     with evaluation_mode(model):
-        for other in absent:
-            chosen = [
-                {name: x if seen else other[name] for seen, (name, x) in zip(members, features.items(), strict=True)}
-                for members in game_of(len(features)).members
-            ]
-            said.append(torch.stack([logits(model, own) for own in chosen], dim=1))
-    said = torch.stack(said).double()  # (draws, B, R)
-    yes, no = (torch.logsumexp(F.logsigmoid(sign * said), dim=0) for sign in (1, -1))
-    return yes - no  # (B, R)
+        for part, rows in zip(split_features(features, size), absent.rows(count).split(size, dim=1), strict=True):
+            said = [_of_coalitions(model, part, other) for other in absent.show(rows)]
+            said = torch.stack(said).double()  # (draws, B, R)
+            yes, no = (torch.logsumexp(F.logsigmoid(sign * said), dim=0) for sign in (1, -1))
+            found.append((yes - no).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _of_coalitions(model: MultiTaskCrossModalAttention, features: Features, other: Features) -> Tensor:
+    """Logits (B, R), the modalities that are not in a coalition being those of `other`."""
+    chosen = [
+        {name: x if seen else other[name] for seen, (name, x) in zip(members, features.items(), strict=True)}
+        for members in game_of(len(features)).members
+    ]
+    return torch.stack([logits(model, own) for own in chosen], dim=1)
 
 
 def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
     """Shapley values and pairwise interactions of the views for the trigger's logit."""
     with torch.no_grad(), evaluation_mode(model):
-        features = embed(model, batch)
-    stand_ins = absent.show(absent.rows(len(batch.trigger)))
-    return shapley_of(coalition_logits(model, features, stand_ins).cpu().numpy(), tuple(features))
+        features = model.encode(batch.inputs)
+    return shapley_of(coalition_logits(model, features, absent), tuple(features))
 
 
 def shapley_of(worth: np.ndarray, modalities: tuple[str, ...]) -> Shapley:
     """Shapley values from the logits under every coalition of `game_of`, (B, R)."""
     game = game_of(len(modalities))
-    return Shapley(
-        modalities,
-        worth @ game.values.T,
-        [(modalities[i], modalities[j]) for i, j in game.pairs],
-        worth @ game.interactions.T,
-        worth[:, 0],
-        worth[:, -1],
-    )
+    pairs = [(modalities[i], modalities[j]) for i, j in game.pairs]
+    values, interactions = worth @ game.values.T, worth @ game.interactions.T
+    return Shapley(modalities, values, pairs, interactions, worth[:, 0], worth[:, -1])

@@ -9,18 +9,10 @@ import pandas as pd
 
 
 def tidy_maps(maps: np.ndarray, tokens: Sequence[str], samples: pd.DataFrame) -> pd.DataFrame:
-    """One row per weight, for plots and tables of one's own.
+    """One row per weight of maps (N, layers, h, M, M), for plots and tables of one's own.
 
-    Parameters
-    ----------
-    maps : ndarray, shape (N, layers, h, M, M)
-    samples : DataFrame of N rows
-        Index: number of the sample; columns ``timestamp``, ``symbol``.
-
-    Returns
-    -------
-    DataFrame of N * layers * h * M * M rows
-        ``sample``, ``timestamp``, ``symbol``, ``layer`` and ``head`` (from 1), ``from``, ``to``, ``weight``.
+    ``sample`` (the index of `samples`), ``timestamp``, ``symbol``, ``layer`` and ``head`` (from 1), ``from``, ``to``,
+    ``weight``.
     """
     levels = [samples.index, np.arange(1, maps.shape[1] + 1), np.arange(1, maps.shape[2] + 1)]
     place = np.indices(maps.shape).reshape(5, -1)

@@ -12,8 +12,8 @@ NEAR_UNIFORM = 0.95  # mean entropy relative to uniform from which a map has lit
 ALIKE = 0.5  # rank correlation from which two rankings are said to be alike
 
 
-class Finding(NamedTuple):
-    """One sentence, and whether it is a thing that may be concluded."""
+class Sentence(NamedTuple):
+    """What is said of a model, and whether it is a thing that may be concluded."""
 
     may: bool
     text: str
@@ -37,17 +37,18 @@ def verdict(
         fusion with attention, ``agreement`` (reference, scope, statistic, value, low, high) and ``controls`` (control,
         measure with ``loss increase`` and ``agreement``, value, low, high).
     contrasts : DataFrame, optional
-        From `contrast_table`.
+        From `contrast_table`, with intervals of `confidence` each.
     entropy : float, optional
         Mean entropy of the maps relative to uniform, in [0, 1].
-    confidence : float
-        Coverage of each interval of `contrasts`.
     """
     found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
     if entropy is not None:
-        found += [_entropy(entropy), *_agreement(evidence.get("agreement")), *_uniform(evidence.get("controls"))]
-        found += [*_other_models(evidence.get("controls")), *_contrasts(contrasts, confidence)]
-    found.append(Finding(False, "that any of this *causes* a price to move: it describes a model, not the market"))
+        found.append(_entropy(entropy))
+        found += _agreement(evidence["agreement"]) if "agreement" in evidence else []
+        if "controls" in evidence:
+            found += [*_uniform(evidence["controls"]), *_other_models(evidence["controls"])]
+        found += [] if contrasts is None or contrasts.empty else _contrasts(contrasts, confidence)
+    found.append(Sentence(False, "that any of this *causes* a price to move: it describes a model, not the market"))
     titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
     lists = {may: "\n".join(f"- {text}" for own, text in found if own == may) for may in titles}
     return "\n\n".join(f"{title}\n\n{lists[may] or '- nothing'}" for may, title in titles.items())
@@ -57,105 +58,91 @@ def _range(row: pd.Series) -> str:
     return f"{row['value']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})"
 
 
-def _above(row: pd.Series) -> bool:
-    return bool(row["low"] > 0)  # False for NaN: no interval, no claim
+def _if_above(row: pd.Series, claim: str, doubt: str) -> Sentence:
+    """`claim` if the interval lies above zero, else `doubt`; NaN is no interval, and no claim."""
+    above = bool(row["low"] > 0)
+    return Sentence(above, claim if above else doubt)
 
 
-def _modalities(shapley: pd.DataFrame) -> Iterator[Finding]:
-    rows = shapley[shapley["measure"] == "shapley"]
-    for _, row in rows.iterrows():
-        if _above(row):
-            yield Finding(True, f"{row['modality']} lowers the loss by {_range(row)}")
-        else:
-            yield Finding(False, f"that {row['modality']} helps at all: {_range(row)}")
+def _modalities(shapley: pd.DataFrame) -> Iterator[Sentence]:
+    for _, row in shapley[shapley["measure"] == "shapley"].iterrows():
+        name, value = row["modality"], _range(row)
+        yield _if_above(row, f"{name} lowers the loss by {value}", f"that {name} helps at all: {value}")
 
 
-def _interactions(interactions: pd.DataFrame) -> Iterator[Finding]:
+def _interactions(interactions: pd.DataFrame) -> Iterator[Sentence]:
     for _, row in interactions.iterrows():
-        pair = f"{row['first']} and {row['second']}"
-        if _above(row):
-            yield Finding(True, f"{pair} are worth more together than apart: interaction {_range(row)}")
-        else:
-            yield Finding(False, f"that {pair} gain from each other: {_range(row)}")
+        pair, value = f"{row['first']} and {row['second']}", _range(row)
+        claim = f"{pair} are worth more together than apart: interaction {value}"
+        yield _if_above(row, claim, f"that {pair} gain from each other: {value}")
 
 
-def _entropy(entropy: float) -> Finding:
+def _entropy(entropy: float) -> Sentence:
     if entropy >= NEAR_UNIFORM:
-        return Finding(False, f"anything from the average map, which is near uniform (entropy {entropy:.2f} of 1)")
-    return Finding(True, f"the heads choose where they look (entropy {entropy:.2f} of 1)")
+        return Sentence(False, f"anything from the average map, which is near uniform (entropy {entropy:.2f} of 1)")
+    return Sentence(True, f"the heads choose where they look (entropy {entropy:.2f} of 1)")
 
 
-def _agreement(agreement: pd.DataFrame | None) -> Iterator[Finding]:
+def _agreement(agreement: pd.DataFrame) -> Iterator[Sentence]:
     """Is what is looked at what matters? Disagreement is told as well as agreement, and a weak one is none."""
-    if agreement is None:
-        return
     for _, row in agreement[agreement["statistic"] == "spearman"].iterrows():
-        where, correlation = row["scope"], f"rank correlation with {row['reference']} {_range(row)}"
+        where, correlation = row["scope"], f"rank correlation with {row['reference']}"
         if where == "global":
             if row["value"] < 0:
-                low = f"rank correlation with {row['reference']} {row['value']:+.3g}"
-                yield Finding(False, f"that the modality which is looked at most matters most: {low} over all samples")
+                low = f"{correlation} {row['value']:+.3g}"
+                yield Sentence(False, f"that the modality which is looked at most matters most: {low} over all samples")
         elif where == "within samples":
-            if row["low"] > 0 and row["value"] >= ALIKE:
-                yield Finding(True, f"within a sample attention tends to go where it matters: {correlation}")
-            else:
-                yield Finding(False, f"that within a sample a modality matters because it is looked at: {correlation}")
+            alike = row["low"] > 0 and row["value"] >= ALIKE
+            claim = "within a sample attention tends to go where it matters"
+            doubt = "that within a sample a modality matters because it is looked at"
+            yield Sentence(alike, f"{claim if alike else doubt}: {correlation} {_range(row)}")
         elif row["high"] < 0:
-            yield Finding(False, f"that {where} matters where it is looked at more: across samples {correlation}")
+            text = f"that {where} matters where it is looked at more: across samples {correlation} {_range(row)}"
+            yield Sentence(False, text)
 
 
-def _uniform(controls: pd.DataFrame | None) -> Iterator[Finding]:
+def _uniform(controls: pd.DataFrame) -> Iterator[Sentence]:
     """Does the loss rise when the model may no longer choose where to look?"""
-    if controls is None:
-        return
     rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
     for _, row in rise.iterrows():
-        if _above(row):
-            yield Finding(True, f"predictions depend on where it looks: uniform attention costs {_range(row)} of loss")
-        else:
-            yield Finding(False, f"that predictions depend on where it looks: uniform attention costs {_range(row)}")
+        text = f"predictions depend on where it looks: uniform attention costs {_range(row)}"
+        yield _if_above(row, f"{text} of loss", f"that {text}")
 
 
-def _other_models(controls: pd.DataFrame | None) -> Iterator[Finding]:
+def _other_models(controls: pd.DataFrame) -> Iterator[Sentence]:
     """Do models that learned from other random numbers, or nothing at all, look at the same tokens?"""
-    if controls is None:
-        return
     rows = controls[(controls["measure"] == "agreement") & (controls["control"] != "shuffled tokens")]
     alike = "ranks the tokens of a sample as this model does: rank correlation"
+    elsewhere = "that another training would look at the same tokens"
     for _, row in rows.iterrows():
-        if row["control"] == "untrained model":
-            if _above(row):
-                yield Finding(
-                    False, f"that the maps come from what was learned: an untrained model {alike} {_range(row)}"
-                )
+        name, value = row["control"], _range(row)
+        if name == "untrained model":
+            if row["low"] > 0:
+                learned = "that the maps come from what was learned"
+                yield Sentence(False, f"{learned}: an untrained model {alike} {value}")
         elif row["low"] > ALIKE:
-            yield Finding(True, f"the maps are no accident of one training: {row['control']} {alike} {_range(row)}")
+            yield Sentence(True, f"the maps are no accident of one training: {name} {alike} {value}")
         else:
-            text = f"rank correlation of {row['control']} with this model {_range(row)}, short of {ALIKE:g}"
-            yield Finding(False, f"that another training would look at the same tokens: {text}")
+            short = f"rank correlation of {name} with this model {value}, short of {ALIKE:g}"
+            yield Sentence(False, f"{elsewhere}: {short}")
     if rows["control"].isin(["untrained model"]).all():
-        yield Finding(
-            False, "that another training would look at the same tokens: none was compared (`explain.other_runs`)"
-        )
+        yield Sentence(False, f"{elsewhere}: none was compared (`explain.other_runs`)")
 
 
-def _contrasts(contrasts: pd.DataFrame | None, confidence: float) -> Iterator[Finding]:
-    if contrasts is None or contrasts.empty:
-        return
+def _contrasts(contrasts: pd.DataFrame, confidence: float) -> Iterator[Sentence]:
     wide = _widened(contrasts, confidence)
     for name, table in wide.groupby(level="contrast", sort=False):
         apart = table[(table["low"] > 0) | (table["high"] < 0)]
         if len(apart):
             largest = apart.loc[apart["value"].abs().idxmax()]
             found = f"{largest.name[1]} {_range(largest)}, the interval widened for {len(wide)} differences looked at"
-            yield Finding(True, f"it looks elsewhere ({name}): {found}")
+            yield Sentence(True, f"it looks elsewhere ({name}): {found}")
         else:
-            yield Finding(False, f"that it looks elsewhere ({name}), as {len(wide)} differences were looked at")
+            yield Sentence(False, f"that it looks elsewhere ({name}), as {len(wide)} differences were looked at")
 
 
 def _widened(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Intervals that hold all at once (Bonferroni), as of a normal distribution: resamples do not reach that far."""
     tail = (1 - confidence) / 2
     ratio = norm.isf(tail / len(table)) / norm.isf(tail)
-    limits = {name: table["value"] + ratio * (table[name] - table["value"]) for name in ("low", "high")}
-    return table.assign(**limits)
+    return table.assign(**{name: table["value"] + ratio * (table[name] - table["value"]) for name in ("low", "high")})

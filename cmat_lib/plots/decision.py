@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
-from cmat_lib.plots.evaluation import score_color, score_name
+from cmat_lib.evaluation.names import score_name
+from cmat_lib.plots.evaluation import score_color
 from cmat_lib.plots.style import BESIDE, DASHED, GREY, new_figure
 
 SPREAD = 0.035  # of the logarithm of the share: points of one share stand side by side

@@ -12,50 +12,12 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import ORACLE
 from cmat_lib.evaluation.metrics import score_arrays
+from cmat_lib.evaluation.names import metric_name, score_name
 from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, headline, new_figure, time_axis
 
-SCORE_NAMES = {
-    "probability": "model",
-    "volatility": "volatility alone",
-    "trees": "boosted trees",
-    "predicted_max_pct": "predicted rise",
-    "momentum": "momentum",
-    ORACLE: "oracle",
-}
 SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], "momentum": PALETTE[3]}
 SCORE_COLORS[ORACLE] = GREY
-METRIC_NAMES = {
-    "roc_auc": "ROC-AUC",
-    "pr_auc": "PR-AUC",
-    "precision": "precision",
-    "recall": "recall",
-    "lift": "lift",
-    "mcc": "Matthews' correlation",
-    "alarm_share": "share of alarms",
-    "brier": "Brier score (lower is better)",
-    "brier_skill": "Brier skill",
-    "ece": "calibration error (lower is better)",
-    "base_rate": "base rate",
-    "mae": "mean absolute error (points)",
-    "r2": "R²",
-    "spearman": "rank correlation",
-    "hit_quantile": "mean place of triggers",
-}
-AT_THRESHOLD = ("precision", "recall", "lift")
 SHOWN = 0.995  # quantile of the realised rise that still fits the picture
-
-
-def score_name(score: str) -> str:
-    """Name of a score column, raw or calibrated, for a page."""
-    return SCORE_NAMES.get(score.removeprefix("raw_"), score)
-
-
-def metric_name(metric: str) -> str:
-    """Name of a metric for a page: ``precision_top_2`` is ``precision, top 2 %``."""
-    name, _, share = metric.partition("_top_")
-    if share:
-        return f"{METRIC_NAMES[name]}, top {share} %"
-    return METRIC_NAMES[name] + (", at threshold" if name in AT_THRESHOLD else "")
 
 
 def score_color(score: str) -> str:
@@ -127,7 +89,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
     return figure
 
 
-def auc_by_group(table: pd.DataFrame, confidence: float) -> Figure:
+def auc_curves(table: pd.DataFrame, confidence: float) -> Figure:
     """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
 
     The table is that of `cmat_lib.evaluation.breakdown.auc_by_group`. Only the model has a band: three would hide each

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cmat_lib.evaluation.metrics import SCOPES
-from cmat_lib.plots.evaluation import metric_name, no_skill, score_color, score_name
+from cmat_lib.evaluation.names import metric_name, score_name
+from cmat_lib.plots.evaluation import no_skill, score_color
 from cmat_lib.plots.style import DASHED, GREY, PALETTE, draw_intervals, headline, name_rows, new_figure
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cmat_lib.config.schema import SECTIONS, Config
-from cmat_lib.plots.evaluation import metric_name, score_name
+from cmat_lib.evaluation.names import metric_name, score_name
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 THUMBNAIL = (440, 330)  # pixels, twice what is shown, for screens of high density

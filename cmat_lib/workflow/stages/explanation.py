@@ -24,7 +24,7 @@ from cmat_lib.explain.attention import (
     has_attention,
     stack_attention_maps,
 )
-from cmat_lib.explain.attribution import ShapleyTables, sample_shapley_values, shapley_tables
+from cmat_lib.explain.attribution import ShapleyTables, sample_table, shapley_tables
 from cmat_lib.explain.controls import (
     Reading,
     agreement_table,
@@ -32,14 +32,14 @@ from cmat_lib.explain.controls import (
     control_table,
     mean_maps,
     modality_shares,
-    read,
-    shares_table,
+    read_model,
     untrained,
 )
 from cmat_lib.explain.groups import token_shares
-from cmat_lib.explain.measures import Loss, trigger_loss
+from cmat_lib.explain.measures import Loss, mean_table, trigger_loss
 from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
-from cmat_lib.explain.shapley import StandIns, embed_samples
+from cmat_lib.explain.shapley import StandIns, coalition_logits, embed_samples, shapley_of
+from cmat_lib.models.fusion.tokens import Features
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
@@ -147,13 +147,13 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     explain = config.explain
     subject = _subject(config, run, explain.max_samples, explain.attribution_samples)
     resampling, loss = Resampling.from_config(config), trigger_loss(config, subject.panel)
-    given = (subject.model, subject.panel, subject.index, _absent(subject))
-    found = shapley_tables(*given, loss, resampling, explain.batch_size)
-    samples = subject.samples
+    samples, features = subject.samples, embed_samples(subject.model, subject.panel, subject.index, explain.batch_size)
+    worth = coalition_logits(subject.model, features, _absent(subject), explain.batch_size)
+    found = shapley_tables(worth, tuple(features), samples, loss, resampling)
     rng = np.random.default_rng(config.seed)
     order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
-    permuted, moved = _permutations(subject, found, order, loss, resampling)
-    beside = _attention_beside(subject, found, permuted["ablation"], moved, order, loss, resampling)
+    permuted, moved = _permutations(subject, features, found, order, loss, resampling)
+    beside = _attention_beside(subject, features, found, permuted["ablation"], moved, order, loss, resampling)
     kept = {name: getattr(found, name) for name in ("shapley", "interactions", "efficiency")} | permuted | beside
     run.save_json("attribution.json", {name: frame.to_dict("records") for name, frame in kept.items()})
     run.save_frame("shapley_samples.parquet", found.samples)
@@ -173,9 +173,11 @@ def attribute_samples(config: Config, run: Run, rows: Sequence[int]) -> pd.DataF
     DataFrame of K rows
         ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
     """
-    subject = _subject(config, run)
+    subject, size = _subject(config, run), config.explain.batch_size
     index = torch.as_tensor(np.asarray(rows), device=subject.index.device)
-    return sample_shapley_values(subject.model, subject.panel, index, _absent(subject), config.explain.batch_size)
+    features = embed_samples(subject.model, subject.panel, index, size)
+    worth = coalition_logits(subject.model, features, _absent(subject), size)
+    return sample_table(shapley_of(worth, tuple(features)), subject.panel.samples.iloc[np.asarray(rows)])
 
 
 def _absent(subject: Subject) -> StandIns:
@@ -187,13 +189,14 @@ def _absent(subject: Subject) -> StandIns:
 
 
 def _permutations(
-    subject: Subject, found: ShapleyTables, order: Order, loss: Loss, resampling: Resampling
+    subject: Subject, features: Features, found: ShapleyTables, order: Order, loss: Loss, resampling: Resampling
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables of ablation and importance; how far ablation moves the logit of each sample, (N, K)."""
     explain, samples = subject.config.explain, subject.samples
     pieces = [*modality_pieces(subject.model), *input_pieces(subject.model)]
     orders = np.stack([order() for _ in range(explain.permutations)])
-    logits = permuted_logits(subject.model, subject.panel, subject.index, pieces, orders, explain.batch_size)
+    given = subject.model, subject.panel, subject.index, features
+    logits = permuted_logits(*given, pieces, orders, explain.batch_size)
     trigger = samples["trigger"].to_numpy()
     rise = loss(logits, trigger), loss(found.single.logit, trigger)
     table = permutation_table(*rise, pieces, samples["timestamp"], resampling)
@@ -205,6 +208,7 @@ def _permutations(
 
 def _attention_beside(
     subject: Subject,
+    features: Features,
     found: ShapleyTables,
     ablation: pd.DataFrame,
     moved: np.ndarray,
@@ -214,7 +218,6 @@ def _attention_beside(
 ) -> dict[str, pd.DataFrame]:
     """Controls, and where tokens attend, attention shares of the modalities and their agreement with other measures."""
     model, samples, size = subject.model, subject.samples, subject.config.explain.batch_size
-    features = embed_samples(model, subject.panel, subject.index, size)
     readings = control_readings(model, features, [order() for _ in features], size) | _other_readings(subject)
     trigger, times, own = samples["trigger"].to_numpy(), samples["timestamp"], readings["model"]
     tables = {"controls": control_table(readings, trigger, times, loss, resampling)}
@@ -225,7 +228,7 @@ def _attention_beside(
     shares = modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
     overall = found.shapley.loc[found.shapley["measure"] == "shapley", "value"].to_numpy()
     references = {"shapley": (overall, found.single.values), "ablation": (ablation["value"].to_numpy(), moved)}
-    tables["shares"] = shares_table(shares, list(parts), times, resampling)
+    tables["shares"] = mean_table(shares, times, resampling, {"modality": list(parts)})
     tables["agreement"] = agreement_table(shares, references, list(parts), times, resampling)
     return tables
 
@@ -240,6 +243,6 @@ def _other_readings(subject: Subject) -> dict[str, Reading]:
         if differing := [name for name in SAME if theirs[name] != subject.checkpoint[name]]:
             raise CmatError(f"explain.other_runs: {folder} has another {', '.join(differing)}; name a run of this data")
     return {
-        name: read(other, embed_samples(other, subject.panel, subject.index, size), size)
+        name: read_model(other, embed_samples(other, subject.panel, subject.index, size), size)
         for name, other in others.items()
     }
