@@ -8,7 +8,12 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from cmat_lib.base.files import write_text
+from cmat_lib.commands.options import examples
+from cmat_lib.config import resolve_path
 
+
+@examples("cmat runs", "cmat runs outputs --csv runs.csv")
 def runs(
     folder: Annotated[str, typer.Argument(help="Folder that holds run folders.")] = "outputs",
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write the table to this file.")] = None,
@@ -19,9 +24,7 @@ def runs(
     has written cannot be read: run it again), or stale NN (from stage NN on, its results were made with other
     parameters, input files or code than its params.yaml, or than are there now).
     """
-    from cmat_lib.base.files import write_text
     from cmat_lib.commands.run_list import list_runs
-    from cmat_lib.config import resolve_path
 
     table = list_runs(resolve_path(folder))
     if csv is not None:

@@ -44,7 +44,7 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
     """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
     Trials of an earlier command in the same folder count. The number of a trial is the seed of its training.
-    Returns the `trial_table`.
+    Returns the `study_table`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
         else:
             for task, arguments, _ in work:
                 task(*arguments)
-        table = trial_table(study)
+        table = study_table(study)
         write_text(run.path("trials.csv"), table.to_csv(index=False))
         _write_best(study, sweep, base, run)
     return table
@@ -206,7 +206,7 @@ def _trial_config(base: dict[str, Any], values: dict[str, Any], number: int) -> 
 # -- what comes out ----------------------------------------------------------------------------------------------------
 
 
-def trial_table(study: optuna.Study) -> pd.DataFrame:
+def study_table(study: optuna.Study) -> pd.DataFrame:
     """One row per trial, the best first.
 
     Columns: ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every
