@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmat_lib.commands.options import Assignments, Params, RunDir, examples, run_config
-from cmat_lib.config import merge, nest
+from cmat_lib.config import nest
 
 
 @examples("cmat train --params params/demo.yaml --epochs 3", "cmat train --params params/demo.yaml --resume")
@@ -54,9 +54,7 @@ def train(
         "fusion.num_layers": fusion_num_layers,
         "seed": seed,
     }
-    changes = {}
-    for key, value in flags.items():
-        changes = changes if value is None else merge(changes, nest(key, value))
+    changes = nest({key: value for key, value in flags.items() if value is not None})
     config = run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
     from cmat_lib.workflow.stages.training import run_until_training

@@ -110,7 +110,7 @@ def parse_yaml(text: str, problem: str) -> Any:
         Beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
     """
     try:
-        return yaml.load(text, _PlainLoader)
+        return _PlainLoader(text).get_single_data()
     except RecursionError:
         raise CmatError(f"{problem}: brackets or indents are nested too deeply") from None
     except Exception as error:  # a 30 February, `!!int x` and their like raise whatever Python's own types do
