@@ -26,8 +26,7 @@ class Cut:
     view: View
 
     @cached_property
-    def names(self) -> list[str]:
-        """F names of its numbers."""
+    def names(self) -> list[str]:  # F
         return self.view.names(self.subject.config)
 
     @cached_property
@@ -36,8 +35,7 @@ class Cut:
         return self.subject.at_samples(self.view)
 
     @cached_property
-    def spread(self) -> np.ndarray:
-        """Of each feature over all samples, shape (F,)."""
+    def spread(self) -> np.ndarray:  # (F,)
         return spread(self.stored)
 
     @cached_property
@@ -55,8 +53,7 @@ class Cut:
     def first_finding(self) -> Finding:
         """Of the earliest differing sample, the feature that is furthest off; a wrong window moves nearly all."""
         rows, (again, wrong) = self.subject.sample_rows, self.compared
-        bad = np.flatnonzero(wrong.any(axis=1))
-        first = bad[int(rows["timestamp"].iloc[bad].argmin())]
+        first = self._first(wrong.any(axis=1))
         away = np.abs(self.stored[rows.index[first]] - again[first]) / np.where(self.spread > 0, self.spread, 1.0)
         finding = self._finding(int(np.where(wrong[first], np.nan_to_num(away, nan=np.inf), -1.0).argmax()))
         total = f"{wrong.any(axis=0).sum()} of {len(self.names)} features differ"
@@ -101,13 +98,17 @@ class Cut:
 
     def _finding(self, column: int) -> Finding:
         rows, (again, wrong) = self.subject.sample_rows, self.compared
-        bad = np.flatnonzero(wrong[:, column])
-        first = bad[int(rows["timestamp"].iloc[bad].argmin())]
+        first = self._first(wrong[:, column])
         place = rows.iloc[first]
         cause, why = self._cause(place, wrong[first])
         values = float(self.stored[place.name, column]), float(again[first, column])
-        detail = f"{len(bad)} of {len(rows)} rows differ; {why}"
+        detail = f"{wrong[:, column].sum()} of {len(rows)} rows differ; {why}"
         return Finding(cause, self.names[column], place.symbol, place.timestamp, *values, detail)
+
+    def _first(self, chosen: np.ndarray) -> int:
+        """Number of the earliest of the chosen samples."""
+        numbers = np.flatnonzero(chosen)
+        return int(numbers[self.subject.sample_rows["timestamp"].iloc[numbers].argmin()])
 
     def _cause(self, place, wrong: np.ndarray) -> tuple[str, str]:
         """The window near the right one that gives the stored values, if one does."""
