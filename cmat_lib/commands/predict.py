@@ -92,13 +92,7 @@ def export(
 
 
 def model_file(run: str) -> Path:
-    """``best_model.pt`` of a run folder; the path itself if it is a file.
-
-    Raises
-    ------
-    CmatError
-        If there is no run.
-    """
+    """``best_model.pt`` of a run folder; the path itself if it is a file; a CmatError if there is no run."""
     path = resolve_path(run)
     if path.is_file():
         return path

@@ -34,12 +34,9 @@ def runs(
         return
     shown = table.drop(columns=[name for name in table if name.endswith(("_low", "_high"))])
     for name in ("auc", "auc_within"):
-        shown[name] = [_interval(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
+        values = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+        shown[name] = ["" if pd.isna(v) else f"{v:.3f} ({low:.3f} to {high:.3f})" for v, low, high in values]
     shown["base_rate"] = [f"{rate:.1%}" if rate == rate else "" for rate in table["base_rate"].astype(float)]
     shown["finished"] = shown["finished"].fillna("").astype(str).str.slice(0, 16).str.replace("T", " ")
     print(shown.fillna("").to_string(index=False))
     print("\nauc: ROC-AUC of the test part, pooled and within symbols; times in UTC")
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return "" if pd.isna(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -54,10 +54,7 @@ def project_root() -> Path:
 def resolve_path(path: str | Path) -> Path:
     """Absolute form of a path of the parameters; relative paths start at the project root.
 
-    Raises
-    ------
-    CmatError
-        If the text cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
+    A CmatError if it cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
     """
     try:
         return (project_root() / Path(path).expanduser()).resolve()
@@ -66,13 +63,7 @@ def resolve_path(path: str | Path) -> Path:
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """Raw mapping of a parameter file.
-
-    Raises
-    ------
-    CmatError
-        If the file is missing, is not YAML, or is not a mapping.
-    """
+    """Raw mapping of a parameter file; a CmatError if it is missing, is not YAML, or is not a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -104,10 +95,7 @@ class _PlainLoader(yaml.SafeLoader):
 def parse_yaml(text: str, problem: str) -> Any:
     """Value of a YAML text of plain types.
 
-    Raises
-    ------
-    CmatError
-        Beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
+    A CmatError beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
     """
     try:
         return _PlainLoader(text).get_single_data()
@@ -124,13 +112,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """Turn ``section.key=value`` (or ``seed=3``) of the command line into a nested mapping; the value is read as YAML.
-
-    Raises
-    ------
-    CmatError
-        If the text has no ``=`` or its value is not YAML.
-    """
+    """Turn ``section.key=value`` (or ``seed=3``) of the command line into a nested mapping; the value is YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 2:
@@ -157,21 +139,22 @@ def load_config(
     """Validated parameters from a file and changes to it.
 
     The file holds only differences from `base`, by default the schema's defaults; `changes` (sections, ``run_dir`` or
-    ``seed``) are laid over it. `origin` tells error messages where the values come from, by default the file's name.
-
-    Raises
-    ------
-    CmatError
-        Naming the key, where it came from and the nearest valid name.
+    ``seed``) are laid over it. A CmatError names each wrong key, the nearest valid name, and its `origin`, by default
+    the file's name.
     """
-    raw = merge(base or {}, read_params(path)) if path is not None else dict(base or {})
-    return validate(merge(raw, changes or {}), origin or (str(path) if path is not None else "parameters"))
+    raw = merge(base or {}, {} if path is None else read_params(path))
+    return validate(merge(raw, changes or {}), origin or ("parameters" if path is None else str(path)))
 
 
 def validate(raw: dict[str, Any], origin: str) -> Config:
     """Validate a raw mapping; see `load_config`."""
     config = checked(Config, _rename_aliases(raw, origin), origin, _explain)
-    if _is_shared(config.run_dir):
+    try:
+        folder = resolve_path(config.run_dir)
+    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
+        return config
+    # There pages and models would lie, and be replaced, among other things than a run's.
+    if folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor)):
         raise CmatError(f"{origin}: run_dir: choose a folder of its own, such as outputs/demo, not {config.run_dir!r}")
     return config
 
@@ -187,29 +170,20 @@ def checked(model: type[Model], raw: dict[str, Any], origin: str, explain: Calla
         raise CmatError(f"{origin}: a text holds what is no character ({error}); correct it") from None
 
 
-def _is_shared(run_dir: str) -> bool:
-    """Whether a folder holds other things than a run: pages and models would lie, and be replaced, among them."""
-    try:
-        folder = resolve_path(run_dir)
-    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
-        return False
-    return folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor))
-
-
 def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     """Accept the source's names with a warning; pydantic's own ``deprecated`` does not warn on input."""
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
     for (old_section, old), (section, new) in ALIASES.items():
-        if not isinstance(raw.get(old_section), dict) or old not in raw[old_section]:
+        given = raw.get(old_section)
+        if not isinstance(given, dict) or old not in given:
             continue
         target = raw.setdefault(section, {})
         if not isinstance(target, dict):  # which the validation tells
             continue
         if new in target:
-            raise CmatError(
-                f"{origin}: '{old_section}.{old}' is another name of '{section}.{new}'; give only the latter"
-            )
-        target[new] = raw[old_section].pop(old)
+            names = f"'{old_section}.{old}' is another name of '{section}.{new}'"
+            raise CmatError(f"{origin}: {names}; give only the latter")
+        target[new] = given.pop(old)
         warnings.warn(f"{origin}: '{old_section}.{old}' is now '{section}.{new}'", FutureWarning, stacklevel=4)
     return raw
 
@@ -296,15 +270,12 @@ def commented_defaults() -> str:
         title = section.__doc__.splitlines()[0].rstrip(".")
         lines += ["", f"{name}:{'' if section.model_fields else ' {}'}  # {title}"]
         for key, own in section.model_fields.items():
-            lines.append(f"  {key}: {_yaml_value(own.default)}  # {own.description}{_choices(own.annotation)}")
+            options = get_args(own.annotation)
+            are_texts = options and all(isinstance(option, str) for option in options)
+            choices = f" ({' | '.join(options)})" if are_texts else ""
+            lines.append(f"  {key}: {_yaml_value(own.default)}  # {own.description}{choices}")
     return "\n".join(lines) + "\n"
 
 
 def _yaml_value(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
-
-
-def _choices(annotation: Any) -> str:
-    options = get_args(annotation)
-    are_texts = options and all(isinstance(option, str) for option in options)
-    return f" ({' | '.join(options)})" if are_texts else ""

@@ -15,13 +15,7 @@ _LONGEST_SPAN = pd.Timedelta(36_525, unit="D")  # times after the year 2262 are 
 
 
 def as_span(text: str) -> pd.Timedelta:
-    """Length of time that is written with its units, such as 16h15m or 1d.
-
-    Raises
-    ------
-    ValueError
-        If it is written otherwise, is negative, or longer than a century.
-    """
+    """Length of time written with its units, such as 16h15m or 1d; a ValueError for others, and beyond a century."""
     problem = f"'{text}' is no length of time; write it with its units, as 1d, 16h15m or 0h"
     if not _SPAN.fullmatch(text.strip()):
         raise ValueError(problem)

@@ -14,10 +14,7 @@ from cmat_lib.commands.options import Assignments, RunDir, examples, run_config
 from cmat_lib.config import resolve_path
 
 
-@examples(
-    "cmat ablate params/demo.yaml",
-    "cmat ablate params/demo.yaml --rows trees+clock,full,concat --seeds 1",
-)
+@examples("cmat ablate params/demo.yaml", "cmat ablate params/demo.yaml --rows trees+clock,full,concat --seeds 1")
 def ablate(
     params: Annotated[Path, typer.Argument(help="Parameter file.")],
     assignments: Assignments = None,

@@ -33,14 +33,16 @@ def audit(
             found += [(name, finding) for finding in report.findings]
     finally:  # a check that cannot go on must not take away what the others have found
         if found:
-            print(_table(found), _meanings(finding.cause for _, finding in found), sep="\n")
+            print(_table(found))
     if found:
         raise typer.Exit(1)
     print("\nnothing found")
 
 
 def _table(found: list) -> str:
-    """Findings one below the other; times are candle opens in UTC."""
+    """Findings one below the other (times are candle opens in UTC), then what their causes mean."""
+    from cmat_lib.commands.audit.subject import CAUSES
+
     lines = []
     for check, finding in found:
         where = f"{finding.symbol} {finding.time:%Y-%m-%d %H:%M}" if finding.time is not None else "whole run"
@@ -48,15 +50,11 @@ def _table(found: list) -> str:
         if finding.stored != "":
             lines.append(f"    stored {_text(finding.stored)}, should be {_text(finding.recomputed)}")
         lines.append(f"    {finding.detail}")
+    for cause in dict.fromkeys(finding.cause for _, finding in found):
+        meaning, mend = CAUSES[cause]
+        lines.append(f"\n{cause}: {meaning}\n    What to do: {mend}")
     return "\n".join(lines)
 
 
 def _text(value: object) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _meanings(causes) -> str:
-    from cmat_lib.commands.audit.subject import CAUSES
-
-    lines = [f"\n{cause}: {CAUSES[cause][0]}\n    What to do: {CAUSES[cause][1]}" for cause in dict.fromkeys(causes)]
-    return "\n".join(lines)

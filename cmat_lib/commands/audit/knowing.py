@@ -54,18 +54,15 @@ def _events(subject: Subject, samples: pd.DataFrame) -> int:
 
 def _copies(samples: pd.DataFrame, names: list[str], values: np.ndarray) -> Iterator[Finding]:
     """Inputs that are a label, but for scale, shift and sign."""
+    away = values - values.mean(axis=0)
     for label in ("trigger", "max_pct", *AUXILIARY_TARGETS):
-        correlation = _correlations(values, samples[label].to_numpy(np.float64))
+        known = samples[label].to_numpy(np.float64)
+        known = known - known.mean()
+        size = np.sqrt((away**2).sum(axis=0) * (known**2).sum())
+        correlation = np.divide(away.T @ known, size, out=np.zeros(len(size)), where=size > 0)  # Pearson's, (features,)
         for column in np.flatnonzero(np.abs(correlation) > SAME):
             detail = f"it is {label}: correlation {correlation[column]:.4f}"
             yield _finding(samples, names[column], values[:, column], detail)
-
-
-def _correlations(values: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each column with a label, shape (features,); 0 where one of them is constant."""
-    values, label = values - values.mean(axis=0), label - label.mean()
-    size = np.sqrt((values**2).sum(axis=0) * (label**2).sum())
-    return np.divide(values.T @ label, size, out=np.zeros(len(size)), where=size > 0)
 
 
 def _implausible(samples: pd.DataFrame, names: list[str], values: np.ndarray, events: int) -> Iterator[Finding]:
