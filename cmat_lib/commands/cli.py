@@ -37,13 +37,7 @@ EPILOG = (
     "Completion with the Tab key: cmat --install-completion"
 )
 
-app = typer.Typer(
-    add_completion=True,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    epilog=EPILOG,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", epilog=EPILOG)
 
 
 def main() -> None:

@@ -31,9 +31,7 @@ def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> p
     for config in configs:
         check_before_work(config)
     # joblib's processes limit the threads of everything below them to cores over jobs, and kernels inherit that.
-    tasks = (delayed(_outcome)(config, stages) for config in configs)
-    outcomes = Parallel(n_jobs=jobs)(tasks) if jobs > 1 else [_outcome(config, stages) for config in configs]
-    return pd.DataFrame(outcomes)
+    return pd.DataFrame(Parallel(n_jobs=jobs)(delayed(_outcome)(config, stages) for config in configs))
 
 
 def _outcome(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:

@@ -62,12 +62,9 @@ class Pruning(Section):
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(3, description="epochs of every trial that are not judged")
 
 
-def _kind(space: Any) -> str:
-    return "range" if isinstance(space, dict | Range) else "list"
-
-
 Values = Annotated[list[Any], Field(max_length=1000), Tag("list")]
-Space = Annotated[Values | Annotated[Range, Tag("range")], Discriminator(_kind)]
+Kind = Discriminator(lambda space: "range" if isinstance(space, dict | Range) else "list")
+Space = Annotated[Values | Annotated[Range, Tag("range")], Kind]
 
 
 class Sweep(Section):
@@ -87,11 +84,6 @@ class Sweep(Section):
         json_schema_extra={"propertyNames": {"enum": list(KEYS)}},
         description="key -> list of values, or low and high of a range",
     )
-
-    @property
-    def larger_is_better(self) -> bool:
-        """Direction of the search."""
-        return self.metric == "stop_roc_auc"
 
     @field_validator("search")
     @classmethod

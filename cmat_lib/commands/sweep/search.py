@@ -69,12 +69,7 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
         run = prepare_features(config, say)
         study = _open_study(sweep, run, say)
         missing = trials - len(study.get_trials(deepcopy=False, states=DONE))
-        work = (delayed(_one_trial)(sweep, base, say) for _ in range(missing))
-        if jobs > 1:
-            Parallel(n_jobs=jobs)(work)
-        else:
-            for task, arguments, _ in work:
-                task(*arguments)
+        Parallel(n_jobs=jobs)(delayed(_one_trial)(sweep, base, say) for _ in range(missing))
         table = study_table(study)
         write_text(run.path("trials.csv"), table.to_csv(index=False))
         _write_best(study, sweep, base, run)
@@ -96,7 +91,7 @@ def _drop_half_line(journal: Path) -> None:
 
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     """Study of the folder, new or gone on with; what a killed command left running is marked as failed."""
-    direction = "maximize" if sweep.larger_is_better else "minimize"
+    direction = "maximize" if sweep.metric == "stop_roc_auc" else "minimize"
     journal = run.path(JOURNAL)
     try:
         _drop_half_line(journal)
@@ -167,9 +162,9 @@ def _objective(trial: optuna.Trial, sweep: Sweep, base: dict[str, Any], run: Run
         trial.set_user_attr("epochs", len(history))
         if end and history:  # it was tried, and counts; what was cut off or could not be trained does not
             append_trial(ledger_path(run), tried_row(Run(config, "04_training")))
-        short = {key.split(".")[1]: f"{v:.3g}" if isinstance(v, float) else str(v) for key, v in values.items()}
-        text = "  ".join(f"{name} {value}" for name, value in short.items())
-        say(f"trial {trial.number:>3}  {end or 'no result'}  {time.perf_counter() - started:.0f} s  {text}")
+        tried = [f"{key.split('.')[1]} {format(v, '.3g' if isinstance(v, float) else '')}" for key, v in values.items()]
+        took = f"{time.perf_counter() - started:.0f} s"
+        say(f"trial {trial.number:>3}  {end or 'no result'}  {took}  {'  '.join(tried)}")
 
 
 def _suggest(trial: optuna.Trial, key: str, space: Space) -> Any:
@@ -202,8 +197,8 @@ def study_table(study: optuna.Study) -> pd.DataFrame:
         }
         for trial in study.get_trials(deepcopy=False)
     ]
-    falling = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[not falling, True], ignore_index=True)
+    rising = study.direction == optuna.study.StudyDirection.MINIMIZE
+    return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[rising, True], ignore_index=True)
 
 
 def _write_best(study: optuna.Study, sweep: Sweep, base: dict[str, Any], run: Run) -> None:
