@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.audit import CAUSES, audit_run, checks, open_subject
+from cmat_lib.commands.audit.checks import audit_run, checks
+from cmat_lib.commands.audit.subject import CAUSES, open_subject
 from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.data.channels import CHANNELS, Channel
 from cmat_lib.data.complexity import INDICATORS, Indicator

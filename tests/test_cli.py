@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cmat_lib import __version__
-from cmat_lib.commands.cli import run_config
+from cmat_lib.commands.options import run_config
 from cmat_lib.config import Config, load_config, project_root
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 

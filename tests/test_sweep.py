@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 import yaml
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.sweep.file import Sweep, read_sweep
-from cmat_lib.commands.sweep.search import run_sweep, sweep_table
+from cmat_lib.commands.sweep.file import KEYS, Sweep, read_sweep
+from cmat_lib.commands.sweep.search import run_sweep, study_table
 from cmat_lib.config import load_config, project_root
+from cmat_lib.config.schema import OF_THE_LOSS
+from cmat_lib.training.optimisation import build_loss
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.data import load_panel
@@ -75,6 +78,7 @@ def test_the_schema_completes_the_keys_of_the_search():
         ({"search": {"fusion.dropout": [0.1, 0.1]}}, "list every value once"),
         ({"search": {"fusion.dropout": list(range(10**5))}}, "at most 1000 items"),
         ({"search": {"training.focal_gamma": [0.0, 2.0]}, "metric": "stop_loss"}, "losses cannot be compared"),
+        ({"search": {"training.loss": ["multi_task"]}, "metric": "stop_loss"}, "losses cannot be compared"),
         ({"metric": "test_roc_auc"}, "metric: Input should be 'stop_roc_auc' or 'stop_loss'"),
         ({"tials": 3}, "did you mean 'trials'?"),
         ({"pruning": {"startup": 3}}, "did you mean 'startup_trials'?"),
@@ -117,6 +121,23 @@ def test_every_trial_is_counted_without_a_look_at_the_test_part(swept):
     assert not [name for name in ledger if "auc" in name or "sharpe" in name]
     best = Run(load_config(folder / "sweep/best.yaml"), "04_training")
     assert best.fingerprint() in ledger["fingerprint"].tolist(), "evaluating the best one must not count it twice"
+
+
+def test_every_key_that_the_loss_reads_is_marked(swept):
+    folder, *_ = swept
+    config, read = load_config(folder / "sweep/best.yaml"), set()
+
+    class Watched:
+        def __init__(self, section):
+            self.section = section
+
+        def __getattr__(self, key):
+            read.add(f"{self.section}.{key}")
+            return getattr(getattr(config, self.section), key)
+
+    panel = load_panel(config, Run(load_config(folder / "sweep/params.yaml"), "04_training"))
+    build_loss(SimpleNamespace(model=Watched("model"), training=Watched("training")), panel)
+    assert read == {key for key, field in KEYS.items() if OF_THE_LOSS in field.metadata}
 
 
 def test_trials_differ(swept):
@@ -214,4 +235,4 @@ def test_a_smaller_metric_is_sorted_upwards():
     study = optuna.create_study(direction="minimize")
     for value in (0.3, 0.1, 0.2):
         study.add_trial(optuna.trial.create_trial(value=value))
-    assert sweep_table(study)["value"].tolist() == [0.1, 0.2, 0.3]
+    assert study_table(study)["value"].tolist() == [0.1, 0.2, 0.3]

@@ -10,12 +10,16 @@ import yaml
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.files import write_text
-from cmat_lib.commands.options import Assignments, assign
+from cmat_lib.commands.options import Assignments, assign, examples
 from cmat_lib.config import load_config
 
 ABOUT = "# yaml-language-server: $schema=schema.json\n# How these candles are read; other keys are the defaults.\n"
 
 
+@examples(
+    "cmat candles /path/to/candles",
+    'cmat candles EURUSD.csv --set "data.columns={close: Last}" --write params/mine.yaml',
+)
 def candles(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file or a folder of candles.")],
     assignments: Assignments = None,

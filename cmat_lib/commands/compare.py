@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.options import examples
 from cmat_lib.workflow.run import Run, open_run
 
 
+@examples("cmat compare outputs/demo outputs/concat")
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, the one in question first.")],
 ) -> None:

@@ -9,10 +9,14 @@ import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.options import utc_time
+from cmat_lib.commands.options import examples, utc_time
 from cmat_lib.config import resolve_path
 
 
+@examples(
+    "cmat download BTC/USDT ETH/USDT --exchange binance --timeframe 15m --since 2023-01-01",
+    "cmat download BTC/USDT --since 2024-01-01 --until 2024-07-01 --data-dir candles",
+)
 def download(
     symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Such as BTC/USDT ETH/USDT.")],
     since: Annotated[str, typer.Option(help="First candle open (UTC), such as 2023-01-01.")],

@@ -10,24 +10,21 @@ from itertools import product
 from typing import Any
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import Config, merge, nest, parse_yaml, resolve_path
+from cmat_lib.config import Config, nest, parse_yaml, resolve_path
 
 LONGEST = 40  # characters of a value in a name; folder names are limited to 255
 
 
 def grid_members(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Members of a grid.
+    """Members of a grid: name (``fusion.fusion_type=concat__seed=1``) -> changes to the parameters.
+
+    The name depends on the member alone.
 
     Parameters
     ----------
     texts : sequence of str
         As ``fusion.fusion_type=concat,gated`` or ``seed=1,2,3``; the values are the entries of a YAML list, so that
         ``data.channels=[log_close],[log_close, roc]`` has two.
-
-    Returns
-    -------
-    dict
-        Name (``fusion.fusion_type=concat__seed=1``) -> changes to the parameters. The name depends on the member alone.
 
     Raises
     ------
@@ -40,14 +37,11 @@ def grid_members(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         raise CmatError(f"--grid {twice} is given twice; list all its values in one")
     members: dict[str, dict[str, Any]] = {}
     for values in product(*(values for _, values in axes)):
-        pairs = list(zip(keys, values, strict=True))
-        name = "__".join(f"{key}={_readable(value)}" for key, value in pairs)
+        changes = dict(zip(keys, values, strict=True))
+        name = "__".join(f"{key}={_readable(value)}" for key, value in changes.items())
         if name in members:
             raise CmatError(f"--grid: {name} would be run twice; list every value once")
-        changes: dict[str, Any] = {}
-        for key, value in pairs:
-            changes = merge(changes, nest(key, value))
-        members[name] = changes
+        members[name] = nest(changes)
     return members
 
 
@@ -65,9 +59,8 @@ def _axis(text: str) -> tuple[str, list[Any]]:
     if not equals or not re.fullmatch(r"\w+(\.\w+)?", key):
         raise CmatError(f"--grid {text}: write it as section.key=value,value, for example seed=1,2,3")
     if key == "run_dir":
-        raise CmatError(
-            "--grid run_dir: every member of a grid gets a run folder of its own; --run-dir sets its beginning"
-        )
+        why = "every member of a grid gets a run folder of its own; --run-dir sets its beginning"
+        raise CmatError(f"--grid run_dir: {why}")
     parsed = parse_yaml(f"[{values}]", f"--grid {text}: the values are not YAML")
     if not parsed:
         raise CmatError(f"--grid {text}: no value is given")

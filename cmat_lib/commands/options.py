@@ -1,14 +1,16 @@
-"""Options that several commands have, and what their texts mean."""
+"""What several commands share: options and what their texts mean, the parameters of one run, examples."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import merge, parse_assignment
+from cmat_lib.config import Config, load_config, merge, parse_assignment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,23 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
 ]
 RunDir = Annotated[str | None, typer.Option("--run-dir", help="Run folder; by default outputs/NAME for NAME.yaml.")]
+Params = Annotated[Path | None, typer.Option("--params", help="Parameter file; the defaults without it.")]
+
+
+def examples(*lines: str) -> Callable:
+    """Decorator: examples at the end of a command's ``--help``; each is tested to be understood."""
+
+    def noted(command: Callable) -> Callable:
+        command.epilog = "\n\n".join(("Examples:", *lines))  # typer keeps a line break where a blank line stands
+        return command
+
+    return noted
+
+
+def add_commands(app: typer.Typer, *commands: Callable) -> None:
+    """Put commands that have `examples` into an application, in the order of its help."""
+    for command in commands:
+        app.command(epilog=command.epilog)(command)
 
 
 def assign(assignments: list[str] | None, base: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -24,14 +43,23 @@ def assign(assignments: list[str] | None, base: dict[str, Any] | None = None) ->
     return reduce(merge, map(parse_assignment, assignments or []), base or {})
 
 
-def utc_time(text: str, option: str) -> pd.Timestamp:
-    """Moment that a text means, in UTC unless it says otherwise.
+def run_config(
+    path: Path | None,
+    assignments: list[str] | None,
+    run_dir: str | None,
+    changes: dict[str, Any] | None = None,
+    member: dict[str, Any] | None = None,
+) -> Config:
+    """Parameters of one run: the file, `changes`, ``--set``, the `member` of a grid, ``--run-dir``; later ones win."""
+    merged = merge(assign(assignments, changes), member or {})
+    if run_dir is not None:
+        merged["run_dir"] = run_dir
+    base = {"run_dir": f"outputs/{path.stem}"} if path is not None else None
+    return load_config(path, merged, base=base)
 
-    Raises
-    ------
-    CmatError
-        Naming the option, if the text is no time.
-    """
+
+def utc_time(text: str, option: str) -> pd.Timestamp:
+    """Moment that a text means, in UTC unless it says otherwise; a CmatError names the option if it is no time."""
     import pandas as pd
 
     try:

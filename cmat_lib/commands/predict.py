@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cmat_lib.commands.options import utc_time
+from cmat_lib.commands.options import examples, utc_time
 from cmat_lib.config import resolve_path
 from cmat_lib.workflow.run import open_run
 
@@ -17,6 +17,11 @@ RunOption = Annotated[
 ]
 
 
+@examples(
+    "cmat predict --run outputs/demo",
+    "cmat predict --run outputs/demo --since 2024-12-01 --output predictions.parquet",
+    "cmat predict --run outputs/demo --data-dir /path/to/candles --output predictions.csv --follow",
+)
 def predict(
     run: RunOption,
     data_dir: Annotated[
@@ -71,9 +76,9 @@ def _follow(predictor, data, first, output: Path | None, poll: float, symbols: l
         time.sleep(poll)
 
 
+@examples("cmat export --run outputs/demo --output model.pt2")
 def export(
-    run: RunOption,
-    output: Annotated[Path, typer.Option(help="File to write, .pt2.")] = Path("model.pt2"),
+    run: RunOption, output: Annotated[Path, typer.Option(help="File to write, .pt2.")] = Path("model.pt2")
 ) -> None:
     """Write the model of a run as a torch.export program, which runs without CMAT's code.
 
@@ -87,13 +92,7 @@ def export(
 
 
 def model_file(run: str) -> Path:
-    """``best_model.pt`` of a run folder; the path itself if it is a file.
-
-    Raises
-    ------
-    CmatError
-        If there is no run.
-    """
+    """``best_model.pt`` of a run folder; the path itself if it is a file; a CmatError if there is no run."""
     path = resolve_path(run)
     if path.is_file():
         return path

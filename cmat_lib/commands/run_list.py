@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +20,17 @@ COLUMNS = ("run", "status", "stages", "finished", "data", "fusion", "seed", *SCO
 
 
 def list_runs(folder: Path) -> pd.DataFrame:
-    """One row per run folder directly in `folder`, by name.
+    """One row per run folder directly in `folder`, by name; a CmatError if there is no such folder.
 
-    Returns
-    -------
-    DataFrame
-        ``run``; ``status``, see `run_status`, or ``damaged NN`` (the record of stage NN, or what it has written of
-        this list, cannot be read); ``stages``, those that have a record, as ``1-5``; ``finished``, when the
-        last of them ended (UTC); ``data``, ``fusion``, ``seed``; of the test part and empty before stage 05:
-        ``base_rate``, and ROC-AUC with its interval, pooled (``auc``, ``auc_low``, ``auc_high``) and within symbols
-        (``auc_within`` and so on).
-
-    Raises
-    ------
-    CmatError
-        If there is no such folder.
+    ``status`` is that of `run_status`, or ``damaged NN`` (the record of stage NN, or what it has written of this list,
+    cannot be read); ``stages`` are those that have a record, as ``1-5``; ``finished`` is when the last of them ended
+    (UTC); of the test part and empty before stage 05 are ``base_rate``, and ROC-AUC with its interval, pooled (``auc``,
+    ``auc_low``, ``auc_high``) and within symbols (``auc_within`` and so on).
     """
     if not folder.is_dir():
         raise CmatError(f"{folder}: no such folder; name the one that holds run folders, such as outputs")
-    rows = [
-        _row(path)
-        for path in sorted(folder.iterdir())
-        if any((path / part).is_dir() for part in ("stages", "notebooks"))
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    folders = [path for path in sorted(folder.iterdir()) if (path / "stages").is_dir() or (path / "notebooks").is_dir()]
+    return pd.DataFrame([_row(path) for path in folders], columns=COLUMNS)
 
 
 def _row(path: Path) -> dict[str, Any]:
@@ -66,11 +54,9 @@ def _row(path: Path) -> dict[str, Any]:
 
 
 def run_status(run: Run) -> str:
-    """State of a run.
+    """State of a run: one of those that `cmat runs` names.
 
-    One of ``running`` (a process holds the folder), ``failed NN`` (page NN did not reach its end), ``stale NN`` (from
-    stage NN on, results were made with other parameters, input files or code), ``no data`` (the candle files are gone,
-    so nothing can be checked), ``finished`` (all six), ``sweep`` (the folder of `cmat sweep`), else ``unfinished``.
+    Or ``no data`` (the candle files are gone, so nothing can be checked), or ``sweep`` (the folder of `cmat sweep`).
     """
     if status := _first_status(run.folder):
         return status
@@ -78,11 +64,10 @@ def run_status(run: Run) -> str:
         run.fingerprint()
     except CmatError:
         return "no data"
-    open_stage = next((stage for stage in STAGE_NAMES if not run.is_finished(stage)), None)
-    if open_stage is None:
+    unfinished = list(dropwhile(run.is_finished, STAGE_NAMES))
+    if not unfinished:
         return "finished"
-    left = [stage for stage in STAGE_NAMES[STAGE_NAMES.index(open_stage) :] if run.record(stage) is not None]
-    if left:
+    if left := [stage for stage in unfinished if run.record(stage) is not None]:
         return f"stale {_number(left[0])}"
     return "sweep" if run.path("journal.log").is_file() else "unfinished"
 

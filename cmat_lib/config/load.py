@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import reprlib
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config.schema import SECTIONS, Config, TableConfig
@@ -36,6 +36,10 @@ ALIASES = {
 }
 
 
+NUMBER_HINT = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)"
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def project_root() -> Path:
     """Folder with ``notebooks`` and ``params``: the nearest at or above the working directory, else the source tree.
 
@@ -50,10 +54,7 @@ def project_root() -> Path:
 def resolve_path(path: str | Path) -> Path:
     """Absolute form of a path of the parameters; relative paths start at the project root.
 
-    Raises
-    ------
-    CmatError
-        If the text cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
+    A CmatError if it cannot be a path: an unknown user's home, a NUL byte, half a surrogate pair, links in a circle.
     """
     try:
         return (project_root() / Path(path).expanduser()).resolve()
@@ -62,16 +63,9 @@ def resolve_path(path: str | Path) -> Path:
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """Raw mapping of a parameter file.
-
-    Raises
-    ------
-    CmatError
-        If the file is missing, is not YAML, or is not a mapping.
-    """
-    path = Path(path)
+    """Raw mapping of a parameter file; a CmatError if it is missing, is not YAML, or is not a mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CmatError(f"{path}: no such parameter file") from None
     except (OSError, ValueError) as error:
@@ -101,52 +95,38 @@ class _PlainLoader(yaml.SafeLoader):
 def parse_yaml(text: str, problem: str) -> Any:
     """Value of a YAML text of plain types.
 
-    Raises
-    ------
-    CmatError
-        Beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
+    A CmatError beginning with `problem`, if the text is not YAML, has aliases, or writes a value that does not exist.
     """
-    loader = None
     try:
-        loader = _PlainLoader(text)
-        return loader.get_single_data()
+        return _PlainLoader(text).get_single_data()
     except RecursionError:
         raise CmatError(f"{problem}: brackets or indents are nested too deeply") from None
     except Exception as error:  # a 30 February, `!!int x` and their like raise whatever Python's own types do
         raise CmatError(f"{problem}: {error}") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Copy of `base` with `changes` laid over it, section by section (a section keeps the keys that are not named)."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = {**merged[key], **value} if both else value
-    return merged
+    both = [key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)]
+    return {**base, **changes, **{key: {**base[key], **changes[key]} for key in both}}
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """Turn ``section.key=value`` (or ``seed=3``) of the command line into a nested mapping; the value is read as YAML.
-
-    Raises
-    ------
-    CmatError
-        If the text has no ``=`` or its value is not YAML.
-    """
+    """Turn ``section.key=value`` (or ``seed=3``) of the command line into a nested mapping; the value is YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 2:
         raise CmatError(f"--set {text}: write it as section.key=value, for example training.epochs=20")
-    return nest(".".join(parts), parse_yaml(value, f"--set {text}: the value is not YAML"))
+    return nest({".".join(parts): parse_yaml(value, f"--set {text}: the value is not YAML")})
 
 
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """``{section: {key: value}}`` of ``section.key``, and ``{key: value}`` of a key without a section."""
-    section, _, name = key.partition(".")
-    return {section: {name: value}} if name else {section: value}
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{section: {key: value}}`` of ``{"section.key": value}``; a key without a section stays where it is."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        nested = merge(nested, {section: {key: value} if key else value})
+    return nested
 
 
 def load_config(
@@ -159,55 +139,51 @@ def load_config(
     """Validated parameters from a file and changes to it.
 
     The file holds only differences from `base`, by default the schema's defaults; `changes` (sections, ``run_dir`` or
-    ``seed``) are laid over it. `origin` tells error messages where the values come from, by default the file's name.
-
-    Raises
-    ------
-    CmatError
-        Naming the key, where it came from and the nearest valid name.
+    ``seed``) are laid over it. A CmatError names each wrong key, the nearest valid name, and its `origin`, by default
+    the file's name.
     """
-    raw = merge(base or {}, read_params(path)) if path is not None else dict(base or {})
-    return validate(merge(raw, changes or {}), origin or (str(path) if path is not None else "parameters"))
+    raw = merge(base or {}, {} if path is None else read_params(path))
+    return validate(merge(raw, changes or {}), origin or ("parameters" if path is None else str(path)))
 
 
 def validate(raw: dict[str, Any], origin: str) -> Config:
     """Validate a raw mapping; see `load_config`."""
-    raw = _rename_aliases(raw, origin)
+    config = checked(Config, _rename_aliases(raw, origin), origin, _explain)
     try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise CmatError("\n".join(f"{origin}: {line}" for line in dict.fromkeys(lines))) from None
-    except UnicodeEncodeError as error:  # pydantic's own, of a wrong text that it cannot quote
-        raise CmatError(f"{origin}: a text holds what is no character ({error}); correct it") from None
-    if _is_shared(config.run_dir):
+        folder = resolve_path(config.run_dir)
+    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
+        return config
+    # There pages and models would lie, and be replaced, among other things than a run's.
+    if folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor)):
         raise CmatError(f"{origin}: run_dir: choose a folder of its own, such as outputs/demo, not {config.run_dir!r}")
     return config
 
 
-def _is_shared(run_dir: str) -> bool:
-    """Whether a folder holds other things than a run: pages and models would lie, and be replaced, among them."""
+def checked(model: type[Model], raw: dict[str, Any], origin: str, explain: Callable[[dict[str, Any]], str]) -> Model:
+    """Validated form of a raw mapping; a CmatError has a line of `explain` for each of pydantic's errors."""
     try:
-        folder = resolve_path(run_dir)
-    except CmatError:  # of another machine, perhaps, in its checkpoint: whoever needs the folder will say so
-        return False
-    return folder in (project_root().resolve(), Path(os.path.expanduser("~")).resolve(), Path(folder.anchor))
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(explain(item) for item in error.errors())
+        raise CmatError("\n".join(f"{origin}: {line}" for line in lines)) from None
+    except UnicodeEncodeError as error:  # pydantic's own, of a wrong text that it cannot quote
+        raise CmatError(f"{origin}: a text holds what is no character ({error}); correct it") from None
 
 
 def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
     """Accept the source's names with a warning; pydantic's own ``deprecated`` does not warn on input."""
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
     for (old_section, old), (section, new) in ALIASES.items():
-        if not isinstance(raw.get(old_section), dict) or old not in raw[old_section]:
+        given = raw.get(old_section)
+        if not isinstance(given, dict) or old not in given:
             continue
         target = raw.setdefault(section, {})
         if not isinstance(target, dict):  # which the validation tells
             continue
         if new in target:
-            raise CmatError(
-                f"{origin}: '{old_section}.{old}' is another name of '{section}.{new}'; give only the latter"
-            )
-        target[new] = raw[old_section].pop(old)
+            names = f"'{old_section}.{old}' is another name of '{section}.{new}'"
+            raise CmatError(f"{origin}: {names}; give only the latter")
+        target[new] = given.pop(old)
         warnings.warn(f"{origin}: '{old_section}.{old}' is now '{section}.{new}'", FutureWarning, stacklevel=4)
     return raw
 
@@ -218,17 +194,27 @@ def _explain(item: dict[str, Any]) -> str:
     key = ".".join(place)
     if item["type"] == "extra_forbidden":
         place = [str(part) for part in item["loc"]]  # the user's own words, brackets and all
-        key = ".".join(place)
-        return f"unknown {'key' if len(place) > 1 else 'section'} '{key}'{_nearest(place)}"
+        return f"unknown {'key' if len(place) > 1 else 'section'} '{'.'.join(place)}'{_nearest(place)}"
     if item["type"] == "missing":
-        return f"{key}: is needed and not there{_meaning(place)}"
+        field = _fields(place).get(place[-1])
+        return f"{key}: is needed and not there{f' ({field.description})' if field else ''}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if _looks_like_number(item["input"]) else ""
-    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
+    hint = ""
+    if isinstance(item["input"], str) and _reads_as_number(item["input"]):
+        hint = NUMBER_HINT
+    elif item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
         hint = ' (put it in quotes, as "000001" or "ON": YAML reads numbers and dates, and ON, NO, YES as truth values)'
     return f"{key}: {message}, got {shown(item['input'])}{hint}"
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _Short(reprlib.Repr):
@@ -252,18 +238,6 @@ def shown(value: Any) -> str:
     return _Short().repr(value)
 
 
-def _looks_like_number(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and float(value) is not None
-    except ValueError:
-        return False
-
-
-def _meaning(place: list[str]) -> str:
-    field = _fields(place).get(place[-1])
-    return f" ({field.description})" if field and field.description else ""
-
-
 def _fields(place: list[str]) -> dict[str, Any]:
     """Fields of the section, or of the table, that a key stands in."""
     if len(place) == 1:
@@ -273,12 +247,10 @@ def _fields(place: list[str]) -> dict[str, Any]:
 
 def _nearest(place: list[str]) -> str:
     """Suggestion for a misspelt name, also when the key belongs to another section."""
-    valid = _fields(place)
     homes = [name for name in SECTIONS if place[-1] in Config.model_fields[name].annotation.model_fields]
     if homes and len(place) == 2:
         return f"; did you mean '{homes[0]}.{place[-1]}'?"
-    prefix = "".join(f"{part}." for part in place[:-1])
-    return nearest(f"{prefix}{place[-1]}", [f"{prefix}{name}" for name in valid])
+    return nearest(".".join(place), [".".join([*place[:-1], name]) for name in _fields(place)])
 
 
 def dump_params(config: Config) -> str:
@@ -288,33 +260,22 @@ def dump_params(config: Config) -> str:
 
 def commented_defaults() -> str:
     """Text of ``params/default.yaml``: every key with its default and what it means, made from the schema."""
-    lines = [
-        "# yaml-language-server: $schema=schema.json",
-        "# Every key with its default. Other files in this folder hold only what differs.",
-        "",
-    ]
+    lines = ["# yaml-language-server: $schema=schema.json"]
+    lines += ["# Every key with its default. Other files in this folder hold only what differs.", ""]
     for name, field in Config.model_fields.items():
         if name not in SECTIONS:
             lines.append(f"{name}: {_yaml_value(field.default)}  # {field.description}")
             continue
         section = field.annotation
-        lines += [
-            "",
-            f"{name}:{'' if section.model_fields else ' {}'}  # {section.__doc__.splitlines()[0].rstrip('.')}",
-        ]
-        lines += [
-            f"  {key}: {_yaml_value(f.default)}  # {f.description}{_choices(f.annotation)}"
-            for key, f in section.model_fields.items()
-        ]
+        title = section.__doc__.splitlines()[0].rstrip(".")
+        lines += ["", f"{name}:{'' if section.model_fields else ' {}'}  # {title}"]
+        for key, own in section.model_fields.items():
+            options = get_args(own.annotation)
+            are_texts = options and all(isinstance(option, str) for option in options)
+            choices = f" ({' | '.join(options)})" if are_texts else ""
+            lines.append(f"  {key}: {_yaml_value(own.default)}  # {own.description}{choices}")
     return "\n".join(lines) + "\n"
 
 
 def _yaml_value(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
-
-
-def _choices(annotation: Any) -> str:
-    options = get_args(annotation)
-    if not options or not all(isinstance(option, str) for option in options):
-        return ""
-    return f" ({' | '.join(options)})"

@@ -1,4 +1,4 @@
-"""``cmat ablate`` and ``cmat sweep``: many trainings, of other parts on the same folds or of other parameters."""
+"""``cmat ablate``: every part of the model and every baseline, on the same folds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.options import Assignments, RunDir, assign
+from cmat_lib.commands.options import Assignments, RunDir, examples, run_config
+from cmat_lib.config import resolve_path
 
 
+@examples("cmat ablate params/demo.yaml", "cmat ablate params/demo.yaml --rows trees+clock,full,concat --seeds 1")
 def ablate(
     params: Annotated[Path, typer.Argument(help="Parameter file.")],
     assignments: Assignments = None,
@@ -28,8 +30,6 @@ def ablate(
     network that is trained counts as a trial in the ledger.
     """
     from cmat_lib.commands.ablation.rows import choose_rows, reference_row, run_ablation
-    from cmat_lib.commands.cli import run_config
-    from cmat_lib.config import resolve_path
     from cmat_lib.workflow.lock import working_in
     from cmat_lib.workflow.stages.training import prepare_features
 
@@ -59,13 +59,12 @@ def _text(folder: Path, reference: str) -> str:
 
     from cmat_lib.evaluation.breakdown import with_intervals
 
-    titles = {
-        "table": "ROC-AUC",
-        "differences": f"{reference} minus row",
-        "oracle_share": "share of the oracle's lift over 0.5",
-    }
     tables = []
-    for name, title in titles.items():
+    for name, title in (
+        ("table", "ROC-AUC"),
+        ("differences", f"{reference} minus row"),
+        ("oracle_share", "share of the oracle's lift over 0.5"),
+    ):
         if not (folder / f"{name}.parquet").is_file():
             continue
         table = pd.read_parquet(folder / f"{name}.parquet")
@@ -73,10 +72,8 @@ def _text(folder: Path, reference: str) -> str:
             table = table.xs("roc_auc", level="metric")
         text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
         tables.append(f"\n{title}\n{text.to_string()}")
-    tables.append(
-        f"\nROC-AUC of single trainings, mean over folds\n{_single(pd.read_parquet(folder / 'seeds.parquet'))}"
-    )
-    return "\n".join(tables)
+    single = _single(pd.read_parquet(folder / "seeds.parquet"))
+    return "\n".join([*tables, f"\nROC-AUC of single trainings, mean over folds\n{single}"])
 
 
 def _single(seeds) -> str:
@@ -84,34 +81,3 @@ def _single(seeds) -> str:
     by_seed = seeds.groupby(["row", "seed"], sort=False)["roc_auc"].mean().groupby("row", sort=False)
     found = by_seed.agg(["count", "min", "max"]).query("count > 1").drop(columns="count")
     return "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()
-
-
-def sweep(
-    file: Annotated[Path, typer.Argument(help="Sweep file, for example params/sweep.yaml.")],
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file says it otherwise.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials at the same time.")] = 1,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter of the base file."),
-    ] = None,
-    run_dir: Annotated[
-        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/NAME for NAME.yaml.")
-    ] = None,
-) -> None:
-    """Train many times with other parameters and keep what the stop part likes best.
-
-    All trials share data and topology. The same command goes on after a kill, and --trials adds more. Every trial is
-    counted in the ledger, and the test part is not looked at: run best.yaml for that.
-    """
-    from cmat_lib.commands.sweep.file import read_sweep
-    from cmat_lib.commands.sweep.search import run_sweep
-    from cmat_lib.config import merge
-
-    content, base = read_sweep(file)
-    base = merge(assign(assignments, base), {"run_dir": run_dir or f"outputs/{file.stem}"})
-    say = partial(print, flush=True)
-    table = run_sweep(content, base, trials or content.trials, jobs, say)
-    folder = base["run_dir"]
-    print(f"\n{table.head(10).to_string(index=False)}\n")
-    print(f"all trials: {folder}/trials.csv")
-    print(f"the test part is still closed; open it with: cmat run {folder}/best.yaml")

@@ -54,10 +54,10 @@ class Cell(NamedTuple):
 
 
 def network_rows(config: Config) -> dict[str, dict]:
-    """Changes to the parameters that make each network of the ablation.
+    """Changes to the parameters (row -> section -> key -> value) that make each network of the ablation.
 
     ``full`` is the model as configured; then every other fusion of the registry, and every subset of its views (those
-    that say nothing of the market by themselves, as a clock, stay). Row -> section -> key -> value.
+    that say nothing of the market by themselves, as a clock, stay).
     """
     seen = VIEWS.seen(config)
     chosen, kept = ([view.name for view in seen if view.context is context] for context in (False, True))
@@ -70,14 +70,9 @@ def network_rows(config: Config) -> dict[str, dict]:
 
 
 def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
-    """Rows of the ablation in order, baselines first.
+    """Rows of the ablation in order, baselines first; a CmatError tells an unknown name.
 
     Without `names` all of them; of more than `MOST` views only those of single ones, and of all but one.
-
-    Raises
-    ------
-    CmatError
-        For an unknown row, with the nearest one.
     """
     networks = network_rows(config)
     rows = [*classic_rows(config), *networks]
@@ -92,20 +87,13 @@ def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
 
 
 def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tuple[int, Panel]]:
-    """Panel of every fold: the samples in its parts, scaled by its own training part.
-
-    Parameters
-    ----------
-    run : Run
-        With finished stages 01 and 02.
-    """
+    """Panel of every fold: the samples in its parts, scaled by its own training part."""
     every = run.read_frame("data/samples.parquet")
     market = unstack(run.read_frame("data/candles.parquet"))
     views, arrays = VIEWS.active(config), read_views(config, run)
     for fold in folds:
-        data = config.data.model_copy(update={"fold": fold})
-        of_fold = config.model_copy(update={"data": data})
-        samples = with_parts(every, split_spans(market, data), of_fold)
+        of_fold = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
+        samples = with_parts(every, split_spans(market, of_fold.data), of_fold)
         scalers = fit_scalers(views, arrays, samples, of_fold)
         yield fold, Panel(arrays, samples, scalers, of_fold, pick_device(config.training))
 
@@ -136,17 +124,19 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
         scores: dict[str, list] = {row: [] for row in rows}
         for cell in (Cell(row, fold, s) for row in rows for s in range(1 if row in CLASSIC else seeds)):
             scores[cell.row].append(_score(cell, panel, config, run, folder, say))
-            single[cell] = _auc(trigger, scores[cell.row][-1]["test"])
+            single[cell] = roc_auc_score(trigger, scores[cell.row][-1]["test"])
             say(f"fold {fold}  {cell.row:<26} seed {cell.seed}  test AUC {single[cell]:.4f}")
         frames.append(_fold_frame(fold, panel, scores, say))
-    with atomic_path(folder / "seeds.parquet") as temporary:
-        pd.DataFrame([{**cell._asdict(), "roc_auc": auc} for cell, auc in single.items()]).to_parquet(temporary)
+    _write(folder / "seeds.parquet", pd.DataFrame([{**c._asdict(), "roc_auc": auc} for c, auc in single.items()]))
     return write_tables(pd.concat(frames, ignore_index=True), config, folder, say)
 
 
 def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say: Say) -> dict[str, np.ndarray]:
     """Scores of a cell by part, from its file or made now."""
-    path = folder / "cells" / f"{cell.row}-{cell.fold}-{cell.seed}-{_cell_fingerprint(cell, config, run)}.npz"
+    # All that a cell depends on: what the stages up to training depend on, the row, the fold and the seed.
+    identity = [run.fingerprint("04_training"), config.data.split, *cell, network_rows(config).get(cell.row)]
+    name = f"{cell.row}-{cell.fold}-{cell.seed}-{hash_text(json.dumps(identity))[:16]}.npz"
+    path = folder / "cells" / name
     if path.is_file():
         stored = _stored_scores(path, {part: len(panel.index(part)) for part in SCORED})
         if stored is not None:
@@ -185,14 +175,8 @@ def _cell_config(cell: Cell, config: Config) -> Config:
     return validate(merge(config.model_dump(mode="json"), own), f"ablation row {cell.row}")
 
 
-def _cell_fingerprint(cell: Cell, config: Config, run: Run) -> str:
-    """Of all that a cell depends on: what the stages up to training depend on, the row, the fold and the seed."""
-    identity = [run.fingerprint("04_training"), config.data.split, *cell, network_rows(config).get(cell.row)]
-    return hash_text(json.dumps(identity))[:16]
-
-
 def _fold_frame(fold: int, panel: Panel, scores: dict[str, list[dict[str, np.ndarray]]], say: Say) -> pd.DataFrame:
-    """Test rows of a fold with one probability per row of the ablation.
+    """Test rows of a fold with one probability and one ``train_auc_`` column per row of the ablation.
 
     Scores of different folds come from different models; each fold's are mapped to probabilities on its own calibrate
     part before they are pooled. The map is monotone and has no steps, so it changes no ranking within the fold,
@@ -203,21 +187,14 @@ def _fold_frame(fold: int, panel: Panel, scores: dict[str, list[dict[str, np.nda
     frame = panel.samples.iloc[index["test"]][keep].assign(fold=fold, part="test").reset_index(drop=True)
     trigger = {part: panel.samples["trigger"].to_numpy()[rows] for part, rows in index.items()}
     for row, cells in scores.items():
-        mean = {part: _mean_in_logits([cell[part] for cell in cells]) for part in SCORED}
+        clipped = {part: np.clip([cell[part] for cell in cells], SMALLEST, 1 - SMALLEST) for part in SCORED}
+        mean = {part: expit(logit(scores).mean(axis=0)) for part, scores in clipped.items()}
         fitted = fit_calibration(mean["calibrate"], trigger["calibrate"], "temperature")
         if not fitted["slope"] and row != "base_rate":
             say(f"fold {fold}  {row}: ranks the calibrate part backwards; its pooled scores are constant here")
         frame[row] = apply_calibration(mean["test"], fitted)
-        frame[f"train_auc_{row}"] = _auc(trigger["train"], mean["train"])
+        frame[f"train_auc_{row}"] = roc_auc_score(trigger["train"], mean["train"])
     return frame
-
-
-def _mean_in_logits(scores: list[np.ndarray]) -> np.ndarray:
-    return expit(np.mean([logit(np.clip(score, SMALLEST, 1 - SMALLEST)) for score in scores], axis=0))
-
-
-def _auc(trigger: np.ndarray, score: np.ndarray) -> float:
-    return float(roc_auc_score(trigger, score))
 
 
 def reference_row(rows: Sequence[str]) -> str:
@@ -228,14 +205,8 @@ def reference_row(rows: Sequence[str]) -> str:
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
     """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
 
-    Returns `folder`, with ``predictions.parquet``, ``table.parquet``, ``differences.parquet``, ``folds.parquet`` and,
-    on the synthetic market, ``oracle_share.parquet``.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Test rows of all folds: ``symbol``, ``timestamp``, ``trigger``, ``fold``, one probability and one
-        ``train_auc_`` column per row of the ablation.
+    Returns `folder`, with ``predictions.parquet`` (`frame`: the test rows of all folds), ``table.parquet``,
+    ``differences.parquet``, ``folds.parquet`` and, on the synthetic market, ``oracle_share.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
     from cmat_lib.plots.style import use_style
@@ -254,8 +225,7 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
         **({"oracle_share": oracle_share(draws)} if ORACLE in frame else {}),
     }
     for name, table in tables.items():
-        with atomic_path(folder / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary)
+        _write(folder / f"{name}.parquet", table)
     figures = {
         "forest.png": ablation_forest(tables["table"], "roc_auc", draws.confidence),
         "differences.png": difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference),
@@ -264,6 +234,11 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, dpi=150, bbox_inches="tight")
     return folder
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary)
 
 
 def _detectable(draws: ScoreDraws, reference: str) -> str:
@@ -278,13 +253,9 @@ def _detectable(draws: ScoreDraws, reference: str) -> str:
 
 def _by_fold(frame: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
     """ROC-AUC of every row on the train and the test part of every fold."""
-    found = {
-        (row, fold): {
-            "train": part[f"train_auc_{row}"].iloc[0],
-            "test": _auc(part["trigger"], part[row]),
-            "base_rate": part["trigger"].mean(),
-        }
-        for row in rows
-        for fold, part in frame.groupby("fold")
-    }
+    found = {}
+    for row in rows:
+        for fold, part in frame.groupby("fold"):
+            auc = {"train": part[f"train_auc_{row}"].iloc[0], "test": roc_auc_score(part["trigger"], part[row])}
+            found[row, fold] = {**auc, "base_rate": part["trigger"].mean()}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(index=["row", "fold"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, spread
+from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, earliest, spread
 from cmat_lib.config.schema import PRICE_CHANNELS
 from cmat_lib.data.channels import channel_of, compute_channels
 from cmat_lib.data.splits import Market
@@ -31,13 +31,11 @@ def check_channels(subject: Subject) -> Report:
 
 def _finding(subject: Subject, column: int, again: np.ndarray, wrong: np.ndarray) -> Finding:
     rows, name = subject.candle_rows, subject.config.data.channel_names[column]
-    bad = rows[wrong[:, column]]
-    times = [subject.market[place.symbol].index[place.local_row] for place in bad.itertuples()]
-    place = bad.iloc[int(np.argmin(times))]
+    place = earliest(rows[wrong[:, column]])
     stored = float(subject.channels[place.row, column])
     cause, why = _cause(subject, name, place, stored, spread(subject.channels[:, [column]])[0])
-    detail = f"{len(bad)} of {len(rows)} rows differ; {why}"
-    return Finding(cause, name, place.symbol, min(times), stored, float(again[place.name, column]), detail)
+    detail = f"{wrong[:, column].sum()} of {len(rows)} rows differ; {why}"
+    return Finding(cause, name, place.symbol, place.timestamp, stored, float(again[place.name, column]), detail)
 
 
 def _cause(subject: Subject, name: str, place: pd.Series, stored: float, tolerance: float) -> tuple[str, str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, spread
+from cmat_lib.commands.audit.subject import Finding, Report, Subject, differing, differs, odd_rows, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.views.samples import LABELS, sample_rows
@@ -32,7 +30,8 @@ def check_labels(subject: Subject) -> Report:
     """All labels against recomputed ones; chosen rows also against those of candles cut at the label's end."""
     config = subject.config
     whole = {s: compute_labels(candles, config.labels, config.data.bar) for s, candles in subject.market.items()}
-    cut = {symbol: _cut_labels(subject, symbol, rows) for symbol, rows in _by_symbol(subject.candle_rows)}
+    places = subject.candle_rows.groupby("symbol", sort=False)["local_row"]
+    cut = {symbol: _cut_labels(subject, symbol, rows) for symbol, rows in places}
     findings = _against(subject, whole, "all rows")
     known = {finding.feature for finding in findings}
     findings += [f for f in _against(subject, cut, "candles cut at the label's end") if f.feature not in known]
@@ -40,11 +39,8 @@ def check_labels(subject: Subject) -> Report:
     return Report(f"{total:,} rows; {len(subject.candle_rows):,} of them from candles cut at the label's end", findings)
 
 
-def _cut_labels(subject: Subject, symbol: str, rows: np.ndarray) -> pd.DataFrame:
-    """Labels of chosen rows, each from the trailing volatility's candles, its own, and the H after it.
-
-    The label ends with the last of these candles.
-    """
+def _cut_labels(subject: Subject, symbol: str, rows: pd.Series) -> pd.DataFrame:
+    """Labels of chosen rows, each from the trailing volatility's candles, its own, and the H to its end."""
     candles, config = subject.market[symbol], subject.config
     parts = []
     for row in rows:
@@ -59,32 +55,25 @@ def _cut_labels(subject: Subject, symbol: str, rows: np.ndarray) -> pd.DataFrame
 def _against(subject: Subject, recomputed: dict[str, pd.DataFrame], what: str) -> list[Finding]:
     """Findings of the stored labels against other ones, which may be of fewer rows."""
     stored = {symbol: subject.labels[symbol].loc[again.index] for symbol, again in recomputed.items()}
-    return compare_frames(stored, recomputed, LABELS, "stored", what)
+    return _compared(stored, recomputed, LABELS, what)
 
 
 def check_samples(subject: Subject) -> Report:
     """Every sample against the candle that it stands for: place, time, close and labels."""
-    stored = {symbol: frame.drop(columns="symbol").set_index("timestamp") for symbol, frame in _frames(subject.samples)}
+    samples = subject.samples
+    frames = samples.groupby("symbol", sort=False)
+    stored = {symbol: frame.drop(columns="symbol").set_index("timestamp") for symbol, frame in frames}
     again = {symbol: _expected(subject, symbol, frame.index) for symbol, frame in stored.items()}
     columns = ("row", "local_row", "close_time", "close", *LABELS)
-    findings = compare_frames(stored, again, columns, "stored", "the sample stands for another candle")
-    findings += [finding for symbol in subject.market for finding in _sample_times(subject, symbol, stored)]
-    return Report(f"{len(subject.samples):,} samples", findings)
-
-
-def _sample_times(subject: Subject, symbol: str, stored: dict[str, pd.DataFrame]) -> Iterator[Finding]:
-    """A symbol must have a sample wherever all inputs are complete, once, and nowhere else."""
-    candles = subject.market[symbol]
-    right = candles.index[sample_rows(candles, subject.config)]
-    there = stored[symbol].index if symbol in stored else right[:0]
-    for times, found, wanted in (
-        (there[there.duplicated()], "twice", "once"),
-        (right.difference(there), "not there", "there"),
-        (there.difference(right), "there", "not there"),
-    ):
-        if len(times):
-            detail = f"{len(times)} samples; there is one wherever all inputs are complete"
-            yield Finding("stored", "samples", symbol, times.min(), found, wanted, detail)
+    findings = _compared(stored, again, columns, "the sample stands for another candle")
+    for symbol, candles in subject.market.items():
+        times = candles.index[sample_rows(candles, subject.config)]
+        right, what = (
+            pd.DataFrame({"symbol": symbol, "timestamp": times}),
+            "there is one wherever all inputs are complete",
+        )
+        findings += odd_rows("samples", samples[samples["symbol"] == symbol], right, f"samples; {what}")
+    return Report(f"{len(samples):,} samples", findings)
 
 
 def _expected(subject: Subject, symbol: str, times: pd.DatetimeIndex) -> pd.DataFrame:
@@ -96,27 +85,14 @@ def _expected(subject: Subject, symbol: str, times: pd.DatetimeIndex) -> pd.Data
     return subject.labels[symbol].reindex(times).assign(**places)
 
 
-def compare_frames(
-    stored: dict[str, pd.DataFrame], again: dict[str, pd.DataFrame], columns: tuple[str, ...], cause: str, what: str
+def _compared(
+    stored: dict[str, pd.DataFrame], again: dict[str, pd.DataFrame], columns: tuple[str, ...], what: str
 ) -> list[Finding]:
-    """One finding for each column that differs somewhere.
-
-    Parameters
-    ----------
-    stored, again : dict of str to DataFrame
-        By symbol, indexed by candle open, rows in the same order.
-    """
+    """One finding for each column that differs somewhere; frames by candle open, rows in the same order."""
     left, right = (pd.concat(frames, names=["symbol", "timestamp"]).reset_index() for frames in (stored, again))
-    findings = []
-    for name in columns:
-        wrong = np.flatnonzero(_unequal(left[name], right[name]))
-        if len(wrong):
-            first = wrong[int(left["timestamp"].iloc[wrong].argmin())]
-            row, detail = left.iloc[first], f"{len(wrong)} of {len(left)} rows differ; {what}"
-            findings.append(
-                Finding(cause, name, row["symbol"], row["timestamp"], row[name], right[name].iloc[first], detail)
-            )
-    return findings
+    both = left.assign(**{f"{name}_again": right[name] for name in columns})
+    wrong = {name: _unequal(left[name], right[name]) for name in columns}
+    return [f for name in columns for f in differing("stored", name, both, wrong[name], f"differ; {what}")]
 
 
 def _unequal(stored: pd.Series, again: pd.Series) -> np.ndarray:
@@ -124,11 +100,3 @@ def _unequal(stored: pd.Series, again: pd.Series) -> np.ndarray:
         stored, again = (pd.DatetimeIndex(x).as_unit("ns") for x in (stored, again))
         return np.asarray((stored != again) & ~(stored.isna() & again.isna()))
     return differs(stored.to_numpy(), again.to_numpy(), spread(stored.to_numpy()[:, None])[0])
-
-
-def _by_symbol(rows: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
-    return [(symbol, frame["local_row"].to_numpy()) for symbol, frame in _frames(rows)]
-
-
-def _frames(rows: pd.DataFrame):
-    return rows.groupby("symbol", sort=False)

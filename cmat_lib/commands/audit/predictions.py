@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.audit.subject import PLACE, Finding, Report, Subject
+from cmat_lib.commands.audit.subject import PLACE, Finding, Report, Subject, differing, odd_rows
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.training.checkpoint import load_checkpoint
@@ -26,6 +26,7 @@ KINDS = (
     | dict.fromkeys(("trigger", "max_pct", "raw_probability", "probability", "predicted_max_pct"), "numbers")
 )
 COPIED = ["part", "trigger", "max_pct"]  # from the samples
+AGAIN = ("", "_again")  # endings of columns, as the run has them and as they should be
 
 
 def check_predictions(subject: Subject) -> Report:
@@ -46,8 +47,8 @@ def check_predictions(subject: Subject) -> Report:
     again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
     findings = [
         *_against_samples(samples, stored),
-        *_differing(rows, again, "raw_probability", tolerance),
-        *_differing(rows, again, "predicted_max_pct", tolerance * max(1.0, samples["max_pct"].std())),
+        *_unlike(rows, again, "raw_probability", tolerance),
+        *_unlike(rows, again, "predicted_max_pct", tolerance * max(1.0, samples["max_pct"].std())),
         *_calibrated(stored, load_checkpoint(path)["calibration"]),
     ]
     return Report(
@@ -89,47 +90,24 @@ def _score(subject: Subject, predictor: Predictor, place) -> pd.DataFrame | None
 
 def _against_samples(samples: pd.DataFrame, stored: pd.DataFrame) -> Iterator[Finding]:
     """Rows, parts and labels must be those of the samples, each once: scores of chosen rows or labels mean nothing."""
-    both = samples[[*KEYS, *COPIED]].merge(
-        stored[[*KEYS, *COPIED]].drop_duplicates(KEYS), how="outer", on=KEYS, suffixes=("", "_stored"), indicator=True
-    )
-    for rows, found, right in (
-        (stored[stored.duplicated(KEYS)], "twice", "once"),
-        (both[both["_merge"] == "left_only"], "not there", "there"),
-        (both[both["_merge"] == "right_only"], "there", "not there"),
-    ):
-        if len(rows):
-            first = rows.sort_values("timestamp").iloc[0]
-            detail = f"{len(rows)} rows; the predictions are of the samples of the four parts, one each"
-            yield Finding("stored", "rows", first["symbol"], first["timestamp"], found, right, detail)
-    both = both[both["_merge"] == "both"].sort_values("timestamp")
+    yield from odd_rows("rows", stored, samples, "rows; the predictions are of the samples of the four parts, one each")
+    both = stored[[*KEYS, *COPIED]].drop_duplicates(KEYS).merge(samples[[*KEYS, *COPIED]], on=KEYS, suffixes=AGAIN)
     for name in COPIED:
-        here, right = both[f"{name}_stored"], both[name]
-        wrong = both[((here != right) & ~(here.isna() & right.isna())).to_numpy()]
-        if len(wrong):
-            first = wrong.iloc[0]
-            detail = f"{len(wrong)} of {len(both)} rows are not those of data/samples.parquet"
-            values = first[f"{name}_stored"], first[name]
-            yield Finding("stored", name, first["symbol"], first["timestamp"], *values, detail)
+        here, right = both[name], both[f"{name}_again"]
+        wrong = ((here != right) & ~(here.isna() & right.isna())).to_numpy()
+        yield from differing("stored", name, both, wrong, "are not those of data/samples.parquet")
 
 
-def _differing(rows: pd.DataFrame, again: pd.DataFrame, column: str, tolerance: float) -> Iterator[Finding]:
-    both = rows[[*KEYS, column]].merge(again[[*KEYS, column]], on=KEYS, how="left", suffixes=("", "_again"))
+def _unlike(rows: pd.DataFrame, again: pd.DataFrame, column: str, tolerance: float) -> Iterator[Finding]:
+    both = rows[[*KEYS, column]].merge(again[[*KEYS, column]], on=KEYS, how="left", suffixes=AGAIN)
     away = (both[column] - both[f"{column}_again"]).abs()
-    wrong = both[~(away <= tolerance)].sort_values("timestamp")
-    if len(wrong):
-        first = wrong.iloc[0]
-        detail = f"{len(wrong)} of {len(both)} rows differ, by up to {away.max():.2g}"
-        yield Finding(
-            "prediction", column, first["symbol"], first["timestamp"], first[column], first[f"{column}_again"], detail
-        )
+    wrong = ~(away <= tolerance).to_numpy()
+    yield from differing("prediction", column, both, wrong, f"differ, by up to {away.max():.2g}")
 
 
 def _calibrated(stored: pd.DataFrame, calibration: dict) -> Iterator[Finding]:
     """Probabilities must be the stored calibration of the raw ones, in every row."""
-    again = apply_calibration(stored["raw_probability"], calibration)
-    wrong = stored.assign(again=again)[~(np.abs(stored["probability"] - again) <= 1e-9)].sort_values("timestamp")
-    if len(wrong):
-        first = wrong.iloc[0]
-        detail = f"{len(wrong)} of {len(stored)} rows are not the model's calibration of their raw probability"
-        values = first["probability"], first["again"]
-        yield Finding("stored", "probability", first["symbol"], first["timestamp"], *values, detail)
+    both = stored.assign(probability_again=apply_calibration(stored["raw_probability"], calibration))
+    wrong = ~((both["probability"] - both["probability_again"]).abs() <= 1e-9).to_numpy()
+    what = "are not the model's calibration of their raw probability"
+    yield from differing("stored", "probability", both, wrong, what)

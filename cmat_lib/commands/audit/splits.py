@@ -21,9 +21,8 @@ def check_split(subject: Subject) -> Report:
     everything = _with_input_start(subject).sort_values("close_time", kind="stable")
     samples = everything[everything["part"].isin(PARTS)]
     spans = split_spans(subject.market, subject.config.data)
-    findings = [*_places(samples, spans), *_unlabelled(samples), *_left_out(everything, spans)]
-    stretches = [(span.part, _inside(samples, span)) for span in spans]
-    stretches = [(part, frame) for part, frame in stretches if len(frame)]
+    findings = [*_places(samples, spans), *_left_out(everything, spans)]
+    stretches = [(span.part, frame) for span in spans if len(frame := _inside(samples, span))]
     findings += [*_borders(samples, spans), *_embargo(stretches)]
     return Report(f"{len(samples):,} samples in {len(stretches)} stretches of time", findings)
 
@@ -48,33 +47,17 @@ def _inside(samples: pd.DataFrame, span: Span) -> pd.DataFrame:
 
 
 def _places(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
-    """Rows that lie outside the time that the fold gives to their part."""
-    allowed = pd.Series(False, samples.index)
-    for span in spans:
-        allowed |= (samples["part"] == span.part) & _closes_in(samples, span)
+    """Rows that lie outside the time that the fold gives to their part, or have no label."""
+    allowed = np.any([(samples["part"] == span.part) & _closes_in(samples, span) for span in spans], axis=0)
     for part, rows in samples[~allowed].groupby("part", sort=False):
-        times = "; ".join(
-            f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}" for span in spans if span.part == part
-        )
-        yield _finding("overlap", part, rows, f"close {rows['close_time'].iloc[0]:%Y-%m-%d %H:%M}", times)
-
-
-def _unlabelled(samples: pd.DataFrame) -> Iterator[Finding]:
+        own = [f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}" for span in spans if span.part == part]
+        yield _finding("overlap", part, rows, f"close {rows['close_time'].iloc[0]:%Y-%m-%d %H:%M}", "; ".join(own))
     for part, rows in samples[samples["label_end"].isna()].groupby("part", sort=False):
         yield _finding("overlap", part, rows, "no label", "left out")
 
 
 def _left_out(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
     """Rows in no part whose part's name is not the reason."""
-    reasons = _reasons(samples, spans)
-    for name, rows in samples[~samples["part"].isin(PARTS)].groupby("part", sort=False):
-        chosen = rows[~reasons[name][rows.index]] if name in reasons else rows
-        if len(chosen):
-            yield _finding("selection", name, chosen, name, "in the part of its time")
-
-
-def _reasons(samples: pd.DataFrame, spans: list[Span]) -> dict[str, pd.Series]:
-    """Why a row may be left out -> the rows of which that is true."""
     close, label_end = samples["close_time"], samples["label_end"]
     purged, embargo = pd.Series(False, samples.index), pd.Series(False, samples.index)
     for number, span in enumerate(spans):
@@ -85,7 +68,11 @@ def _reasons(samples: pd.DataFrame, spans: list[Span]) -> dict[str, pd.Series]:
             if PARTS.index(other.part) > PARTS.index(span.part):
                 embargo |= inside & (samples["input_start"] < other.end)
     outside = (close < spans[0].start) | (close >= spans[-1].end)
-    return {"unlabelled": label_end.isna(), "outside": outside, "purged": purged, "embargo": embargo}
+    reasons = {"unlabelled": label_end.isna(), "outside": outside, "purged": purged, "embargo": embargo}
+    for name, rows in samples[~samples["part"].isin(PARTS)].groupby("part", sort=False):
+        chosen = rows[~reasons[name][rows.index]] if name in reasons else rows
+        if len(chosen):
+            yield _finding("selection", name, chosen, name, "in the part of its time")
 
 
 def _borders(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -136,17 +136,16 @@ class Subject:
     numbers: dict[str, np.ndarray]  # of each view, (R, F)
     rows: int = 200  # of each symbol to look at
     seed: int = 0  # of the choice of rows
-    offsets: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        lengths = [len(candles) for candles in self.market.values()]
-        starts = np.cumsum([0, *lengths[:-1]]).tolist()
-        object.__setattr__(self, "offsets", dict(zip(self.market, starts, strict=True)))
 
     @property
     def config(self) -> Config:
-        """Parameters of the run."""
         return self.run.config
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Row of each symbol's first candle among those of all symbols."""
+        ends = np.cumsum([len(candles) for candles in self.market.values()]).tolist()
+        return dict(zip(self.market, [0, *ends[:-1]], strict=True))
 
     @cached_property
     def views(self) -> list[View]:
@@ -174,15 +173,15 @@ class Subject:
 
     @cached_property
     def candle_rows(self) -> pd.DataFrame:
-        """Candles to look at: ``symbol``, ``local_row``, ``row``; chosen ones and those where a look-back ends.
+        """Candles to look at: ``symbol``, ``timestamp``, ``local_row``, ``row``; chosen ones, and look-backs' ends.
 
         The first complete rows of a gap-free run are where something that looks across a gap shows.
         """
         frames = []
         for symbol, candles in self.market.items():
-            borders = self._borders(symbol)
-            chosen = np.union1d(self._choose(np.arange(len(candles))), self._choose(borders))
-            frames.append(pd.DataFrame({"symbol": symbol, "local_row": chosen, "row": chosen + self.offsets[symbol]}))
+            chosen = np.union1d(self._choose(np.arange(len(candles))), self._choose(self._borders(symbol)))
+            places = {"timestamp": candles.index[chosen], "local_row": chosen, "row": chosen + self.offsets[symbol]}
+            frames.append(pd.DataFrame({"symbol": symbol, **places}))
         return pd.concat(frames, ignore_index=True)
 
     @cached_property
@@ -295,8 +294,7 @@ def _check(run: Run, name: str, is_right: bool, what: str) -> None:
 
 def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:
     """Other, still finite numbers in each label column, so that whoever reads it gives another value."""
-    columns = [name for name in LABEL_COLUMNS if name in candles]
-    return candles.assign(**{name: 1.0 - candles[name].fillna(0.0) for name in columns})
+    return candles.assign(**{name: 1.0 - candles[name].fillna(0.0) for name in LABEL_COLUMNS if name in candles})
 
 
 def differs(stored: np.ndarray, again: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
@@ -322,3 +320,29 @@ def spread(values: np.ndarray) -> np.ndarray:
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a finite value
         low, high = np.nanpercentile(values, [25, 75], axis=0)
         return np.where(high > low, high - low, np.nanstd(values, axis=0))
+
+
+def earliest(rows: pd.DataFrame) -> pd.Series:
+    """First of some rows in time."""
+    return rows.iloc[int(rows["timestamp"].argmin())]
+
+
+def differing(cause: str, name: str, rows: pd.DataFrame, wrong: np.ndarray, what: str) -> Iterator[Finding]:
+    """Finding of column `name`, which should be ``<name>_again``, at the earliest of the rows that are wrong."""
+    if wrong.any():
+        row, detail = earliest(rows[wrong]), f"{wrong.sum()} of {len(rows)} rows {what}"
+        yield Finding(cause, name, row["symbol"], row["timestamp"], row[name], row[f"{name}_again"], detail)
+
+
+def odd_rows(feature: str, stored: pd.DataFrame, right: pd.DataFrame, what: str) -> Iterator[Finding]:
+    """Findings of rows, by symbol and time, that are stored twice, or not and should be, or the other way round."""
+    keys = ["symbol", "timestamp"]
+    both = right[keys].merge(stored[keys].drop_duplicates(), how="outer", on=keys, indicator="where")
+    for rows, found, wanted in (
+        (stored[stored.duplicated(keys)], "twice", "once"),
+        (both[both["where"] == "left_only"], "not there", "there"),
+        (both[both["where"] == "right_only"], "there", "not there"),
+    ):
+        if len(rows):
+            row = earliest(rows)
+            yield Finding("stored", feature, row["symbol"], row["timestamp"], found, wanted, f"{len(rows)} {what}")

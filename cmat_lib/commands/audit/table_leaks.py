@@ -32,24 +32,15 @@ LARGEST_RATIO = 4.0
 YEAR = 365.25 * 24 * 3_600 * 1e9  # nanoseconds
 
 
-class Late(NamedTuple):
-    """Rows of a column that are joined before they were published."""
-
-    column: str
-    time: pd.Timestamp  # of the first such row, as the table has it
-    rows: int  # how many there are
-    sentence: str
-
-
 class Early(NamedTuple):
-    """A column whose changes go with what candles do after the changes are said to be known."""
+    """A column that candles are shown too early."""
 
     column: str
-    time: pd.Timestamp  # from which the first change is said to be known
-    rows: int  # that were compared
+    time: pd.Timestamp  # of its first row that was published later, or from which its first change is said to be known
+    rows: int  # that were published later, or that were compared
     sentence: str
-    rho: float  # rank correlation
-    t: float  # of it, whatever the sizes do
+    rho: float = np.nan  # rank correlation with what candles do afterwards
+    t: float = np.nan  # of it, whatever the sizes do
 
 
 def check_tables(subject: Subject) -> Report:
@@ -62,14 +53,14 @@ def check_tables(subject: Subject) -> Report:
         table = read(name, about)
         rows += len(table.frame)
         late = late_publication(name, table, about)
-        findings += [Finding("published", f"{name}.{f.column}", "", f.time, detail=f.sentence) for f in late]
-        named = {finding.column for finding in late}
-        early = [finding for finding in moves_early(name, table, closes, about) if finding.column not in named]
-        findings += [Finding("early", f"{name}.{f.column}", "", f.time, detail=f.sentence) for f in early]
+        named = {found.column for found in late}
+        early = [found for found in moves_early(name, table, closes, about) if found.column not in named]
+        for cause, columns in (("published", late), ("early", early)):
+            findings += [Finding(cause, f"{name}.{f.column}", "", f.time, detail=f.sentence) for f in columns]
     return Report(f"{rows:,} rows of {', '.join(tables)}", findings)
 
 
-def late_publication(name: str, table: Table, config: TableConfig) -> list[Late]:
+def late_publication(name: str, table: Table, config: TableConfig) -> list[Early]:
     """Rows that are joined before another column of times says that they were published.
 
     Such a column lies at or after the time that is used in at least half of the rows, by no more than a year (median),
@@ -88,7 +79,8 @@ def late_publication(name: str, table: Table, config: TableConfig) -> list[Late]
         for column in config.columns:
             late = _late_rows(table, column, published, config)
             if late.any():
-                found.append(_late(name, table, column, other, published, late, config))
+                sentence = _late(name, table, column, published.rename(other), late, config)
+                found.append(Early(column, table.frame["time"].iloc[int(late.argmax())], int(late.sum()), sentence))
     return found
 
 
@@ -108,20 +100,17 @@ def _late_rows(table: Table, column: str, published: pd.Series, config: TableCon
     return ((filled | (published > joined)) & values.notna()).to_numpy()
 
 
-def _late(
-    name: str, table: Table, column: str, other: str, published: pd.Series, late: np.ndarray, config: TableConfig
-) -> Late:
-    first = int(late.argmax())
-    time, joined = table.frame["time"].iloc[first], known_at(table, config).iloc[first]
-    when = published.iloc[first]
+def _late(name: str, table: Table, column: str, published: pd.Series, late: np.ndarray, config: TableConfig) -> str:
+    """What is said of a column with late rows."""
+    first, other = int(late.argmax()), published.name
+    joined, when = known_at(table, config).iloc[first], published.iloc[first]
     what = f"was published at {when} ('{other}')" if pd.notna(when) else f"has the next row's value, and no '{other}'"
     lag = (published - table.frame["time"])[late].max()
     needed = f"the longest delay is {lag}; " if pd.notna(lag) else ""
-    sentence = (
+    return (
         f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}use '{other}' as "
         f"views.{name}.time with lag 0h, or correct views.{name}.lag or the file (rows affected: {late.sum()})"
     )
-    return Late(column, time, int(late.sum()), sentence)
 
 
 def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config: TableConfig) -> list[Early]:
@@ -142,22 +131,12 @@ def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config
     than 21 rows, or one that is early by a small part of its own interval. Where returns are skewed strongly, a column
     that knows their size knows something of their sign, too, and the chance above does not hold.
 
-    Parameters
-    ----------
-    name : str
-        Name of the view, for what it says.
-    table : Table
-        What `read_table` gives.
-    prices : Mapping[str, pandas.Series]
-        Closing prices of each symbol by the time of the close (not the open), in UTC.
-    config : TableConfig
-        Parameters of the view.
+    `prices` are closing prices of each symbol by the time of the close (not the open), in UTC.
     """
     found = []
     for column in config.columns:
-        parts = [part for part in _pairs(table, column, prices, config) if len(part) > 2]
-        if parts and (early := _judge(name, table, column, parts)) is not None:
-            found.append(early)
+        if parts := [part for part in _pairs(table, column, prices, config) if len(part) > 2]:
+            found += _judge(name, table, column, parts)
     return found
 
 
@@ -194,7 +173,7 @@ def _level(closes: np.ndarray, series: pd.Series, known: np.ndarray) -> np.ndarr
     return np.where(known < closes[0], np.nan, level)
 
 
-def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> Early | None:
+def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> Iterator[Early]:
     known = np.concatenate([part["known"].to_numpy(np.int64) for part in parts])
     products = pd.Series(np.concatenate([_products(part) for part in parts]))
     # Symbols of one day share its returns: their products count as one.
@@ -203,31 +182,33 @@ def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> E
     size = np.sqrt((sums**2).sum())
     years = (known.max() - known.min()) / YEAR
     if size == 0 or years == 0:
-        return None
+        return
     t = float(sums.sum() / size)
     rho = float(np.average([_correlation(part) for part in parts], weights=[len(part) for part in parts]))
     ratio = abs(rho) * np.sqrt(len(sums) / years)
     if abs(t) <= LARGEST_T or abs(rho) <= LARGEST_RHO or ratio <= LARGEST_RATIO:
-        return None
-    first = pd.Timestamp(known.min(), tz="UTC")
+        return
     sentence = (
         f"{table.source}: changes of column '{column}' go with the returns of the candles after they are said to be "
         f"known: rank correlation {rho:.2f} over {len(products)} rows (t {t:.1f}, the limit is {LARGEST_T}); whoever "
         f"bet on it would have a Sharpe ratio of {ratio:.0f}: they are joined too early; correct views.{name}.lag and "
         f"views.{name}.zone"
     )
-    return Early(column, first, len(products), sentence, rho, t)
+    yield Early(column, pd.Timestamp(known.min(), tz="UTC"), len(products), sentence, rho, t)
 
 
 def _products(part: pd.DataFrame) -> np.ndarray:
     """Centred ranks of changes times signed ranks of returns, by the number of rows, so that symbols weigh alike."""
     returns = part["return"].to_numpy()
-    ranks = rankdata(part["change"]) - (len(part) + 1) / 2
-    return ranks * np.sign(returns) * rankdata(np.abs(returns)) / len(part) ** 2
+    return _centred_ranks(part["change"]) * np.sign(returns) * rankdata(np.abs(returns)) / len(part) ** 2
 
 
 def _correlation(part: pd.DataFrame) -> float:
     """Spearman's rank correlation; 0 where one of the two never differs."""
-    ranks = [rankdata(part[column]) - (len(part) + 1) / 2 for column in ("change", "return")]
-    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else 0.0
+    change, gain = _centred_ranks(part["change"]), _centred_ranks(part["return"])
+    size = np.sqrt((change**2).sum() * (gain**2).sum())
+    return float((change * gain).sum() / size) if size > 0 else 0.0
+
+
+def _centred_ranks(values: pd.Series) -> np.ndarray:
+    return rankdata(values) - (len(values) + 1) / 2

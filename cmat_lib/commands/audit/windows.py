@@ -10,7 +10,6 @@ import numpy as np
 
 from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, spread
 from cmat_lib.config import Config
-from cmat_lib.data.splits import Market
 from cmat_lib.views import View
 from cmat_lib.views.compute import computed
 from cmat_lib.views.registry import Asked
@@ -26,8 +25,7 @@ class Cut:
     view: View
 
     @cached_property
-    def names(self) -> list[str]:
-        """F names of its numbers."""
+    def names(self) -> list[str]:  # F
         return self.view.names(self.subject.config)
 
     @cached_property
@@ -36,8 +34,7 @@ class Cut:
         return self.subject.at_samples(self.view)
 
     @cached_property
-    def spread(self) -> np.ndarray:
-        """Of each feature over all samples, shape (F,)."""
+    def spread(self) -> np.ndarray:  # (F,)
         return spread(self.stored)
 
     @cached_property
@@ -55,8 +52,7 @@ class Cut:
     def first_finding(self) -> Finding:
         """Of the earliest differing sample, the feature that is furthest off; a wrong window moves nearly all."""
         rows, (again, wrong) = self.subject.sample_rows, self.compared
-        bad = np.flatnonzero(wrong.any(axis=1))
-        first = bad[int(rows["timestamp"].iloc[bad].argmin())]
+        first = self._first(wrong.any(axis=1))
         away = np.abs(self.stored[rows.index[first]] - again[first]) / np.where(self.spread > 0, self.spread, 1.0)
         finding = self._finding(int(np.where(wrong[first], np.nan_to_num(away, nan=np.inf), -1.0).argmax()))
         total = f"{wrong.any(axis=0).sum()} of {len(self.names)} features differ"
@@ -64,86 +60,83 @@ class Cut:
 
     def at(self, place, shift: int = 0, longer: int = 0) -> np.ndarray:
         """Numbers of a sample that ends `shift` candles later; NaN if its candles are not there without a gap."""
-        config = self.subject.config
-        if longer:
-            config = self.view.longer(config, longer)
+        config = self.view.longer(self.subject.config, longer) if longer else self.subject.config
         end, length = self.subject.end(place.symbol, place.timestamp) + shift, self.view.look_back(config)
         runs = self.subject.runs[place.symbol]
         if end < length or end > len(runs) or runs[end - 1] != runs[end - length]:
             return np.full(len(self.names), np.nan)
         return self._shown(place.symbol, [end], end - length, end, config)[0]
 
-    def together(self, places: list) -> np.ndarray:
-        """Numbers of several samples of one symbol, computed at once from the candles up to the last, (n, F)."""
-        ends = [self.subject.end(place.symbol, place.timestamp) for place in places]
-        return self._shown(places[0].symbol, ends, 0, ends[-1], self.subject.config)
-
-    def beside(self, place, last) -> np.ndarray:
-        """Numbers of a sample by itself, from the candles up to another, later one, (F,)."""
-        end, until = (self.subject.end(one.symbol, one.timestamp) for one in (place, last))
-        return self._shown(place.symbol, [end], 0, until, self.subject.config)[0]
+    def sociable(self) -> set[str]:
+        """Features that give two samples of a symbol other values together than each alone, from the same candles."""
+        rows, config = self.subject.sample_rows, self.subject.config
+        symbol = rows["symbol"].iloc[0]
+        own = rows[rows["symbol"] == symbol].iloc[[0, -1]]
+        ends = [self.subject.end(symbol, p.timestamp) for p in own.itertuples() if np.isfinite(self.at(p)).all()]
+        if len(ends) < 2:
+            return set()
+        together = self._shown(symbol, ends, 0, ends[-1], config)
+        alone = np.concatenate([self._shown(symbol, [end], 0, ends[-1], config) for end in ends])
+        wrong = differs(together, alone, self.spread).any(axis=0)
+        return {self.names[column] for column in np.flatnonzero(wrong)}
 
     def _shown(self, symbol: str, ends: list[int], start: int, until: int, config: Config) -> np.ndarray:
-        """Newest numbers of samples that end before candles of these numbers, from the candles `start` to `until`."""
-        market = self._known(symbol, start, until)
+        """Newest numbers of samples that end before candles of these numbers, from the candles `start` to `until`.
+
+        Of the other symbols, where they are read, from the candles that were over then.
+        """
+        hidden = self.subject.hidden
+        market = {symbol: hidden[symbol].iloc[start:until]}
+        if self.view.reads_others:
+            last = market[symbol].index[-1]
+            market = {s: market[s] if s == symbol else candles.loc[:last] for s, candles in hidden.items()}
         rows, close = np.array(ends) - 1 - start, market[symbol].index[-1] + config.data.bar
         windows = computed(symbol, market[symbol], rows)
         asked = Asked(symbol, market, rows, config, windows, table=lambda n, t: cut(read(n, t), close, t))
         found = self.view.compute(asked)
         return found.values if found.rows is None else found.values[found.rows]
 
-    def _known(self, symbol: str, start: int, end: int) -> Market:
-        """Candles up to the row; of the other symbols, where they are read, those that were over then."""
-        own = self.subject.hidden[symbol].iloc[start:end]
-        if not self.view.reads_others:
-            return {symbol: own}
-        return {s: own if s == symbol else c.loc[: own.index[-1]] for s, c in self.subject.hidden.items()}
-
     def _finding(self, column: int) -> Finding:
         rows, (again, wrong) = self.subject.sample_rows, self.compared
-        bad = np.flatnonzero(wrong[:, column])
-        first = bad[int(rows["timestamp"].iloc[bad].argmin())]
+        first = self._first(wrong[:, column])
         place = rows.iloc[first]
         cause, why = self._cause(place, wrong[first])
         values = float(self.stored[place.name, column]), float(again[first, column])
-        detail = f"{len(bad)} of {len(rows)} rows differ; {why}"
+        detail = f"{wrong[:, column].sum()} of {len(rows)} rows differ; {why}"
         return Finding(cause, self.names[column], place.symbol, place.timestamp, *values, detail)
+
+    def _first(self, chosen: np.ndarray) -> int:
+        """Number of the earliest of the chosen samples."""
+        numbers = np.flatnonzero(chosen)
+        return int(numbers[self.subject.sample_rows["timestamp"].iloc[numbers].argmin()])
 
     def _cause(self, place, wrong: np.ndarray) -> tuple[str, str]:
         """The window near the right one that gives the stored values, if one does."""
         stored, horizon = self.stored[place.name], self.subject.config.labels.horizon
+        length = self.view.look_back(self.subject.config)
         for shift in sorted(range(-horizon, horizon + 1), key=abs):
             for longer in (0, 1, -1) if self.view.longer else (0,):
                 if differs(stored, self.at(place, shift, longer), self.spread)[wrong].any():
                     continue
-                window = f"a window of {self._length + longer} candles that ends {_relative(shift)} gives it"
+                there = f"{abs(shift)} candle{'s' * (abs(shift) > 1)} {'after' if shift > 0 else 'before'} the row"
+                window = f"a window of {length + longer} candles that ends {there if shift else 'at the row'} gives it"
                 return "future" if shift > 0 else "window", window
         runs, end = self.subject.runs[place.symbol], self.subject.end(place.symbol, place.timestamp)
         until = end - 1 + int((runs[end - 1 :] == runs[end - 1]).sum())
-        later = self._shown(place.symbol, [end], end - self._length, until, self.subject.config)[0]
+        later = self._shown(place.symbol, [end], end - length, until, self.subject.config)[0]
         if not differs(stored, later, self.spread)[wrong].any():
             return "future", "it takes candles after the row"
         return "stored", "no window of nearly this length and place gives it"
-
-    @property
-    def _length(self) -> int:
-        return self.view.look_back(self.subject.config)
-
-
-def _relative(shift: int) -> str:
-    if shift == 0:
-        return "at the row"
-    return f"{abs(shift)} candle{'s' * (abs(shift) > 1)} {'after' if shift > 0 else 'before'} the row"
 
 
 def check_view(subject: Subject, view: View) -> Report:
     """Numbers of a view at chosen samples, each computed alone from what it may know."""
     windows = Cut(subject, view)
-    alone = _sociable(windows)
-    if view.groups and not alone:  # numbers of one diagram: a wrong window moves nearly all
+    sociable = windows.sociable()
+    if view.groups and not sociable:  # numbers of one diagram: a wrong window moves nearly all
         findings = [windows.first_finding()] if windows.compared[1].any() else []
     else:
-        findings = [_of_batch(f) if f.feature in alone else f for f in windows.findings()]
+        findings = [_of_batch(f) if f.feature in sociable else f for f in windows.findings()]
     number, names = len(subject.sample_rows), len(windows.names)
     length = view.look_back(subject.config)
     of = f"{number:,} windows of {length} candles" if length > 1 else f"{number:,} samples"
@@ -153,15 +146,3 @@ def check_view(subject: Subject, view: View) -> Report:
 def _of_batch(finding: Finding) -> Finding:
     detail = f"{finding.detail.partition(';')[0]}; alone a window has another value"
     return replace(finding, cause="batch", detail=detail)
-
-
-def _sociable(windows: Cut) -> set[str]:
-    """Features that give two samples of a symbol other values together than each alone."""
-    rows = windows.subject.sample_rows
-    own = rows[rows["symbol"] == rows["symbol"].iloc[0]].iloc[[0, -1]]
-    places = [place for place in own.itertuples() if np.isfinite(windows.at(place)).all()]
-    if len(places) < 2:
-        return set()
-    together, alone = windows.together(places), np.array([windows.beside(place, places[-1]) for place in places])
-    differing = differs(together, alone, windows.spread).any(axis=0)
-    return {name for name, is_other in zip(windows.names, differing, strict=True) if is_other}

@@ -1,36 +1,56 @@
 """What has to be right before work starts: environment, machine, folders, data, and three self-tests.
 
-A check yields findings; one that cannot even run is a problem itself, so that a broken environment is still told apart.
+The self-tests are ten seconds of work that touch what most often breaks: compiled topology, torch, and the notebook
+kernel. A check that cannot even run is a problem itself, so that a broken environment is still told apart.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import psutil
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import cmat_lib
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.doctor import selftest
-from cmat_lib.commands.doctor.selftest import Finding
 from cmat_lib.config import Config, project_root, resolve_path
 
 PYTHONS = ((3, 11), (3, 12))  # giotto-tda has no wheels for others
 INSTALL = 'pip install -c constraints.txt -e ".[dev]"'
 LITTLE_DISK, LITTLE_MEMORY = 5e9, 4e9  # bytes; below, work may end in the middle
+FLOAT32 = 1e-6  # giotto-tda computes in single precision: 6e-8 of the largest distance, here below 10
+KERNEL = "python3"
+KERNEL_SECONDS = 60
 
 
-def examine(config: Config | None) -> Iterator[Finding]:
-    """All findings, one by one as they are made.
+class Diagnosis(NamedTuple):
+    """One line of the report."""
+
+    state: str  # ok, warning or problem
+    text: str
+    mend: str = ""
+    check: str = ""
+
+    @classmethod
+    def of(cls, is_well: bool, text: str, mend: str, otherwise: str = "warning") -> Diagnosis:
+        """That something is well, or how to mend it."""
+        return cls("ok", text) if is_well else cls(otherwise, text, mend)
+
+
+def examine(config: Config | None) -> Iterator[Diagnosis]:
+    """All diagnoses, one by one as they are made.
 
     Parameters
     ----------
@@ -39,55 +59,54 @@ def examine(config: Config | None) -> Iterator[Finding]:
         nothing of data and memory without it.
     """
     chosen = config or Config()
-    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {
         "python": check_python,
         "packages": check_packages,
         "machine": partial(check_machine, chosen),
         "memory": partial(check_memory_for, config),
         "disk": partial(check_folders, chosen),
         **({"data": partial(check_data, config)} if config else {}),
-        "topology": selftest.check_topology,
-        "model": partial(selftest.check_model, chosen),
-        "notebook kernel": selftest.check_kernel,
+        "topology": check_topology,
+        "model": partial(check_model, chosen),
+        "notebook kernel": check_kernel,
     }
     for name, check in checks.items():
         try:
-            for finding in check():
-                yield finding._replace(check=name)
+            for found in check():
+                yield found._replace(check=name)
+        except CmatError as error:
+            yield Diagnosis("problem", str(error), check=name)
         except Exception as error:  # whatever is broken here, the other checks can still say something
-            message = str(error) if isinstance(error, CmatError) else f"{type(error).__name__}: {error}"
-            yield Finding(name, "problem", message, "" if isinstance(error, CmatError) else INSTALL)
+            yield Diagnosis("problem", f"{type(error).__name__}: {error}", INSTALL, name)
 
 
-def check_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Diagnosis]:
     """Whether this Python can hold the packages."""
-    text = f"{platform.python_version()} on {platform.platform(terse=True)}"
     known = tuple(map(int, platform.python_version_tuple()[:2])) in PYTHONS
-    yield Finding("", "ok" if known else "problem", text, "" if known else "use Python 3.11 or 3.12")
+    text = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    yield Diagnosis.of(known, text, "use Python 3.11 or 3.12", "problem")
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Diagnosis]:
     """Installed packages against what is required, and against the tested set where constraints.txt is at hand."""
     required = [Requirement(text) for text in metadata.requires("cmat") or []]
     broken = [_shortfall(item) for item in required if item.marker is None or item.marker.evaluate({"extra": ""})]
     if broken := [text for text in broken if text]:
-        yield Finding("", "problem", "; ".join(broken), INSTALL)
+        yield Diagnosis("problem", "; ".join(broken), INSTALL)
     path = project_root() / "constraints.txt"
     if not path.is_file():
-        yield Finding("", "ok", "within the required ranges; no constraints.txt here to compare with the tested set")
+        yield Diagnosis("ok", "within the required ranges; no constraints.txt here to compare with the tested set")
         return
     tested = dict(line.split("==") for line in path.read_text(encoding="utf-8").split() if "==" in line)
     installed = {name: version for name in tested if (version := _installed(name)) is not None}
-    other = [
-        f"{name} {version} (tested: {tested[name]})"
-        for name, version in installed.items()
-        if _differs(version, tested[name])
-    ]
+    # A build for another device (2.13.0+cpu) is the same version.
+    other = [name for name in installed if Version(installed[name]).public != Version(tested[name]).public]
     if other:
-        listed = ", ".join(other[:6]) + (f" and {len(other) - 6} more" if len(other) > 6 else "")
-        yield Finding("", "warning", f"other versions than the tested ones: {listed}", INSTALL)
+        listed = ", ".join(f"{name} {installed[name]} (tested: {tested[name]})" for name in other[:6])
+        more = f" and {len(other) - 6} more" if len(other) > 6 else ""
+        yield Diagnosis("warning", f"other versions than the tested ones: {listed}{more}", INSTALL)
     else:
-        yield Finding("", "ok", f"{len(installed)} packages, all in the tested versions")
+        yield Diagnosis("ok", f"{len(installed)} packages, all in the tested versions")
 
 
 def _installed(name: str) -> str | None:
@@ -101,19 +120,11 @@ def _shortfall(item: Requirement) -> str | None:
     version = _installed(item.name)
     if version is None:
         return f"{item.name} is not installed"
-    return (
-        None
-        if item.specifier.contains(version, prereleases=True)
-        else f"{item.name} {version}, needed {item.specifier}"
-    )
+    fits = item.specifier.contains(version, prereleases=True)
+    return None if fits else f"{item.name} {version}, needed {item.specifier}"
 
 
-def _differs(installed: str, tested: str) -> bool:
-    """A build for another device (2.13.0+cpu) is the same version."""
-    return Version(installed).public != Version(tested).public
-
-
-def check_machine(config: Config) -> Iterator[Finding]:
+def check_machine(config: Config) -> Iterator[Diagnosis]:
     """Cores and GPU."""
     import torch
 
@@ -122,10 +133,10 @@ def check_machine(config: Config) -> Iterator[Finding]:
     make_fabric(config.training)  # says what is wrong if a GPU is asked for that is not there
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    yield Finding("", "ok", f"{cores} CPU cores, {', '.join(names) or 'no GPU: training runs on the CPU'}")
+    yield Diagnosis("ok", f"{cores} CPU cores, {', '.join(names) or 'no GPU: training runs on the CPU'}")
 
 
-def check_memory_for(config: Config | None) -> Iterator[Finding]:
+def check_memory_for(config: Config | None) -> Iterator[Diagnosis]:
     """Free memory, and whether a training batch of the parameters fits."""
     free = psutil.virtual_memory().available
     if config is not None:
@@ -135,14 +146,12 @@ def check_memory_for(config: Config | None) -> Iterator[Finding]:
         training = config.training
         check_memory(config, pick_device(training), training.batch_size, processes(training))
         need = memory_need(config).total(training.batch_size // processes(training))
-        yield Finding("", "ok", f"a batch of {training.batch_size} needs about {need / 1e9:.2g} GB")
-    state, mend = (
-        ("ok", "") if free > LITTLE_MEMORY else ("warning", "close other programs, or use a larger data.stride")
-    )
-    yield Finding("", state, f"{free / 1e9:.1f} GB free", mend)
+        yield Diagnosis("ok", f"a batch of {training.batch_size} needs about {need / 1e9:.2g} GB")
+    mend = "close other programs, or use a larger data.stride"
+    yield Diagnosis.of(free > LITTLE_MEMORY, f"{free / 1e9:.1f} GB free", mend)
 
 
-def check_folders(config: Config) -> Iterator[Finding]:
+def check_folders(config: Config) -> Iterator[Diagnosis]:
     """Room and write rights where runs and the feature cache go."""
     for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": Path(config.cache.dir)}.items():
         path = resolve_path(folder)
@@ -151,14 +160,14 @@ def check_folders(config: Config) -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=there):
                 pass
         except OSError as error:
-            yield Finding("", "problem", f"{there}: cannot be written to ({error.strerror})", f"choose another {key}")
+            yield Diagnosis("problem", f"{there}: cannot be written to ({error.strerror})", f"choose another {key}")
             continue
         free = shutil.disk_usage(there).free
-        state, mend = ("ok", "") if free > LITTLE_DISK else ("warning", f"make room, or choose another {key}")
-        yield Finding("", state, f"{path} can be written to, {free / 1e9:.0f} GB free", mend)
+        text = f"{path} can be written to, {free / 1e9:.0f} GB free"
+        yield Diagnosis.of(free > LITTLE_DISK, text, f"make room, or choose another {key}")
 
 
-def check_data(config: Config) -> Iterator[Finding]:
+def check_data(config: Config) -> Iterator[Diagnosis]:
     """The candles as page 01 would find them."""
     from cmat_lib.views.samples import check_length
     from cmat_lib.workflow.stages.data import audit_candles, load_candles
@@ -166,24 +175,72 @@ def check_data(config: Config) -> Iterator[Finding]:
     for symbol, candles in load_candles(config).items():
         check_length(symbol, candles, config)
     table = audit_candles(config)
+    source, count = config.data.data_dir or "synthetic market", f"{table['rows'].sum():,}"
     span = f"{table['from'].min():%Y-%m-%d} to {table['to'].max():%Y-%m-%d}"
-    source = config.data.data_dir or "synthetic market"
-    yield Finding(
-        "", "ok", f"{source}: {len(table)} symbols, {table['rows'].sum():,} candles of {config.data.timeframe}, {span}"
-    )
+    yield Diagnosis("ok", f"{source}: {len(table)} symbols, {count} candles of {config.data.timeframe}, {span}")
     for column, what in {"missing_candles": "candles are missing", "extreme_candles": "candles are extreme"}.items():
         if found := {symbol: int(count) for symbol, count in table[column].items() if count}:
             named = ", ".join(f"{symbol} {count:,}" for symbol, count in list(found.items())[:4])
             more = f" and {len(found) - 4} more symbols" if len(found) > 4 else ""
-            yield Finding("", "warning", f"{what}: {named}{more}", "page 01 shows them; no window crosses a gap")
+            yield Diagnosis("warning", f"{what}: {named}{more}", "page 01 shows them; no window crosses a gap")
 
 
-def worst(findings: list[Finding]) -> str:
-    """Worst state of all."""
-    states = [finding.state for finding in findings]
-    return next((state for state in ("problem", "warning") if state in states), "ok")
+def check_topology() -> Iterator[Diagnosis]:
+    """Whether our exact engine and giotto-tda find the same diagrams."""
+    from cmat_lib.tda import rips_diagrams, takens_embedding
+
+    walk = np.random.default_rng(0).normal(size=200).cumsum()
+    cloud = takens_embedding((walk - walk.mean()) / walk.std(), 2, 12)  # (P, 2)
+    started = time.perf_counter()
+    ours = rips_diagrams(cloud, "planar")
+    seconds = time.perf_counter() - started
+    for dimension, (found, right) in enumerate(zip(ours, rips_diagrams(cloud, "giotto"), strict=True)):
+        ordered = np.sort(found, axis=0), np.sort(right, axis=0)
+        if found.shape != right.shape or not np.allclose(*ordered, rtol=0, atol=FLOAT32):
+            mend = "remove the folders __pycache__ in cmat_lib (compiled kernels), and try again"
+            text = f"the engines planar and giotto disagree in H{dimension} of {len(cloud)} points"
+            yield Diagnosis("problem", text, mend)
+            return
+    bars = " and ".join(f"{len(bars)} bars of H{n}" for n, bars in enumerate(ours))
+    took = f"({seconds:.1f} s, compilation included)"
+    yield Diagnosis("ok", f"planar equals giotto: {bars} in {len(cloud)} points {took}")
 
 
-def one_line(text: str) -> str:
-    """Text without line breaks and repeated spaces."""
-    return re.sub(r"\s+", " ", text).strip()
+def check_model(config: Config) -> Iterator[Diagnosis]:
+    """Whether the model of the parameters is built, answers, and gets gradients, on the device of the training."""
+    import torch
+
+    from cmat_lib.models import build_model, input_shapes
+    from cmat_lib.training.devices import pick_device
+
+    device = pick_device(config.training)
+    model = build_model(config).to(device).train()
+    shapes, generator = input_shapes(config), torch.Generator().manual_seed(0)
+    inputs = {name: torch.rand(8, *shape, generator=generator).to(device) for name, shape in shapes.items()}
+    answers = model.answers(inputs)
+    torch.cat([answer.flatten() for answer in answers if answer is not None]).square().mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if gradients and all(bool(gradient.isfinite().all()) for gradient in gradients):
+        trainable, _ = model.get_num_parameters()
+        yield Diagnosis("ok", f"{trainable:,} parameters, forward and backward on {device}")
+    else:
+        text = f"gradients on {device} are missing or not finite"
+        yield Diagnosis("problem", text, "reinstall torch for this machine")
+
+
+def check_kernel() -> Iterator[Diagnosis]:
+    """Whether the kernel that pages run in starts, and is this Python with this CMAT."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    cell = nbformat.v4.new_code_cell("import sys, cmat_lib\nprint(sys.executable, cmat_lib.__file__, sep='\\n')")
+    page = nbformat.v4.new_notebook(cells=[cell])
+    quiet = ["--log-level=ERROR"]
+    NotebookClient(page, kernel_name=KERNEL, timeout=KERNEL_SECONDS, extra_arguments=quiet).execute()
+    python, library = (Path(line).resolve() for line in page.cells[0].outputs[0].text.splitlines())
+    own = Path(sys.executable).resolve(), Path(cmat_lib.__file__).resolve()
+    if (python, library) == own:
+        yield Diagnosis("ok", f"'{KERNEL}' runs pages in {sys.executable}")
+    else:
+        text = f"the kernel '{KERNEL}' is {python} with {library}, not {own[0]} with {own[1]}"
+        yield Diagnosis("problem", text, f"{sys.executable} -m ipykernel install --sys-prefix --name {KERNEL}")

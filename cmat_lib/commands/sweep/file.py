@@ -17,19 +17,22 @@ from pydantic import (
 )
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.config import merge, nest, read_params, shown
-from cmat_lib.config.schema import Config, Positive, Section
+from cmat_lib.config import nest, read_params, shown
+from cmat_lib.config.load import NUMBER_HINT, checked
+from cmat_lib.config.schema import OF_THE_LOSS, Config
+from cmat_lib.config.section import Positive, Section
 
-SECTIONS = ("fusion", "model", "training")  # what does not touch data, labels or features, which all trials share
-# The search must not turn these: they change what the loss of the stop part is made of, or how the trial is executed.
-OF_THE_LOSS = ("focal_gamma", "positive_weight", "task_weighting", "trigger_weight", "max_pct_weight")
-OF_THE_LOSS += ("auxiliary_weight", "max_pct_clip_quantile", "auxiliary_head")
-OPERATIONAL = ("device", "devices", "num_nodes", "resume")
+SEARCHED = (
+    "fusion",
+    "model",
+    "training",
+)  # not data, labels and features, which all trials share
+OF_THE_MACHINE = ("device", "devices", "num_nodes", "resume")  # how a trial is executed
 KEYS = {
     f"{section}.{key}": field
-    for section in SECTIONS
+    for section in SEARCHED
     for key, field in Config.model_fields[section].annotation.model_fields.items()
-    if key not in OPERATIONAL
+    if key not in OF_THE_MACHINE
 }
 
 
@@ -59,12 +62,9 @@ class Pruning(Section):
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(3, description="epochs of every trial that are not judged")
 
 
-def _kind(space: Any) -> str:
-    return "range" if isinstance(space, dict | Range) else "list"
-
-
 Values = Annotated[list[Any], Field(max_length=1000), Tag("list")]
-Space = Annotated[Values | Annotated[Range, Tag("range")], Discriminator(_kind)]
+Kind = Discriminator(lambda space: "range" if isinstance(space, dict | Range) else "list")
+Space = Annotated[Values | Annotated[Range, Tag("range")], Kind]
 
 
 class Sweep(Section):
@@ -85,11 +85,6 @@ class Sweep(Section):
         description="key -> list of values, or low and high of a range",
     )
 
-    @property
-    def larger_is_better(self) -> bool:
-        """Direction of the search."""
-        return self.metric == "stop_roc_auc"
-
     @field_validator("search")
     @classmethod
     def _keys_and_values_exist(cls, search: dict[str, Space]) -> dict[str, Space]:
@@ -102,20 +97,19 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _loss_stays_comparable(self) -> Sweep:
-        turned = [key for key in self.search if key.split(".")[1] in OF_THE_LOSS]
+        turned = [key for key in self.search if OF_THE_LOSS in KEYS[key].metadata]
         if self.metric == "stop_loss" and turned:
-            raise ValueError(
-                f"{turned[0]} changes what the loss is, so that losses cannot be compared; use metric: stop_roc_auc"
-            )
+            why = "changes what the loss is, so that losses cannot be compared"
+            raise ValueError(f"{turned[0]} {why}; use metric: stop_roc_auc")
         return self
 
 
 def _unknown(key: str) -> str:
     section, _, name = key.partition(".")
-    if section in SECTIONS and name in OPERATIONAL:
+    if section in SEARCHED and name in OF_THE_MACHINE:
         return f"{key} says where a training runs, not what it learns; set it in the base file"
-    if name in getattr(Config.model_fields.get(section), "annotation", Config).model_fields and section not in SECTIONS:
-        return f"{key} changes what all trials share; search {', '.join(SECTIONS)}, or use `cmat run --grid {key}=...`"
+    if name in getattr(Config.model_fields.get(section), "annotation", Config).model_fields and section not in SEARCHED:
+        return f"{key} changes what all trials share; search {', '.join(SEARCHED)}, or use `cmat run --grid {key}=...`"
     homes = [known for known in KEYS if known.split(".")[1] == key.split(".")[-1]]
     return f"unknown key '{key}'" + (f"; did you mean '{homes[0]}'?" if homes else nearest(key, KEYS))
 
@@ -131,19 +125,15 @@ def _ends(key: str, space: Space) -> list[Any]:
 
 def is_whole(key: str) -> bool:
     """Whether a key takes whole numbers."""
-    return _annotation(key) is int
-
-
-def _annotation(key: str) -> Any:
-    return KEYS[key].annotation
+    return KEYS[key].annotation is int
 
 
 def _check_value(key: str, value: Any) -> None:
-    adapter = TypeAdapter(Annotated[_annotation(key), KEYS[key]], config=ConfigDict(strict=True, allow_inf_nan=False))
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
     try:
-        adapter.validate_python(value)
+        TypeAdapter(Annotated[KEYS[key].annotation, KEYS[key]], config=strict).validate_python(value)
     except ValidationError as error:
-        hint = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)" if isinstance(value, str) else ""
+        hint = NUMBER_HINT if isinstance(value, str) else ""
         raise ValueError(f"{key}: {error.errors()[0]['msg']}, got {shown(value)}{hint}") from None
 
 
@@ -159,11 +149,7 @@ def read_sweep(path: Path) -> tuple[Sweep, dict[str, Any]]:
     raw = read_params(path)
     if "search" not in raw:
         raise CmatError(f"{path}: no 'search' in this file, so it is no sweep; see params/sweep.yaml")
-    try:
-        sweep = Sweep.model_validate(raw)
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise CmatError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+    sweep = checked(Sweep, raw, str(path), _explain)
     return sweep, read_params(path.parent / sweep.base)
 
 
@@ -175,19 +161,12 @@ def _explain(item: dict[str, Any]) -> str:
         form = Sweep if len(place) == 1 else Pruning if place[0] == "pruning" else Range
         where = ": ".join(place[:-1]) or "this file"
         return f"unknown key '{place[-1]}' in {where}{nearest(place[-1], form.model_fields)}"
-    message = item["msg"].removeprefix("Value error, ")
-    return (
-        f"{key}: {message}"
-        if item["type"] in ("value_error", "missing")
-        else f"{key}: {message}, got {shown(item['input'])}"
-    )
+    got = "" if item["type"] in ("value_error", "missing") else f", got {shown(item['input'])}"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{got}"
 
 
 def trial_changes(values: dict[str, Any]) -> dict[str, Any]:
     """Sections of the parameters from values by key. ``fusion.output_dim`` follows ``fusion.hidden_dim``."""
     if "fusion.hidden_dim" in values:
         values = {"fusion.output_dim": values["fusion.hidden_dim"], **values}
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        changes = merge(changes, nest(key, value))
-    return changes
+    return nest(values)

@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.base.files import unwritten, write_text
 from cmat_lib.commands.sweep.file import Range, Space, Sweep, is_whole, trial_changes
-from cmat_lib.config import Config, load_config, merge, resolve_path, validate
+from cmat_lib.config import load_config, merge, resolve_path, validate
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.training.devices import pick_device, processes
 from cmat_lib.training.trainer import Row, train
@@ -43,8 +43,7 @@ Say = Callable[[str], None]
 def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: Say) -> pd.DataFrame:
     """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
-    Trials of an earlier command in the same folder count. The number of a trial is the seed of its training.
-    Returns the `sweep_table`.
+    Trials of an earlier command in the same folder count. Returns the `study_table`.
 
     Parameters
     ----------
@@ -59,36 +58,27 @@ def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: S
         If the folder holds a sweep of another kind, another process works in it, or no trial reached its end.
     """
     config = validate(base, "the base of the sweep")
-    _check(sweep, config)
+    for name in sweep.search.get("fusion.fusion_type", []):
+        fusion_class(name)
+    if processes(config.training) > 1:
+        one = "set training.devices and num_nodes to 1, and use --jobs"
+        raise CmatError(f"a sweep trains each trial in one process: {one}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Trials that another process left behind may only be given up if that process is gone: hence the hold.
     with working_in(resolve_path(config.run_dir)):
         run = prepare_features(config, say)
         study = _open_study(sweep, run, say)
         missing = trials - len(study.get_trials(deepcopy=False, states=DONE))
-        work = (delayed(_one_trial)(sweep, base, say) for _ in range(missing))
-        if jobs > 1:
-            Parallel(n_jobs=jobs)(work)
-        else:
-            for task, arguments, _ in work:
-                task(*arguments)
-        table = sweep_table(study)
+        Parallel(n_jobs=jobs)(delayed(_one_trial)(sweep, base, say) for _ in range(missing))
+        table = study_table(study)
         write_text(run.path("trials.csv"), table.to_csv(index=False))
         _write_best(study, sweep, base, run)
     return table
 
 
-def _check(sweep: Sweep, config: Config) -> None:
-    for name in sweep.search.get("fusion.fusion_type", []):
-        fusion_class(name)
-    if processes(config.training) > 1:
-        raise CmatError(
-            "a sweep trains each trial in one process: set training.devices and num_nodes to 1, and use --jobs"
-        )
-
-
-def _storage(folder: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+def _stored(folder: Path) -> dict[str, Any]:
+    """Where Optuna finds the study of a folder."""
+    return {"storage": JournalStorage(JournalFileBackend(str(folder / JOURNAL))), "study_name": folder.name}
 
 
 def _drop_half_line(journal: Path) -> None:
@@ -101,18 +91,16 @@ def _drop_half_line(journal: Path) -> None:
 
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     """Study of the folder, new or gone on with; what a killed command left running is marked as failed."""
-    direction = "maximize" if sweep.larger_is_better else "minimize"
+    direction = "maximize" if sweep.metric == "stop_roc_auc" else "minimize"
     journal = run.path(JOURNAL)
     try:
         _drop_half_line(journal)
-        study = optuna.create_study(
-            storage=_storage(run.folder), study_name=run.folder.name, direction=direction, load_if_exists=True
-        )
+        study = optuna.create_study(**_stored(run.folder), direction=direction, load_if_exists=True)
     except OSError as error:
         raise unwritten(journal, error) from None
     except Exception as error:  # lines may ask of Optuna's reader whatever they like
-        problem = f"{journal}: not a journal of Optuna ({first_line(error)})"
-        raise CmatError(f"{problem}; give --run-dir for a new folder") from None
+        problem = f"not a journal of Optuna ({first_line(error)})"
+        raise CmatError(f"{journal}: {problem}; give --run-dir for a new folder") from None
     identity = {"base": run.fingerprint("04_training"), **sweep.model_dump(mode="json", exclude={"base", "trials"})}
     known = study.user_attrs.get("identity")
     if known is None:
@@ -135,16 +123,12 @@ def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
 def _one_trial(sweep: Sweep, base: dict[str, Any], say: Say) -> None:
     """Ask for one more trial, train it, and tell how it went; also called in processes of their own."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run = Run(validate(base, "the base of the sweep"), "04_training")
-    study = optuna.load_study(storage=_storage(run.folder), study_name=run.folder.name, pruner=_pruner(sweep))
+    run, rule = Run(validate(base, "the base of the sweep"), "04_training"), sweep.pruning
+    pruner = optuna.pruners.NopPruner()
+    if rule is not None:
+        pruner = optuna.pruners.MedianPruner(rule.startup_trials, rule.warmup_epochs + 1)
+    study = optuna.load_study(**_stored(run.folder), pruner=pruner)
     study.optimize(lambda trial: _objective(trial, sweep, base, run, say), n_trials=1, catch=(CmatError,))
-
-
-def _pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
-    if sweep.pruning is None:
-        return optuna.pruners.NopPruner()
-    first_judged = sweep.pruning.warmup_epochs + 1
-    return optuna.pruners.MedianPruner(sweep.pruning.startup_trials, first_judged)
 
 
 def _objective(trial: optuna.Trial, sweep: Sweep, base: dict[str, Any], run: Run, say: Say) -> float:
@@ -160,7 +144,8 @@ def _objective(trial: optuna.Trial, sweep: Sweep, base: dict[str, Any], run: Run
             raise optuna.TrialPruned
 
     try:
-        config = _trial_config(base, values, trial.number)
+        changes = merge(trial_changes(values), {"seed": trial.number})
+        config = load_config(changes=changes, base=base, origin=f"trial {trial.number}")
         trained = train(config, load_panel(config, run, pick_device(config.training)), follow)
         if trained.interrupted:
             raise KeyboardInterrupt
@@ -177,41 +162,30 @@ def _objective(trial: optuna.Trial, sweep: Sweep, base: dict[str, Any], run: Run
         trial.set_user_attr("epochs", len(history))
         if end and history:  # it was tried, and counts; what was cut off or could not be trained does not
             append_trial(ledger_path(run), tried_row(Run(config, "04_training")))
-        text = "  ".join(f"{key.split('.')[1]} {_short(value)}" for key, value in values.items())
-        say(f"trial {trial.number:>3}  {end or 'no result'}  {time.perf_counter() - started:.0f} s  {text}")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        tried = [f"{key.split('.')[1]} {format(v, '.3g' if isinstance(v, float) else '')}" for key, v in values.items()]
+        took = f"{time.perf_counter() - started:.0f} s"
+        say(f"trial {trial.number:>3}  {end or 'no result'}  {took}  {'  '.join(tried)}")
 
 
 def _suggest(trial: optuna.Trial, key: str, space: Space) -> Any:
     if not isinstance(space, Range):
-        named = {_choice_name(value): value for value in space}
+        named = _named(space)
         return named[trial.suggest_categorical(key, list(named))]
     if is_whole(key):
         return trial.suggest_int(key, int(space.low), int(space.high), step=int(space.step or 1), log=space.log)
     return trial.suggest_float(key, space.low, space.high, step=space.step, log=space.log)
 
 
-def _choice_name(value: Any) -> Any:
-    """Optuna stores plain values only; a list goes by its text."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def _trial_config(base: dict[str, Any], values: dict[str, Any], number: int) -> Config:
-    return load_config(changes=merge(trial_changes(values), {"seed": number}), base=base, origin=f"trial {number}")
+def _named(choices: list[Any]) -> dict[Any, Any]:
+    """Choices by what Optuna knows them by: it stores plain values only, and a list goes by its text."""
+    return {json.dumps(value) if isinstance(value, list | dict) else value: value for value in choices}
 
 
 # -- what comes out ----------------------------------------------------------------------------------------------------
 
 
-def sweep_table(study: optuna.Study) -> pd.DataFrame:
-    """One row per trial, the best first.
-
-    Columns: ``trial``, ``state``, ``value`` (empty unless complete), ``epochs``, ``seconds``, and the value of every
-    key that was searched.
-    """
+def study_table(study: optuna.Study) -> pd.DataFrame:
+    """Trials, the best first: ``trial``, ``state``, ``value`` (if complete), ``epochs``, ``seconds``, keys searched."""
     rows = [
         {
             "trial": trial.number,
@@ -223,8 +197,8 @@ def sweep_table(study: optuna.Study) -> pd.DataFrame:
         }
         for trial in study.get_trials(deepcopy=False)
     ]
-    falling = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[not falling, True], ignore_index=True)
+    rising = study.direction == optuna.study.StudyDirection.MINIMIZE
+    return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[rising, True], ignore_index=True)
 
 
 def _write_best(study: optuna.Study, sweep: Sweep, base: dict[str, Any], run: Run) -> None:
@@ -233,11 +207,10 @@ def _write_best(study: optuna.Study, sweep: Sweep, base: dict[str, Any], run: Ru
     if not complete:
         raise CmatError(f"no trial reached its end; the lines above and {run.path('trials.csv')} say why")
     best, tried = study.best_trial, len(study.get_trials(deepcopy=False, states=DONE))
-    named = {key: {_choice_name(v): v for v in s} for key, s in sweep.search.items() if isinstance(s, list)}
-    values = {key: named[key][value] if key in named else value for key, value in best.params.items()}
+    spaces = sweep.search
+    values = {k: v if isinstance(spaces[k], Range) else _named(spaces[k])[v] for k, v in best.params.items()}
     own = {"run_dir": f"{run.config.run_dir}_best", "seed": best.number}
     content = merge(merge(base, trial_changes(values)), own)
-    head = (
-        f"# Trial {best.number} of {run.config.run_dir}: {sweep.metric} {best.value:.4f}, the best of {tried} trials.\n"
-    )
+    score = f"{sweep.metric} {best.value:.4f}"
+    head = f"# Trial {best.number} of {run.config.run_dir}: {score}, the best of {tried} trials.\n"
     write_text(run.path("best.yaml"), head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
