@@ -25,19 +25,7 @@ class AttentionBlock(nn.Module):
 
     ``x = x + attention(norm(x))`` over M tokens of ``width / M``, then ``x = x + ffn(norm(x))`` over ``width``
     (Vaswani et al., arXiv 1706.03762; pre-norm: Xiong et al., arXiv 2002.04745). `token_norm` and `self_attn` are
-    public, so that attention maps can be read.
-
-    Parameters
-    ----------
-    width : int
-        Length of the concatenation of all tokens.
-    dropout : float
-        Dropout on the attention weights and in the feed-forward part.
-
-    Raises
-    ------
-    ValueError
-        If the tokens times the heads do not divide the width.
+    public, so that attention maps can be read. Tokens times heads must divide the width (ValueError).
     """
 
     def __init__(
@@ -51,11 +39,7 @@ class AttentionBlock(nn.Module):
         self.self_attn = nn.MultiheadAttention(token_width, num_heads, dropout=dropout, batch_first=True)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            Dropout(dropout),
-            nn.Linear(2 * width, width),
-            Dropout(dropout),
+            nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width), Dropout(dropout)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -77,20 +61,18 @@ class OHLCVNBEATSEncoder(nn.Module):
         Look-back T in candles.
     hidden_size : int
         Length of the output; every stack yields ``hidden_size / num_stacks`` of it.
-    num_stacks, num_blocks, num_layers : int
-        Stacks, blocks per stack, fully connected layers per block.
-    dropout : float
-        Dropout after each ReLU of the blocks and inside the attention block.
     stack_types : sequence of {"trend", "seasonality", "generic"}
         Basis of each stack.
     use_attention : bool
-        Whether the attention block follows the stacks; without it the output is their concatenation.
+        Without the attention block the output is the stacks' concatenation.
 
     Raises
     ------
     ValueError
         If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
     """
+
+    title, stated_size = "N-BEATS encoder", "~13.7M"
 
     def __init__(
         self,
@@ -106,32 +88,21 @@ class OHLCVNBEATSEncoder(nn.Module):
         block_width: int = 128,
     ) -> None:
         super().__init__()
-        _check_stacks(hidden_size, num_stacks, stack_types)
+        if unknown := sorted(set(stack_types) - set(STACK_TYPES)):
+            raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
+        if len(stack_types) != num_stacks:
+            raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
+        if hidden_size % num_stacks:
+            raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
         self.stack_types = tuple(stack_types)
         self.output_dim = hidden_size
         self.input_norm = nn.BatchNorm1d(num_channels)
-        last = num_stacks * num_blocks - 1  # nothing reads the backcast of the very last block
-        self.stacks = nn.ModuleList(
-            NBEATSStack(
-                [
-                    NBEATSBlock(
-                        channels=num_channels,
-                        length=input_size,
-                        width=block_width,
-                        num_layers=num_layers,
-                        feature_dim=hidden_size // num_stacks,
-                        stack_type=stack_type,
-                        has_backcast=stack * num_blocks + block < last,
-                        dropout=dropout,
-                    )
-                    for block in range(num_blocks)
-                ]
-            )
-            for stack, stack_type in enumerate(stack_types)
-        )
+        shape = (num_channels, input_size, block_width, num_layers, hidden_size // num_stacks)
+        self.stacks, last = nn.ModuleList(), num_stacks * num_blocks - 1  # whose backcast nothing reads
+        for stack, kind in enumerate(stack_types):
+            is_read = [stack * num_blocks + block < last for block in range(num_blocks)]
+            self.stacks.append(NBEATSStack([NBEATSBlock(*shape, kind, read, dropout) for read in is_read]))
         self.attention = AttentionBlock(hidden_size, num_stacks, dropout=dropout) if use_attention else None
-
-    title, stated_size = "N-BEATS encoder", "~13.7M"
 
     def inner_parts(self) -> list[tuple[str, str, str | None]]:
         """Title, prefix of the names of its parameters, and the document's number, of each part."""
@@ -167,16 +138,6 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
     """
     names = list(names)
     return tuple(f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names))
-
-
-def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str]) -> None:
-    unknown = sorted(set(stack_types) - set(STACK_TYPES))
-    if unknown:
-        raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
-    if len(stack_types) != num_stacks:
-        raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
-    if hidden_size % num_stacks:
-        raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
 
 
 class MLPEncoder(nn.Module):
@@ -215,7 +176,7 @@ class ClockEncoder(MLPEncoder):
 
 
 class ComplexityEncoder(MLPEncoder):
-    """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
+    """The document's `MLPEncoder` of K complexity indicators, without dropout."""
 
     title, stated_size = "Complexity encoder", "~5K"
 
@@ -236,22 +197,20 @@ class GRUEncoder(nn.Module):
         return self.gru(rows)[1][0]  # (B, output_dim)
 
 
-def nbeats_encoder(
-    features: int, rows: int, hidden_size: int, use_attention: bool, config: Config
-) -> OHLCVNBEATSEncoder:
+def nbeats_encoder(features: int, rows: int, hidden_size: int, use_attention: bool, config: Config) -> nn.Module:
     """N-BEATS on windows of F features and L rows, with the stacks of the section ``model``."""
     model = config.model
     return OHLCVNBEATSEncoder(
-        input_size=rows,
-        hidden_size=hidden_size,
-        num_stacks=model.nbeats_num_stacks,
-        num_blocks=model.nbeats_num_blocks,
-        num_layers=model.nbeats_num_layers,
-        dropout=model.encoder_dropout,
-        stack_types=model.nbeats_stack_types,
-        num_channels=features,
-        use_attention=use_attention,
-        block_width=model.nbeats_block_width,
+        rows,
+        hidden_size,
+        model.nbeats_num_stacks,
+        model.nbeats_num_blocks,
+        model.nbeats_num_layers,
+        model.encoder_dropout,
+        model.nbeats_stack_types,
+        features,
+        use_attention,
+        model.nbeats_block_width,
     )
 
 
@@ -263,10 +222,8 @@ def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
 
 # Encoders of tables by name: of F features and L rows, (B, L, F) -> (B, output_dim); mlp reads one row, (B, F).
 ENCODERS: dict[str, Callable[[int, int, Config], nn.Module]] = {
-    "mlp": lambda features, rows, config: MLPEncoder(
-        features, config.model.view_encoder_dim, config.model.encoder_dropout
-    ),
-    "gru": lambda features, rows, config: GRUEncoder(features, config.model.view_encoder_dim),
+    "mlp": lambda f, rows, config: MLPEncoder(f, config.model.view_encoder_dim, config.model.encoder_dropout),
+    "gru": lambda f, rows, config: GRUEncoder(f, config.model.view_encoder_dim),
     "nbeats": _nbeats_of_rows,
 }
 

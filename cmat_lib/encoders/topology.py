@@ -11,10 +11,7 @@ from cmat_lib.encoders.plain import MLPEncoder
 
 
 class TDAEncoder(MLPEncoder):
-    """Two linear layers on F topology features: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
-
-    Dropout follows the first ReLU.
-    """
+    """The document's `MLPEncoder` of F topology features."""
 
     title, stated_size = "TDA encoder", "~61K"
 
@@ -25,20 +22,7 @@ class TDAEncoder(MLPEncoder):
 
 
 class TDAGroupEncoder(nn.Module):
-    """A small `TDAEncoder` for each group of topology features, side by side.
-
-    Parameters
-    ----------
-    groups : mapping of str to slice
-        Columns of each group, see `cmat_lib.tda.features.feature_groups`.
-    group_dim : int
-        Length of each group's part of the output.
-
-    Attributes
-    ----------
-    output_dim : int
-        `group_dim` times the number of groups.
-    """
+    """A small `TDAEncoder` of `group_dim` for each group of `cmat_lib.tda.features.feature_groups`, side by side."""
 
     title = "TDA encoder"
 
