@@ -11,6 +11,7 @@ import torch
 from cmat_lib.config import Config
 from cmat_lib.evaluation.uncertainty import Resampling, block_bootstrap, intervals
 from cmat_lib.models.losses import focal_loss
+from cmat_lib.training.optimisation import positive_weight
 from cmat_lib.views.panel import Panel
 
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (n, ...) and triggers (n,) -> losses (n, ...)
@@ -29,9 +30,7 @@ def trigger_loss(config: Config, panel: Panel) -> Loss:
     callable
         Logits (n, ...) and triggers (n,) -> losses (n, ...), float64.
     """
-    rate = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
-    wanted = config.training.positive_weight
-    weight = float((1 - rate) / rate) if wanted == "balanced" else wanted
+    weight = positive_weight(config.training, panel)
 
     def loss(logit: np.ndarray, trigger: np.ndarray) -> np.ndarray:
         target = np.broadcast_to(trigger.reshape(-1, *[1] * (logit.ndim - 1)), logit.shape)

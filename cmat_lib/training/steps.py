@@ -28,19 +28,8 @@ class Steps:
     Every batch has the same shape, so that a compiled graph fits all: a short one is filled up with samples of
     weight 0, which count in BatchNorm's statistics and nowhere else. A batch of ``training.batch_size`` samples is
     shared among the processes, so their number does not change what is learned, but for BatchNorm, whose statistics are
-    those of each process's share, and for dropout.
-
-    Parameters
-    ----------
-    fabric : Fabric
-        Launched, if it has several processes.
-
-    Attributes
-    ----------
-    raw : nn.Module
-        The model, without wrappers.
-    per_epoch : int
-        Optimiser steps of an epoch.
+    those of each process's share, and for dropout. `fabric` must be launched, if it has several processes; `raw` is the
+    model without wrappers, `per_epoch` the optimiser steps of an epoch.
 
     Raises
     ------
@@ -95,19 +84,9 @@ class Steps:
         return self.train_index[order]
 
     def step(self, order: Tensor, number: int) -> Tensor:
-        """One optimiser step; an accumulation that the epoch cuts short still steps.
+        """Optimiser step `number` from 0 of the epoch whose `order` (n,) `new_order` gave.
 
-        Parameters
-        ----------
-        order : Tensor of int64, shape (n,)
-            From `new_order`.
-        number : int
-            Of the step in its epoch, from 0.
-
-        Returns
-        -------
-        Tensor, shape (terms,)
-            This process's share of the losses, in the order of the loss's `terms`.
+        This process's share of the losses, (terms,). An accumulation that the epoch cuts short still steps.
         """
         length = self.size * self.training.gradient_accumulation_steps
         chunk = order[number * length : (number + 1) * length]
@@ -146,19 +125,13 @@ class Steps:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean loss terms and ROC-AUC of the trigger score on the stop part.
+        """Mean loss terms on the stop part (see `loss_name`) and ``roc_auc``, the ROC-AUC of the trigger score.
 
-        Returns
-        -------
-        dict
-            ``loss``, ``trigger_loss``, ``max_pct_loss``, with an auxiliary head ``auxiliary_loss``, and ``roc_auc``.
-
-        Raises
-        ------
-        CmatError
-            If the model's answers are not finite.
+        Answers that are not finite are a CmatError.
         """
-        self._share_buffers()
+        if self.fabric.world_size > 1:  # BatchNorm's statistics that are kept are the first process's
+            for buffer in self.best_model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         self._judge.eval()
         said, targets = self._answers(self.stop_index), self.panel.targets(self.stop_index)
         terms = {name: float(loss) for name, loss in self._judge.losses(said, targets).items()}
@@ -170,12 +143,6 @@ class Steps:
         auc = roc_auc_score(targets[0].cpu().numpy(), said[:, 0].cpu().numpy())
         return {loss_name(term): value for term, value in terms.items()} | {"roc_auc": float(auc)}
 
-    def _share_buffers(self) -> None:
-        """BatchNorm's statistics are the first process's everywhere: they are the ones that are kept."""
-        if self.fabric.world_size > 1:
-            for buffer in self.best_model.buffers():
-                torch.distributed.broadcast(buffer, 0)
-
     def _answers(self, index: Tensor) -> Tensor:
         """Answers for the samples of `index`, (n, 2 or 6); the processes share the work."""
         world, padded = self.fabric.world_size, math.ceil(len(index) / self.size) * self.size
@@ -186,8 +153,6 @@ class Steps:
             with self.fabric.autocast():
                 answers[place] = self._judge(batch.inputs, batch.targets, batch.weight).said
         return self.fabric.all_reduce(answers, reduce_op="sum")[: len(index)]
-
-    # -- state -----------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the order of samples; all processes must call it together."""

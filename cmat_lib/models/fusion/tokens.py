@@ -121,7 +121,8 @@ class AttendingFusion(TokenFusion):
     """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
 
     The `num_heads` h must divide the width (ValueError); `ffn_dim` is the width of the feed-forward part, `dropout`
-    that of the layers and the output projection. A class ends its constructor with `add_layers`, once its tokens are there.
+    that of the layers and the output projection. A class ends its constructor with `add_layers`, once its tokens are
+    there.
     """
 
     settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
