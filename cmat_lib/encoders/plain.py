@@ -160,8 +160,6 @@ class MLPEncoder(nn.Module):
 class ClockEncoder(MLPEncoder):
     """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each."""
 
-    title = "Clock encoder"
-
     def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
         super().__init__(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, output_dim, dropout, hidden_dim)
         harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
@@ -199,19 +197,10 @@ class GRUEncoder(nn.Module):
 
 def nbeats_encoder(features: int, rows: int, hidden_size: int, use_attention: bool, config: Config) -> nn.Module:
     """N-BEATS on windows of F features and L rows, with the stacks of the section ``model``."""
-    model = config.model
-    return OHLCVNBEATSEncoder(
-        rows,
-        hidden_size,
-        model.nbeats_num_stacks,
-        model.nbeats_num_blocks,
-        model.nbeats_num_layers,
-        model.encoder_dropout,
-        model.nbeats_stack_types,
-        features,
-        use_attention,
-        model.nbeats_block_width,
-    )
+    keys = ("num_stacks", "num_blocks", "num_layers", "stack_types", "block_width")
+    shape = {key: getattr(config.model, f"nbeats_{key}") for key in keys} | {"num_channels": features}
+    dropout = config.model.encoder_dropout
+    return OHLCVNBEATSEncoder(rows, hidden_size, dropout=dropout, use_attention=use_attention, **shape)
 
 
 def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from cmat_lib.config import Config
 from cmat_lib.config.schema import AUXILIARY_TARGETS, SOURCE_MODALITIES
-from cmat_lib.encoders.plain import MaskedEncoder
+from cmat_lib.encoders.plain import ENCODERS, MaskedEncoder
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.fusion.tokens import token_parts
 from cmat_lib.views import VIEWS, View
 
 HEAD_WIDTH = 32
@@ -55,11 +54,6 @@ class MultiTaskCrossModalAttention(nn.Module):
     max_pct_scale : Tensor, shape ()
         Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
         deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
-
-    Raises
-    ------
-    CmatError
-        If ``fusion.fusion_type`` or a name in ``model.modalities`` is unknown.
     """
 
     def __init__(self, config: Config) -> None:
@@ -67,7 +61,9 @@ class MultiTaskCrossModalAttention(nn.Module):
         self.config = config
         self.encoders = nn.ModuleDict({view.name: _encoder(view, config) for view in VIEWS.seen(config)})
         dims = {name: encoder.output_dim for name, encoder in self.encoders.items()}
-        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion, token_parts(config))
+        is_fine = config.fusion.tokens == "fine"
+        parts = {view.name: view.tokens(config) for view in VIEWS.known(config).values() if is_fine and view.tokens}
+        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion, parts)
         width, targets, has_forecast = self.fusion.output_dim, len(AUXILIARY_TARGETS), config.model.auxiliary_head
         self.auxiliary_head = _head(width, targets) if has_forecast else None
         self.trigger_head = nn.Linear(targets, 1) if has_forecast else _head(width)
@@ -133,7 +129,7 @@ def input_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def _encoder(view: View, config: Config) -> nn.Module:
-    encoder = view.encoder(config)
+    encoder = view.encoder(config) if view.encoder else ENCODERS["mlp"](len(view.names(config)), 1, config)
     return MaskedEncoder(encoder) if view.may_be_absent else encoder
 
 

@@ -20,7 +20,7 @@ from cmat_lib.training.memory import memory_in_use, out_of_memory
 from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import Loop, SavePoint
 from cmat_lib.training.signals import StopRequest
-from cmat_lib.training.steps import Steps, loss_name
+from cmat_lib.training.steps import Steps, diverged, loss_name
 from cmat_lib.views.panel import Panel
 
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
@@ -92,15 +92,16 @@ class _Loop:
     def run(self, on_epoch: Callable[[Row], None]) -> Training:
         """Epochs until patience, the last one, or somebody's wish to stop."""
         self._resume()
+        show = on_epoch if self.steps.fabric.is_global_zero else lambda row: None
         for row in self.history:
-            self._show(row, on_epoch)
+            show(row)
         if self.steps.per_epoch < FEWEST_STEPS:
             few = f"an epoch has {self.steps.per_epoch} optimiser steps (fewer than {FEWEST_STEPS})"
             lower = "lower training.batch_size or training.gradient_accumulation_steps"
             warnings.warn(f"{few}: {lower}", stacklevel=3)
         with self.stop:
             while not self._is_done() and (row := self._epoch()):
-                self._show(row, on_epoch)
+                show(row)
         interrupted = not self._is_done()
         if interrupted and not self.best_weights:  # the model as it stands
             terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
@@ -108,10 +109,6 @@ class _Loop:
             self.best_epoch, self.best_weights = self.epoch, _copy(self.steps.best_model)
         self.steps.raw.load_state_dict(self.best_weights)
         return Training(self.steps.raw.eval(), self.history, self.best_epoch, interrupted)
-
-    def _show(self, row: Row, on_epoch: Callable[[Row], None]) -> None:
-        if self.steps.fabric.is_global_zero:
-            on_epoch(row)
 
     def _is_done(self) -> bool:
         without_better = self.epoch - 1 - self.best_epoch
@@ -153,10 +150,7 @@ class _Loop:
             # The total is not finite whenever a term is not; it is named only if it is the only one.
             names = [self.steps.loss.terms[term] for row, term in bad.tolist() if row == step]
             culprit = " and ".join(names[1:] or names)
-            raise CmatError(
-                f"training stopped: the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}; "
-                "lower training.learning_rate, or look for extreme values in the inputs (notebook 01)"
-            )
+            raise diverged(f"the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}")
         return terms.mean(0).tolist()
 
     def _row(self, terms: list[float]) -> Row:

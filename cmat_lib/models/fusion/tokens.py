@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from cmat_lib.config.schema import SOURCE_MODALITIES
 from cmat_lib.encoders.dropout import Dropout
-from cmat_lib.views import VIEWS
 
 if TYPE_CHECKING:
-    from cmat_lib.config import Config
     from cmat_lib.config.schema import FusionConfig
 
 INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
@@ -34,32 +32,20 @@ class FusionBase(nn.Module):
     ----------
     nbeats_dim, tda_dim, complexity_dim : int or None
         Widths of the source's three views, encoded, their pieces together; None for one that the model does not see.
+        A ValueError if nothing is seen.
     hidden_dim : int
         Length D of the fused vector, which `output_dim` repeats.
     others : mapping of str to int, optional
         Widths of the other views that the model sees.
     parts : mapping of str to tuple of str, optional
-        Names of the tokens of views that have several, among which their width is shared.
-
-    Attributes
-    ----------
-    parts : dict of str to tuple of str
-        Names of the tokens of every view that the model sees.
-    token_names : tuple of str
-        Names of the M tokens that attend to each other, in order; empty where nothing attends.
-    settings : tuple of str
-        Keys of the section ``fusion`` that are arguments of the class.
-
-    Raises
-    ------
-    ValueError
-        If no view is seen.
+        Names of the tokens of views that have several, among which their width is shared; afterwards those of every
+        view that the model sees.
     """
 
-    token_names: tuple[str, ...] = ()
+    token_names: tuple[str, ...] = ()  # of the M tokens that attend to each other, in order
     # What the document states of its own sizes: weights of the projections, of a layer, of the whole.
     stated_sizes: ClassVar = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
-    settings: tuple[str, ...] = ("hidden_dim", "dropout")
+    settings: tuple[str, ...] = ("hidden_dim", "dropout")  # keys of the section fusion that are arguments
 
     def __init__(
         self,
@@ -162,13 +148,6 @@ class Layers(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
-
-
-def token_parts(config: Config) -> dict[str, tuple[str, ...]]:
-    """Names of the tokens of views that have several, by ``fusion.tokens``."""
-    if config.fusion.tokens != "fine":
-        return {}
-    return {name: view.tokens(config) for name, view in VIEWS.known(config).items() if view.tokens}
 
 
 def xavier(linear: nn.Linear) -> nn.Linear:
