@@ -39,11 +39,9 @@ class MultiTaskLoss(nn.Module):
     Parameters
     ----------
     positive_weight : float
-        Weight of the triggers; balanced is negatives over positives of the training part.
-    max_pct_std : float
-        Training standard deviation of `max_pct`, in percent; errors are counted in this unit.
-    max_pct_clip : float
-        Targets above this value, in percent, are clipped to it.
+        Weight of the triggers.
+    max_pct_std, max_pct_clip : float
+        In percent: the training standard deviation, in which errors are counted, and what targets are clipped to.
     task_weighting : {"fixed", "learned"}
         Whether the weights of the two tasks are parameters of the loss.
     task_weights : (float, float)

@@ -56,12 +56,12 @@ def train(
     panel : Panel
         On the device where training shall happen.
     on_epoch : callable
-        Called with each epoch's row of the history, in the first process only; a training that goes on hands in its
-        earlier rows first.
+        Takes each epoch's row of the history, in the first process only; a training that goes on hands in its earlier
+        rows first.
     fabric : Fabric, optional
         Launched, if it has several processes; made from `config` by default.
     save_point : SavePoint, optional
-        Where the state is kept after every epoch, and whether to go on from there. Nothing is kept without it.
+        Where the state is kept after every epoch; without it nothing is kept.
 
     Raises
     ------

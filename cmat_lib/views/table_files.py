@@ -225,9 +225,8 @@ def _check_repeats(table: Table) -> None:
     if again.any():
         row = int(again.to_numpy().argmax())
         first = int((table.frame[keys] == table.frame[keys].iloc[row]).all(axis=1).to_numpy().argmax())
-        time = table.frame["time"].iloc[row]
-        of = f" of {table.frame['symbol'].iloc[row]}" if "symbol" in table.frame else ""
-        path, line = table.place(row).rsplit(", ", 1)
+        of = f"of {table.frame['symbol'].iloc[row]} " if "symbol" in table.frame else ""
         advice = "keep one row for each time, or name the column of symbols"
-        problem = f"{time}{of} is in {table.place(first)} already; {advice} (rows affected: {again.sum()})"
-        raise CmatError(f"{path}: column '{table.time_name}', {line}: {problem}")
+        times = table.frame["time"].set_axis(table.places["line"] - 1).rename(table.time_name)
+        path = table.files[table.places["file"].iloc[row]]
+        check_rows(~again, times, path, f"{of}is in {table.place(first)} already; {advice}")

@@ -60,7 +60,7 @@ def _longer(config: Config, candles: int) -> Config:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.encoders.topology import TDAEncoder, TDAGroupEncoder
+    from cmat_lib.encoders.plain import TDAEncoder, TDAGroupEncoder
 
     width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
     if config.fusion.tokens == "fine":
