@@ -54,7 +54,11 @@ def compute_views(
             known = market if cut is None else market | {symbol: cut[symbol]}
             parts.append(view.compute(Asked(symbol, known, own, config, windows(symbol), **how)))
             _check(view, parts[-1], own, config)
-        found[view.name] = _stacked(parts)
+        values, ends = np.concatenate([part.values for part in parts]), None
+        if parts[0].rows is not None:
+            offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
+            ends = np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)])
+        found[view.name] = Values(values, ends)
     return found
 
 
@@ -67,14 +71,6 @@ def _check(view: View, found: Values, rows: np.ndarray, config: Config) -> None:
         gives = f"the view '{view.name}' gives values of shape {found.values.shape} for {len(rows)} samples"
         need = "a column for each of its names, and a row per sample, or rows that end whole windows"
         raise CmatError(f"{gives}; they need {need}")
-
-
-def _stacked(parts: list[Values]) -> Values:
-    values = np.concatenate([part.values for part in parts])
-    if parts[0].rows is None:
-        return Values(values)
-    offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
-    return Values(values, np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)]))
 
 
 def sample_views(

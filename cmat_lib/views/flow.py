@@ -19,7 +19,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.splits import Market
 from cmat_lib.views.market import scales
 from cmat_lib.views.registry import Values, View
 
@@ -102,11 +101,6 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
-def _admit(market: Market, config: Config) -> None:
-    for symbol, candles in market.items():
-        _amounts(symbol, candles)
-
-
 VIEW = View(
     name="flow",
     title="Flow",
@@ -114,5 +108,5 @@ VIEW = View(
     compute=lambda asked: Values(flow_values(asked.symbol, asked.candles, asked.rows, asked.config)),
     look_back=flow_look_back,
     check=flow_names,
-    admit=_admit,
+    admit=lambda market, config: [_amounts(symbol, candles) for symbol, candles in market.items()],
 )

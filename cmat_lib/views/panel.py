@@ -114,12 +114,9 @@ class Panel:
         """Trigger (B,), largest rise in percent (B,) and auxiliary targets (B, 4) of the samples of `index`."""
         return tuple(target[index] for target in self._targets)
 
-    def batches(self, index: Tensor, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Batches over `index`, shuffled if a generator is given; the last one may be smaller and is never dropped."""
-        if generator is not None:
-            index = index[torch.randperm(len(index), generator=generator, device=generator.device).to(self.device)]
-        for part in index.split(size):
-            yield self.gather(part)
+    def batches(self, index: Tensor, size: int) -> Iterator[Batch]:
+        """Batches over `index`, in its order; the last one may be smaller."""
+        return map(self.gather, index.split(size))
 
 
 def _home(device: torch.device, size: int) -> torch.device:

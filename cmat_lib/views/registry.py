@@ -75,7 +75,7 @@ class View:
     longer: Callable[[Config, int], Config] | None = None  # the same parameters with windows k candles longer
     prepare: Callable[[Config], Any] | None = None  # what takes a while once, such as compiling, on a thread
     check: Callable[[Config], Any] = lambda config: None  # raises a CmatError for parameters that cannot be
-    admit: Callable[[Market, Config], None] = lambda market, config: None  # … for candles that cannot be used
+    admit: Callable[[Market, Config], Any] = lambda market, config: None  # … for candles that cannot be used
     identity: Callable[[Config], Any] = lambda config: None  # beside its sections: what else changes its numbers
     sections: tuple[str, ...] = ()  # of the parameters, that change its numbers
     standard: bool = False  # computed for every run, seen or not: pages and baselines read it

@@ -16,8 +16,8 @@ def robust(values: np.ndarray) -> Scaler:
     from sklearn.preprocessing import RobustScaler  # a second, which who only asks for names need not wait
 
     scaler = RobustScaler().fit(values)
-    center, scale = (np.nan_to_num(x, nan=empty).tolist() for x, empty in ((scaler.center_, 0.0), (scaler.scale_, 1.0)))
-    return {"center": center, "scale": scale}
+    center, scale = np.nan_to_num(scaler.center_, nan=0.0), np.nan_to_num(scaler.scale_, nan=1.0)
+    return {"center": center.tolist(), "scale": scale.tolist()}
 
 
 def fit_scalers(
