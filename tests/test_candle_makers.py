@@ -266,17 +266,17 @@ def test_4_a_lunch_that_is_no_whole_number_of_candles(tmp_path):
     index = lunch_index()
     join = {"timeframe": "1h", "sessions": "join", "clock_zone": "Asia/Shanghai"}
     table = make_candles(len(index)).set_axis(index.rename("timestamp"))
-    from cmat_lib.data.candles import segment_ids
+    from cmat_lib.data.candles import stretch_ids
 
     table.to_csv(tmp_path / "A.csv")
     candles = load_market(folder(tmp_path, **join))["A"]
-    assert len(candles) == len(index) and segment_ids(candles, HOUR).max() == 0
+    assert len(candles) == len(index) and stretch_ids(candles, HOUR).max() == 0
     for lost in (1, 2, 6):  # 10:30, 13:00, 13:00 of the next day: each is a gap, and known to be missing
         table.drop(index[lost + 20]).to_csv(tmp_path / "A.csv")
         candles = load_market(folder(tmp_path, **join))["A"]
-        assert segment_ids(candles, HOUR).max() == 1, lost
+        assert stretch_ids(candles, HOUR).max() == 1, lost
         filled = load_market(folder(tmp_path, gaps="fill_flat", **join))["A"]
-        assert filled.index.equals(index.as_unit("ns")) and segment_ids(filled, HOUR).max() == 0
+        assert filled.index.equals(index.as_unit("ns")) and stretch_ids(filled, HOUR).max() == 0
     table.set_axis(index.delete(41).insert(41, index[41] + MINUTE).rename("timestamp")).to_csv(tmp_path / "A.csv")
     with pytest.raises(CmatError, match="no whole number of candles"):
         load_market(folder(tmp_path, **join))

@@ -22,8 +22,6 @@ from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config.schema import ComplexityConfig
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 
-__all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges", "path_complexity"]
-
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
 WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
 RANGE_FLOOR = 0.01  # percent
@@ -41,17 +39,10 @@ class Indicator:
 
 
 def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
-    """Complexity indicators of windows of log closes.
+    """Complexity indicators of windows of log closes (N, W), oldest first, which may be a strided view.
 
-    Parameters
-    ----------
-    log_close_windows : array_like, shape (N, W)
-        Natural logs of the last W closes, oldest first; may be a strided view. The W - 1 log returns are analysed.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, len(config.indicators))
-        Finite, within each indicator's range (see `INDICATORS`), independent of price level and volatility.
+    The W - 1 log returns are analysed. The result, float32 (N, K), is finite, within each indicator's range (see
+    `INDICATORS`) and independent of price level and volatility.
 
     Raises
     ------
@@ -59,7 +50,10 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
         If the array is not (N, W), W is too short for the parameters, or a value is not finite.
     """
     windows = np.asarray(log_close_windows)
-    _check(windows, config)
+    check_indicators(config.indicators)
+    if windows.ndim != 2:
+        raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
+    _check_length(windows.shape[1] - 1, config)
     out = np.empty((len(windows), len(config.indicators)), dtype=np.float32)  # (N, K)
     for start in range(0, len(windows), BLOCK):
         block = windows[start : start + BLOCK].astype(np.float64)  # (n, W)
@@ -80,16 +74,8 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
     """Log of the range of the last candles, in percent: no complexity, but the scale that the indicators leave out.
 
     ``log(100 * log(highest high / lowest low) + 0.01)``; the little that is added gives a flat market a logarithm too.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Candles that each range looks back on, its own row included.
-
-    Returns
-    -------
-    ndarray of float32, shape (T, len(lengths))
-        NaN in the first rows; rows that look back across a gap are the caller's to leave out.
+    `lengths` are candles that each range looks back on, its own row included. float32 (T, lengths), NaN in the first
+    rows; rows that look back across a gap are the caller's to leave out.
     """
     high, low = candles["high"], candles["low"]
     ranges = [np.log(high.rolling(n).max() / low.rolling(n).min()).to_numpy() for n in lengths]
@@ -103,11 +89,7 @@ def check_indicators(names: Sequence[str]) -> None:
             raise CmatError(f"complexity.indicators: unknown indicator '{name}'{nearest(name, INDICATORS)}")
 
 
-def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
-    check_indicators(config.indicators)
-    if windows.ndim != 2:
-        raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
-    returns = windows.shape[1] - 1
+def _check_length(returns: int, config: ComplexityConfig) -> None:
     needed = {
         "permutation_order or permutation_delay": (config.permutation_order - 1) * config.permutation_delay + 1,
         "sample_order": config.sample_order + 2,
@@ -122,9 +104,8 @@ def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
 def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Indicators of log returns (n, R) -> (n, K), undefined values replaced."""
     constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
-    values = np.empty((len(returns), len(config.indicators)))  # (n, K)
-    for column, name in enumerate(config.indicators):
-        indicator = INDICATORS[name]
+    values = np.empty((len(returns), len(config.indicators)))
+    for column, indicator in enumerate(INDICATORS[name] for name in config.indicators):
         with np.errstate(divide="ignore", invalid="ignore"):
             measured = indicator.function(returns, config)  # (n,)
         undefined = constant | np.isnan(measured)
@@ -157,8 +138,7 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     tolerance = config.sample_tolerance * returns.std(axis=1)  # (N,)
     longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,), (N,)
     free = returns.shape[1] - config.sample_order
-    bound = np.log(free * (free - 1) / 2)
-    return np.where(longer > 0, -np.log(longer / shorter), bound)
+    return np.where(longer > 0, -np.log(longer / shorter), np.log(free * (free - 1) / 2))
 
 
 def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
@@ -179,8 +159,7 @@ def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 
     Lempel and Ziv 1976, IEEE Trans. Inf. Theory 22, 75.
     """
-    length = returns.shape[1]
-    return count_phrases(returns > 0) * np.log2(length) / length
+    return count_phrases(returns > 0) * np.log2(returns.shape[1]) / returns.shape[1]
 
 
 def dfa_exponent(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:

@@ -85,13 +85,11 @@ def synthetic_market(
     symbols : int
         Number of independent series, 1 to 26; their names are SYNA, SYNB, ...
     days : int
-        Length in days from 2024-01-01 UTC.
+        Length from 2024-01-01 UTC.
     timeframe : str
         Candle length such as ``"15m"`` or ``"1h"``: minutes or hours that divide a day, at most 4 hours.
     horizon : int
         H, the number of candles that the true probability looks ahead.
-    seed : int
-        Non-negative seed of all randomness.
     plant : bool
         False makes squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours
         and all other properties of the candles stay.
@@ -99,15 +97,14 @@ def synthetic_market(
     Returns
     -------
     dict of str to DataFrame
-        Per symbol a frame indexed by `timestamp` (candle open, UTC) with float64 columns `open`, `high`, `low`,
-        `close`, `volume`; `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H | S, R at the close of
-        t); and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze). A model must see the first five
-        only.
+        Candles by symbol (index `timestamp`), with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H |
+        S, R at the close of t), and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all float64. A
+        model must see the candles only.
 
     Raises
     ------
     CmatError
-        If an argument is out of its range; a `ValueError` that names it.
+        That names an argument which is out of its range.
     """
     hours = _candle_hours(timeframe)
     _check_whole("symbols", symbols, 1, _MAX_SYMBOLS)
@@ -125,9 +122,8 @@ def _candle_hours(timeframe: str) -> float:
     match = re.fullmatch(r"([1-9]\d*)([mh])", str(timeframe))
     minutes = int(match[1]) * {"m": 1, "h": 60}[match[2]] if match else 0
     if not 1 <= minutes <= _MAX_CANDLE_MINUTES or 1440 % minutes:
-        raise CmatError(
-            f"timeframe {timeframe!r}: give minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
-        )
+        allowed = "minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
+        raise CmatError(f"timeframe {timeframe!r}: give {allowed}")
     return minutes / 60
 
 
@@ -138,13 +134,9 @@ def _check_whole(name: str, value: int, least: int, most: int | None = None) -> 
         raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
 
 
-def _series(
-    count: int, hours: float, horizon: int, chance: np.ndarray, sequence: np.random.SeedSequence
-) -> pd.DataFrame:
+def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np.random.SeedSequence) -> pd.DataFrame:
     # One generator per ingredient: a longer series then only appends to each of them.
-    state_rng, swing_rng, volatility_rng, noise_rng, candle_rng, volume_rng = map(
-        np.random.default_rng, sequence.spawn(6)
-    )
+    state_rng, swing_rng, volatility_rng, noise_rng, candle_rng, volume_rng = map(np.random.default_rng, seed.spawn(6))
     time = pd.date_range(START, periods=count, freq=pd.Timedelta(hours=hours), tz="UTC", name="timestamp")
     season = np.cos(2 * np.pi * (np.arange(count) * hours - _SEASON_PEAK_HOUR) / 24)
     pattern, stage, spike = _hidden_path(count, hours, chance, state_rng)
@@ -243,6 +235,5 @@ def _candles(
 
 
 def _volume(season: np.ndarray, volatility: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    symbol_level = rng.normal()
-    shocks = rng.normal(0, _LOG_VOLUME_STD, len(season))
+    symbol_level, shocks = rng.normal(), rng.normal(0, _LOG_VOLUME_STD, len(season))
     return np.exp(_LOG_VOLUME + symbol_level + _SEASON_LOG_VOLUME * season + 0.5 * np.log(volatility) + shocks)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.candles import CLOSED, segment_ids, unstack
+from cmat_lib.data.candles import CLOSED, stretch_ids, unstack
 from cmat_lib.data.channels import channel_of
 from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.views import VIEWS, View
@@ -165,7 +165,7 @@ class Subject:
     @cached_property
     def runs(self) -> dict[str, np.ndarray]:
         """Number of the gap-free run of every candle, by symbol."""
-        return {symbol: segment_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
+        return {symbol: stretch_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
 
     @cached_property
     def hidden(self) -> Market:
