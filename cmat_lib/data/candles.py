@@ -21,6 +21,7 @@ from cmat_lib.data.sources.choice import market_files
 from cmat_lib.data.sources.files import read_market
 from cmat_lib.data.sources.makers import OHLC
 
+Market = dict[str, pd.DataFrame]
 PRICES = list(OHLC)
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
 EXTREME_RANGE = 20.0  # times the symbol's median high-low range
@@ -39,11 +40,10 @@ DEFECTS = {
 }
 
 
-def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
+def load_market(data: DataConfig) -> Market:
     """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
 
-    Sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with `sessions: join` they have
-    the column ``closed_before``.
+    With `gaps: drop` they may still have gaps (see `window_ends`).
 
     Raises
     ------
@@ -57,7 +57,7 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     return _checked(market, data, {symbol: str(source) for symbol, source in files.items()})
 
 
-def checked_market(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+def checked_market(market: Market, data: DataConfig) -> Market:
     """The same of candles in memory: frames by candle open with the prices and what views read; text is left out."""
     if absent := [symbol for symbol in data.symbols or [] if symbol not in market]:
         raise CmatError(f"data.symbols: the market has no '{absent[0]}'{nearest(absent[0], market)}")
@@ -71,18 +71,22 @@ def checked_market(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[st
     return _checked(frames, data, {symbol: symbol for symbol in frames})
 
 
-def _checked(market: dict[str, pd.DataFrame], data: DataConfig, names: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+def _checked(market: Market, data: DataConfig, names: Mapping[str, str]) -> Market:
     """Checked and repaired candles; `names` says what a symbol is called in error messages."""
+    joined = data.sessions == "join"
     for symbol, candles in market.items():
-        _check(candles, data, names[symbol])
-    if data.sessions == "join":
+        for defect, rows in _defects(candles, data.bar, data.clock_zone if joined else None).items():
+            if rows.any():
+                row = candles.iloc[int(rows.argmax())]
+                values = ", ".join(f"{name} {row[name]:.10g}" for name in [*PRICES, *AMOUNTS] if name in candles)
+                problem = f"{DEFECTS[defect]} (rows affected: {rows.sum()})"
+                raise CmatError(f"{names[symbol]}: {row.name:%Y-%m-%d %H:%M:%S} UTC ({values}): {problem}")
+    if joined:
         market = {s: join_sessions(own, data.bar, data.clock_zone, names[s]) for s, own in market.items()}
     return repair(market, data)
 
 
-def audit(
-    market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous"
-) -> pd.DataFrame:
+def audit(market: Market, bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous") -> pd.DataFrame:
     """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
 
     In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`.
@@ -151,17 +155,7 @@ def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) ->
     }
 
 
-def _check(candles: pd.DataFrame, data: DataConfig, name: str) -> None:
-    """Raise for the first defect, naming its first row and how many rows have it."""
-    for defect, rows in _defects(candles, data.bar, data.clock_zone if data.sessions == "join" else None).items():
-        if rows.any():
-            row = candles.iloc[int(rows.argmax())]
-            values = ", ".join(f"{column} {row[column]:.10g}" for column in [*PRICES, *AMOUNTS] if column in candles)
-            when = f"{row.name:%Y-%m-%d %H:%M:%S} UTC"
-            raise CmatError(f"{name}: {when} ({values}): {DEFECTS[defect]} (rows affected: {rows.sum()})")
-
-
-def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+def repair(market: Market, data: DataConfig) -> Market:
     """Do what `data.gaps` declares about missing candles, and nothing else.
 
     `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted with
@@ -225,17 +219,17 @@ def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: i
     return np.flatnonzero((rows - start + 1 >= window) & on_stride)
 
 
-def stack(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def stack(frames: Market) -> pd.DataFrame:
     """One long frame with the columns ``symbol`` and ``timestamp`` first."""
     return pd.concat(frames, names=["symbol", "timestamp"]).reset_index()
 
 
-def unstack(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def unstack(frame: pd.DataFrame) -> Market:
     """Inverse of `stack`."""
     return {s: f.drop(columns="symbol").set_index("timestamp") for s, f in frame.groupby("symbol", sort=False)}
 
 
-def data_hash(market: dict[str, pd.DataFrame]) -> str:
+def data_hash(market: Market) -> str:
     """SHA-256 (hex) of symbols, column names, candle opens and values; the order of the symbols does not matter."""
     digest = hashlib.sha256()
     for symbol, candles in sorted(market.items()):

@@ -71,7 +71,13 @@ def compute_channels(
     channels = {name: channel_of(name) for name in names}
     columns = dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)])
     for column in columns:
-        _check_column(candles, column, channels)
+        if column not in candles:
+            users = ", ".join(name for name, channel in channels.items() if column in channel.columns) or "all channels"
+            raise CmatError(f"candles have no column '{column}', needed by {users}: add it or change data.channels")
+        bad = candles.index[~np.isfinite(candles[column].to_numpy(dtype=np.float64))]
+        if len(bad):
+            problem = f"column '{column}' is not finite at {bad[0]}"
+            raise CmatError(f"{_origin(candles)}{problem}: complete or remove the row")
     out = np.full((len(candles), len(names)), np.nan, dtype=dtype)  # (T, C)
     if candles.empty:
         return out
@@ -107,17 +113,7 @@ def channel_of(name: str) -> Channel:
     return replace(CHANNELS[base], function=partial(function, window=int(size)), look_back=reach)
 
 
-def _check_column(candles: pd.DataFrame, column: str, channels: dict[str, Channel]) -> None:
-    if column not in candles:
-        users = ", ".join(name for name, channel in channels.items() if column in channel.columns) or "all channels"
-        raise CmatError(f"candles have no column '{column}', needed by {users}: add it or change data.channels")
-    bad = candles.index[~np.isfinite(candles[column].to_numpy(dtype=np.float64))]
-    if len(bad):
-        raise CmatError(f"{_origin(candles)}column '{column}' is not finite at {bad[0]}: complete or remove the row")
-
-
 def _origin(candles: pd.DataFrame) -> str:
-    """Beginning of an error message: what the candles were read from, if that is known."""
     return f"{candles.attrs['source']}: " if candles.attrs.get("source") else ""
 
 

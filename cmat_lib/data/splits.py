@@ -15,11 +15,11 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
+from cmat_lib.data.candles import Market
 
 PARTS = ("train", "stop", "calibrate", "test")  # each may know those before it, none those after it
 LEFT_OUT = ("purged", "embargo", "outside", "unlabelled")
 EARLIEST = pd.Timestamp(0, tz="UTC")
-Market = dict[str, pd.DataFrame]
 
 
 class Span(NamedTuple):

@@ -141,10 +141,16 @@ def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np
     season = np.cos(2 * np.pi * (np.arange(count) * hours - _SEASON_PEAK_HOUR) / 24)
     pattern, stage, spike = _hidden_path(count, hours, chance, state_rng)
     regime = np.where(stage < _REGIME_STAGES, 1.0, -1.0)
-    volatility = _volatility(season, hours, volatility_rng)
-    log_close = np.log(100.0) + _swings(regime, hours, swing_rng) + _noise(volatility, hours, noise_rng)
+    slow = volatility_rng.normal(
+        0, _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS)), count
+    )
+    volatility = np.exp(_reverting(slow, hours, _LOG_VOLATILITY_HOURS) + _SEASON_LOG_VOLATILITY * season)
+    shocks = noise_rng.standard_t(_TAIL_DEGREES, count) * np.sqrt((_TAIL_DEGREES - 2) / _TAIL_DEGREES)  # variance 1
+    noise = _reverting(_NOISE_PER_SQRT_HOUR * np.sqrt(hours) * volatility * shocks, hours, _NOISE_HOURS)
+    log_close = np.log(100.0) + _swings(regime, hours, swing_rng) + noise
     columns = _candles(log_close, pattern, spike, hours, candle_rng)
-    columns["volume"] = _volume(season, volatility, volume_rng)
+    level, shocks = volume_rng.normal(), volume_rng.normal(0, _LOG_VOLUME_STD, count)
+    columns["volume"] = np.exp(_LOG_VOLUME + level + _SEASON_LOG_VOLUME * season + 0.5 * np.log(volatility) + shocks)
     columns["oracle_probability"] = _oracle(hours, horizon, chance)[(pattern < 0).astype(int), stage]
     return pd.DataFrame(columns | {"pattern": pattern, "regime": regime, "spike": spike}, index=time)
 
@@ -208,17 +214,6 @@ def _reverting(shocks: np.ndarray, hours: float, reversion: float) -> np.ndarray
     return lfilter([1.0], [1.0, -np.exp(-hours / reversion)], shocks)
 
 
-def _volatility(season: np.ndarray, hours: float, rng: np.random.Generator) -> np.ndarray:
-    shock_std = _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS))
-    slow = _reverting(rng.normal(0, shock_std, len(season)), hours, _LOG_VOLATILITY_HOURS)
-    return np.exp(slow + _SEASON_LOG_VOLATILITY * season)
-
-
-def _noise(volatility: np.ndarray, hours: float, rng: np.random.Generator) -> np.ndarray:
-    unit_shocks = rng.standard_t(_TAIL_DEGREES, len(volatility)) * np.sqrt((_TAIL_DEGREES - 2) / _TAIL_DEGREES)
-    return _reverting(_NOISE_PER_SQRT_HOUR * np.sqrt(hours) * volatility * unit_shocks, hours, _NOISE_HOURS)
-
-
 def _candles(
     log_close: np.ndarray, pattern: np.ndarray, spike: np.ndarray, hours: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
@@ -232,8 +227,3 @@ def _candles(
     log_high = np.where(spike > 0, squeezed, top + wick[:, 0])
     columns = {"open": log_open, "high": log_high, "low": bottom - wick[:, 1], "close": log_close}
     return {name: np.exp(values) for name, values in columns.items()}
-
-
-def _volume(season: np.ndarray, volatility: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    symbol_level, shocks = rng.normal(), rng.normal(0, _LOG_VOLUME_STD, len(season))
-    return np.exp(_LOG_VOLUME + symbol_level + _SEASON_LOG_VOLUME * season + 0.5 * np.log(volatility) + shocks)

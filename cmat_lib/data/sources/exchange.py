@@ -71,9 +71,9 @@ class Downloader:
             has = f"{self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
             raise CmatError(f"--timeframe: {has}")
         markets = self._ask(self.exchange.load_markets)
-        # Spot and perpetual may share an id; spot, which comes last here and stays, is what people mean.
-        last_spot = sorted(reversed(list(markets)), key=lambda symbol: bool(markets[symbol].get("spot")))
-        known = {markets[symbol]["id"].upper(): symbol for symbol in last_spot} | {s.upper(): s for s in markets}
+        # Spot and perpetual may share an id; spot, which is entered last and stays, is what people mean.
+        spot_first = sorted(markets, key=lambda symbol: bool(markets[symbol].get("spot")), reverse=True)
+        known = {markets[symbol]["id"].upper(): symbol for symbol in spot_first[::-1]} | {s.upper(): s for s in markets}
         for name in names:
             if name.upper() not in known:
                 raise CmatError(f"{self.exchange.id} has no symbol '{name}'{_like(name.upper(), list(markets))}")
