@@ -1,4 +1,4 @@
-"""Candle files in, candles or a clear error out; audit, repair, gap-free runs, windows, hash."""
+"""Candle files in, candles or a clear error out; audit, repair, gap-free stretches, windows, hash."""
 
 from __future__ import annotations
 

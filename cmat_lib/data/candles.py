@@ -45,11 +45,9 @@ def load_market(data: DataConfig) -> Market:
 
     With `gaps: drop` they may still have gaps (see `window_ends`).
 
-    Raises
-    ------
-    CmatError
-        For an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices that are not
-        positive, negative volumes, and candles whose high or low contradicts the other prices; names file and row.
+    Raises a CmatError for an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices
+    that are not positive, negative volumes, and candles whose high or low contradicts the other prices; names file and
+    row.
     """
     market, files = read_market(data), market_files(data)
     for candles in market.values():

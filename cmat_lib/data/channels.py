@@ -63,10 +63,8 @@ def compute_channels(
         Length of a candle; a longer step between two rows is a gap, and no channel looks across it, unless the
         market was closed then (column ``closed_before``).
 
-    Raises
-    ------
-    CmatError
-        For an unknown channel, a column that is missing or not finite, or a channel that is not finite somewhere.
+    Raises a CmatError for an unknown channel, a column that is missing or not finite, or a channel that is not finite
+    somewhere.
     """
     channels = {name: channel_of(name) for name in names}
     columns = dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)])
@@ -143,7 +141,6 @@ def _rolling_sum(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Change from the candle before, 0 for the first, shape (T,)."""
     return np.diff(values, prepend=values[:1])
 
 
@@ -153,6 +150,10 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
 
 def _arrays(stretch: pd.DataFrame, *columns: str) -> list[np.ndarray]:
     return [stretch[column].to_numpy() for column in columns]
+
+
+def _typical_price(stretch: pd.DataFrame) -> np.ndarray:
+    return sum(_arrays(stretch, "high", "low", "close")) / 3
 
 
 def _log_price(stretch: pd.DataFrame, column: str) -> np.ndarray:
@@ -191,17 +192,17 @@ def obv_change(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:
 def vwap_distance(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the close over the volume-weighted typical price of `window` candles; 0 if nothing traded."""
     close, volume = _arrays(stretch, "close", "volume")
-    money = _rolling_sum(sum(_arrays(stretch, "high", "low", "close")) / 3 * volume, window)
+    money = _rolling_sum(_typical_price(stretch) * volume, window)
     vwap = _ratio(money, _rolling_sum(volume, window), otherwise=0.0)
     return np.log(_ratio(close, vwap, otherwise=1.0))
 
 
 def mfi(stretch: pd.DataFrame, window: int = 14) -> np.ndarray:
     """Money flow index (Quong and Soudack 1989), mapped from [0, 100] to [-1, 1]; -1 if no money flows."""
-    typical, volume = sum(_arrays(stretch, "high", "low", "close")) / 3, stretch["volume"].to_numpy()
-    change = _changes(typical) / typical
-    rising = _rolling_sum(np.where(change > ROUNDING, typical * volume, 0.0), window)
-    moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, typical * volume, 0.0), window)
+    typical = _typical_price(stretch)
+    money, change = typical * stretch["volume"].to_numpy(), _changes(typical) / typical
+    rising = _rolling_sum(np.where(change > ROUNDING, money, 0.0), window)
+    moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, money, 0.0), window)
     return 2 * _ratio(rising, moving, otherwise=0.0) - 1
 
 

@@ -23,7 +23,6 @@ from cmat_lib.config.schema import ComplexityConfig
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
-WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
 RANGE_FLOOR = 0.01  # percent
 CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log prices differ by 2e-15 at best
 
@@ -44,10 +43,7 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
     The W - 1 log returns are analysed. The result, float32 (N, K), is finite, within each indicator's range (see
     `INDICATORS`) and independent of price level and volatility.
 
-    Raises
-    ------
-    CmatError
-        If the array is not (N, W), W is too short for the parameters, or a value is not finite.
+    Raises a CmatError if the array is not (N, W), W is too short for the parameters, or a value is not finite.
     """
     windows = np.asarray(log_close_windows)
     check_indicators(config.indicators)
@@ -65,7 +61,7 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
 
 
 def path_complexity(log_close: np.ndarray, ends: np.ndarray, config: ComplexityConfig) -> np.ndarray:
-    """Indicators of those windows of a series (T,) that end at the rows `ends` (n,), shape (n, K), float32."""
+    """`complexity_features` of those windows of a series (T,) that end at the rows `ends` (n,), float32 (n, K)."""
     windows = sliding_window_view(log_close, config.window_size)[ends - config.window_size + 1]  # (n, W)
     return complexity_features(windows, config)
 
@@ -104,20 +100,19 @@ def _check_length(returns: int, config: ComplexityConfig) -> None:
 def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Indicators of log returns (n, R) -> (n, K), undefined values replaced."""
     constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
-    values = np.empty((len(returns), len(config.indicators)))
-    for column, indicator in enumerate(INDICATORS[name] for name in config.indicators):
+    columns = []
+    for indicator in (INDICATORS[name] for name in config.indicators):
         with np.errstate(divide="ignore", invalid="ignore"):
             measured = indicator.function(returns, config)  # (n,)
         undefined = constant | np.isnan(measured)
-        values[:, column] = np.where(undefined, indicator.regular, np.clip(measured, indicator.low, indicator.high))
-    return values
+        columns.append(np.where(undefined, indicator.regular, np.clip(measured, indicator.low, indicator.high)))
+    return np.stack(columns, axis=1)
 
 
 def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of ordinal patterns over its maximum, log2(order!); in [0, 1], 0 for a monotone series.
 
-    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time. Read are
-    ``permutation_order``, ``permutation_delay``.
+    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time.
     """
     from antropy import perm_entropy
 
@@ -132,11 +127,10 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 
     Richman and Moorman 2000, Am. J. Physiol. 278, H2039: with A and B the pairs that match (every return closer than r
     sigma) for m + 1 and m returns, -log(A / B). It is undefined without matches; then, as for the rarest result that R
-    returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns. Read are
-    ``sample_order`` m and ``sample_tolerance`` r.
+    returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns.
     """
-    tolerance = config.sample_tolerance * returns.std(axis=1)  # (N,)
-    longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,), (N,)
+    tolerance = config.sample_tolerance * returns.std(axis=1)
+    longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,) each
     free = returns.shape[1] - config.sample_order
     return np.where(longer > 0, -np.log(longer / shorter), np.log(free * (free - 1) / 2))
 
@@ -144,14 +138,13 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of the normalised Welch spectrum over its maximum; in [0, 1], 1 for a flat spectrum.
 
-    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns, half overlapping. NaN if no
-    segment has any power.
+    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns (scipy's default), half
+    overlapping. NaN if no segment has any power.
     """
     from antropy import spectral_entropy as entropy
 
     # Welch leaves out what does not fill a segment at the end; a spectrum has no direction, so let that be the oldest.
-    segment = min(WELCH_SEGMENT, returns.shape[1])
-    return entropy(returns[:, ::-1], sf=1.0, method="welch", nperseg=segment, normalize=True)
+    return entropy(returns[:, ::-1], sf=1.0, method="welch", nperseg=min(256, returns.shape[1]), normalize=True)
 
 
 def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
@@ -177,7 +170,7 @@ def higuchi_dimension(returns: np.ndarray, config: ComplexityConfig) -> np.ndarr
     """Fractal dimension of the graph of the returns; in [1, 3], 1 for a smooth line, about 2 for noise.
 
     Higuchi 1988, Physica D 31, 277. As an estimate it passes 2 when neighbouring returns are opposed. NaN if the
-    returns repeat with a period of at most kmax. Read is ``higuchi_kmax``.
+    returns repeat with a period of at most kmax.
     """
     from antropy import higuchi_fd
 

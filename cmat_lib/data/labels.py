@@ -28,10 +28,8 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
 
-    Raises
-    ------
-    CmatError
-        If `labels.source` is "file" and the column `trigger` or `max_pct` is missing or holds impossible values.
+    Raises a CmatError if `labels.source` is "file" and the column `trigger` or `max_pct` is missing or holds impossible
+    values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
     known = _horizon_is_complete(candles, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)

@@ -35,10 +35,7 @@ def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
 
     They are ``split_dates`` if given, else by ``split_shares`` of the time that the market covers.
 
-    Raises
-    ------
-    CmatError
-        If a given date lies outside the candles.
+    Raises a CmatError if a given date lies outside the candles.
     """
     first, last = covered_time(market, data.bar)
     if data.split_dates is None:
@@ -51,8 +48,8 @@ def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
 
 def covered_time(market: Market, bar: pd.Timedelta) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Open of the first and close of the last candle of all symbols."""
-    first = min(candles.index[0] for candles in market.values())
-    return first, max(candles.index[-1] for candles in market.values()) + bar
+    indices = [candles.index for candles in market.values()]
+    return min(index[0] for index in indices), max(index[-1] for index in indices) + bar
 
 
 def split_spans(market: Market, data: DataConfig) -> list[Span]:

@@ -56,11 +56,9 @@ class FollowedWindow:
         self._values, self._window = np.empty(0), SlidingRips(delay)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Features of a window (W,), shape (F,), as `path_features` gives them, bit for bit.
-
-        Where its values do not follow those of the call before, nothing of it is of use.
-        """
+        """Features of a window (W,), shape (F,), as `path_features` gives them, bit for bit."""
         known = self._values
+        # Where the values do not follow those of the call before, nothing of it is of use, and all of them are new.
         new = next((k for k in range(len(known)) if np.array_equal(known[k:], values[: len(known) - k])), len(known))
         self._window.drop(new)
         self._window.append(values[len(known) - new :])

@@ -41,7 +41,7 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
     Raises
     ------
     CmatError
-        If no gap-free run is long enough.
+        If no gap-free stretch is long enough.
     """
     possible = len(window_ends(candles, config.data.bar, needed_candles(config)))
     if not possible:
@@ -52,7 +52,7 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
 
 
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
-    """Rows of one symbol at which every input is complete inside one gap-free run.
+    """Rows of one symbol at which every input is complete inside one gap-free stretch.
 
     Returns
     -------

@@ -164,7 +164,7 @@ class Subject:
 
     @cached_property
     def runs(self) -> dict[str, np.ndarray]:
-        """Number of the gap-free run of every candle, by symbol."""
+        """Number of the gap-free stretch of every candle, by symbol."""
         return {symbol: stretch_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
 
     @cached_property
@@ -176,7 +176,7 @@ class Subject:
     def candle_rows(self) -> pd.DataFrame:
         """Candles to look at: ``symbol``, ``local_row``, ``row``; chosen ones and those where a look-back ends.
 
-        The first complete rows of a gap-free run are where something that looks across a gap shows.
+        The first complete rows of a gap-free stretch are where something that looks across a gap shows.
         """
         frames = []
         for symbol, candles in self.market.items():
@@ -187,7 +187,7 @@ class Subject:
 
     @cached_property
     def sample_rows(self) -> pd.DataFrame:
-        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free run."""
+        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free stretch."""
         chosen = []
         for symbol, frame in self.samples.groupby("symbol", sort=False):
             runs = self.runs[symbol][frame["local_row"]]
@@ -203,7 +203,7 @@ class Subject:
         return np.union1d(inner, numbers[[0, -1]])
 
     def _borders(self, symbol: str) -> np.ndarray:
-        """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
+        """Rows at which a look-back becomes complete, and those just before, in every gap-free stretch."""
         starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
         look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
         rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])

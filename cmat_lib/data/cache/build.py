@@ -1,4 +1,6 @@
-"""Features of the windows of a symbol: from the cache where they are there, computed into it where not."""
+"""Features of the windows of a symbol: from the cache where they are there, computed into it where not, by joblib's
+processes on this machine or the workers of a Dask cluster.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from tqdm.auto import tqdm
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.parts import load_parts
+from cmat_lib.config.schema import CacheConfig
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
 
 logger = logging.getLogger(__name__)
@@ -97,6 +101,30 @@ def cached_features(
         folder.keep(chunk, table.tobytes())
         _place(features, places, chunk, table)
     return features
+
+
+@contextmanager
+def worker_pool(config: CacheConfig) -> Iterator[None]:
+    """Let builds inside the block use the workers of ``cache.backend``.
+
+    ``loky`` changes nothing. ``dask`` connects to ``cache.dask_scheduler``, or starts a cluster of ``cache.jobs``
+    processes on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers
+    may come and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with
+    the task.
+
+    Raises a CmatError if Dask is not installed, the scheduler does not answer or is lost, it has no worker, or one
+    chunk has brought down several workers. Finished chunks stay.
+    """
+    if config.backend == "loky":
+        yield
+        return
+    try:
+        from cmat_lib.data.cache.dask_backend import dask_workers
+    except ImportError as error:
+        message = f"cache.backend 'dask' needs the package {error.name}, which is not installed; "
+        raise CmatError(message + 'pip install -c constraints.txt -e ".[dask]"') from None
+    with dask_workers(config.dask_scheduler, config.jobs):
+        yield
 
 
 def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.ndarray) -> None:

@@ -69,10 +69,8 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
 
     A file whose name tells another timeframe is left out, so one folder may hold several.
 
-    Raises
-    ------
-    CmatError
-        If `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or two.
+    Raises a CmatError if `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or
+    two.
     """
     folder, files = _data_folder(data), _judged_files(data)
     found: list[tuple[Path, str, str | None]] = []

@@ -30,10 +30,7 @@ NOT_NUMBERS = ("timestamp", "clock", "symbol")
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
     """Raw candles of every chosen file, sorted by symbol; see `read_candles`. Gaps and values are as in the file.
 
-    Raises
-    ------
-    CmatError
-        If a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
+    Raises a CmatError if a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
     """
     market = {}
     if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
@@ -82,11 +79,8 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read from),
     ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
 
-    Raises
-    ------
-    CmatError
-        If the file is empty or unreadable, lacks a required column, has text in a number column or a time that
-        cannot be understood, or if its candles are not `data.bar` apart.
+    Raises a CmatError if the file is empty or unreadable, lacks a required column, has text in a number column or a
+    time that cannot be understood, or if its candles are not `data.bar` apart.
     """
     readers = channel_readers(data)
     table = read_table(path, data)
@@ -108,7 +102,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
     numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
     candles = pd.DataFrame(_one_volume(numbers, "volume" in readers), index=times)
-    kind = ", ".join(filter(None, [about.maker, ticker]))
+    kind = ", ".join(filter(None, [about.maker and about.maker.name, ticker]))
     doubts += [f"column {name} has few values, each in one stretch of rows" for name in table.attrs["blocks"]]
     candles.attrs = {"source": path.name + (f" ({kind})" if kind else ""), "unread": table.attrs["unread"]}
     candles.attrs |= {"span": span, "doubts": doubts}

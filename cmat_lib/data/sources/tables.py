@@ -24,7 +24,7 @@ from pyarrow import ipc
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.sources.makers import LIKE_SYMBOL, known_prices, maker_of, match_columns, plain
+from cmat_lib.data.sources.makers import LIKE_SYMBOL, YFINANCE, known_prices, maker_of, match_columns, plain
 from cmat_lib.data.sources.text import HEAD, Layout, sniff, without_header
 
 PACKED: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -75,10 +75,7 @@ def read_table(path: Path, data: DataConfig) -> pd.DataFrame:
     ``attrs``: ``layout`` (a `Layout`), ``unread`` (names of the other columns), ``blocks`` (those of them that may tell
     instruments apart), ``tickers`` (whether symbols stand in the header).
 
-    Raises
-    ------
-    CmatError
-        If the file is empty, damaged, of no known form, or has a row that is longer than its header.
+    Raises a CmatError if the file is empty, damaged, of no known form, or has a row that is longer than its header.
     """
     return _read(path, data, *_state(path))
 
@@ -116,9 +113,8 @@ def _under_our_names(table: pd.DataFrame, layout: Layout, data: DataConfig, path
     table = _with_index(_one_row_per_ticker(table, path) if tickers else table)
     if not layout.names:
         names = [str(name) for name in table.columns]
-        maker = maker_of(names)
-        named = "yfinance" if tickers else maker.name if maker else layout.maker
-        layout = Layout(names, named, match_columns(names, data.columns, str(path)))
+        maker = YFINANCE if tickers else maker_of(names)
+        layout = Layout(names, maker, match_columns(names, data.columns, str(path)))
     others = {name: place for place, name in enumerate(layout.names) if place not in layout.places.values()}
     places = layout.places | {n: p for n, p in others.items() if n in channel_readers(data) and n not in layout.places}
     found = table if list(places.values()) == [*range(len(table.columns))] else table.iloc[:, list(places.values())]
