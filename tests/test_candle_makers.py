@@ -14,7 +14,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.data.sources.makers import MAKERS, formats_table, maker_of
+from cmat_lib.data.sources.makers import MAKERS, maker_of
 from cmat_lib.views import VIEWS, Asked
 from cmat_lib.views.compute import computed
 
@@ -142,6 +142,16 @@ def test_every_maker_is_told_from_the_others():
         if maker.tells:
             names = [name.replace("_", " ") for name in maker.columns.split()]
             assert maker_of(names) is maker, maker.name
+
+
+def formats_table() -> str:
+    """The table of ``docs/howto/own-data.md``."""
+    lines = ["| maker | columns | to know |", "|---|---|---|"]
+    for maker in MAKERS:
+        columns = f"`{maker.columns}`" + ("" if maker.header else ", no header line")
+        advice = [f"set `{key}: {value}`" for key, value in maker.advice.items()]
+        lines.append(f"| {maker.name} | {columns} | {'; '.join(filter(None, [maker.note, *advice]))} |")
+    return "\n".join(lines)
 
 
 def test_the_table_of_the_documentation_is_that_of_the_reader():

@@ -203,10 +203,7 @@ def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: i
     Only every `stride`-th candle is kept, counted from 1970-01-01 UTC and not from the first row, so that all symbols
     keep the same moments and new candles do not shift them.
 
-    Raises
-    ------
-    ValueError
-        If `window` or `stride` is below 1.
+    Raises a ValueError if `window` or `stride` is below 1.
     """
     if window < 1 or stride < 1:
         raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")

@@ -82,17 +82,13 @@ def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray
 def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
     """Candles with the column ``closed_before``, by which windows, channels and labels run over regular closures.
 
-    Raises
-    ------
-    CmatError
-        That begins with `name`, if there are gaps, but too few weeks to tell a calendar.
+    Raises a CmatError that begins with `name` if there are gaps, but too few weeks to tell a calendar.
     """
     span = candles.index[-1] - candles.index[0]
     if len(candles) * bar <= span and span < pd.Timedelta(weeks=MIN_WEEKS):
-        raise CmatError(
-            f"{name}: data.sessions: join reads the market's calendar off {MIN_WEEKS} weeks of candles or more, and "
-            f"these are {span.days} days; give more candles, or set data.sessions: continuous"
-        )
+        needed = f"the market's calendar off {MIN_WEEKS} weeks of candles or more, and these are {span.days} days"
+        advice = "give more candles, or set data.sessions: continuous"
+        raise CmatError(f"{name}: data.sessions: join reads {needed}; {advice}")
     return candles.assign(**{CLOSED: find_closures(candles.index, bar, zone).before})
 
 
@@ -105,11 +101,9 @@ def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
     closures = (before > 0).sum()
     if closures < (candles.index[-1] - candles.index[0]) / pd.Timedelta(weeks=2):
         return ""
+    closed = f"The market closes ({closures} nights, weekends or holidays)"
     zone = "; also set data.clock_zone to the market's time zone" if data.clock_zone == "UTC" else ""
-    return (
-        f"The market closes ({closures} nights, weekends or holidays), and no window runs over a closure unless "
-        f"data.sessions: join says so{zone}"
-    )
+    return f"{closed}, and no window runs over a closure unless data.sessions: join says so{zone}"
 
 
 def off_session(index: pd.DatetimeIndex, zone: str) -> np.ndarray:

@@ -101,10 +101,7 @@ def synthetic_market(
         S, R at the close of t), and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all float64. A
         model must see the candles only.
 
-    Raises
-    ------
-    CmatError
-        That names an argument which is out of its range.
+    Raises a CmatError that names an argument which is out of its range.
     """
     hours = _candle_hours(timeframe)
     _check_whole("symbols", symbols, 1, _MAX_SYMBOLS)
@@ -141,10 +138,9 @@ def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np
     season = np.cos(2 * np.pi * (np.arange(count) * hours - _SEASON_PEAK_HOUR) / 24)
     pattern, stage, spike = _hidden_path(count, hours, chance, state_rng)
     regime = np.where(stage < _REGIME_STAGES, 1.0, -1.0)
-    slow = volatility_rng.normal(
-        0, _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS)), count
-    )
-    volatility = np.exp(_reverting(slow, hours, _LOG_VOLATILITY_HOURS) + _SEASON_LOG_VOLATILITY * season)
+    shock_std = _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS))
+    slow = _reverting(volatility_rng.normal(0, shock_std, count), hours, _LOG_VOLATILITY_HOURS)
+    volatility = np.exp(slow + _SEASON_LOG_VOLATILITY * season)
     shocks = noise_rng.standard_t(_TAIL_DEGREES, count) * np.sqrt((_TAIL_DEGREES - 2) / _TAIL_DEGREES)  # variance 1
     noise = _reverting(_NOISE_PER_SQRT_HOUR * np.sqrt(hours) * volatility * shocks, hours, _NOISE_HOURS)
     log_close = np.log(100.0) + _swings(regime, hours, swing_rng) + noise

@@ -82,9 +82,14 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
             told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
             raise CmatError(f"{folder}: {told}; set data.timeframe")
         raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
-    if data.symbols is not None:
-        _check_symbols_exist(data.symbols, [symbol for _, symbol, _ in found], folder)
-        found = [entry for entry in found if entry[1] in data.symbols]
+    if data.symbols == []:
+        raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
+    present = [symbol for _, symbol, _ in found]
+    if absent := [symbol for symbol in data.symbols or [] if symbol not in present]:
+        close = difflib.get_close_matches(absent[0].upper(), present, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
+        raise CmatError(f"data.symbols: no file for '{absent[0]}' in {folder}; {hint}")
+    found = [entry for entry in found if data.symbols is None or entry[1] in data.symbols]
     return dict(sorted(_by_symbol(found).items()))
 
 
@@ -138,15 +143,6 @@ def told_length(path: Path) -> pd.Timedelta | None:
         return None
     number, unit = re.sub(r"\D", "", timeframe), re.sub(r"[\d_]", "", timeframe).lower()
     return pd.Timedelta(int(number or 1), unit=UNITS[unit[:1] or "m"])
-
-
-def _check_symbols_exist(symbols: list[str], present: list[str], folder: Path) -> None:
-    if not symbols:
-        raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
-    if absent := [symbol for symbol in symbols if symbol not in present]:
-        close = difflib.get_close_matches(absent[0].upper(), present, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
-        raise CmatError(f"data.symbols: no file for '{absent[0]}' in {folder}; {hint}")
 
 
 def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSource]:

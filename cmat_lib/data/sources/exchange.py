@@ -91,9 +91,11 @@ class Downloader:
         file = DownloadFile.open(self.folder / file_name(symbol, self.timeframe), source)
         self._ask(self.exchange.load_markets)  # at once if they are loaded
         bar = self.exchange.parse_timeframe(self.timeframe) * 1000
-        stop = self._now() - bar + 1  # a candle that opens before this moment is finished
-        stop = stop if until is None else min(stop, _milliseconds(until))
-        stretches = file.missing(_milliseconds(since), stop)
+        now = self._ask(self.exchange.fetch_time) if self.exchange.has["fetchTime"] else None
+        # A candle that opens before this moment is finished, by the local clock if the exchange tells no time.
+        stop = (now or self.exchange.milliseconds()) - bar + 1
+        stop = stop if until is None else min(stop, int(until.timestamp() * 1000))
+        stretches = file.missing(int(since.timestamp() * 1000), stop)
         total = sum(end - start for start, end in stretches) // bar
         hidden = None if self.progress is None else not self.progress  # None: unless a terminal watches
         pages = (page for start, end in stretches for page in self._pages(symbol, start, end, bar))
@@ -141,12 +143,6 @@ class Downloader:
             raise ccxt.BadResponse("the answer is no JSON")
         return sorted(page)
 
-    def _now(self) -> int:
-        """The exchange's clock in epoch milliseconds; the local one where it does not tell."""
-        if not self.exchange.has["fetchTime"]:
-            return self.exchange.milliseconds()
-        return self._ask(self.exchange.fetch_time) or self.exchange.milliseconds()
-
     def _ask(self, request: Callable[[], Any]) -> Any:
         """Answer to a request; failures that may pass are waited out, as long as the exchange asks for if it does."""
         import ccxt
@@ -183,10 +179,6 @@ def file_name(symbol: str, timeframe: str) -> str:
     ('BTCUSDT_15m.parquet', 'BTCUSDT_USDT_1h.parquet', '____x_1d.parquet')
     """
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', symbol.replace('/', ''))}_{timeframe}.parquet"
-
-
-def _milliseconds(time: pd.Timestamp) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _like(name: str, names: Sequence[str]) -> str:

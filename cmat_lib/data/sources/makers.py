@@ -167,9 +167,10 @@ def match_columns(names: Sequence[object], told: dict[str, str], where: str = ""
     for place, name in enumerate(_without_affix(names)):
         spelled.setdefault(plain(name), []).append(place)
     found, maker = {}, maker_of(names)
-    means = maker.means if maker else {}
-    for ours in [ours for ours in {**ACCEPTED, **means} if ours not in given]:
-        accepted = [means[ours]] if ours in means else ACCEPTED[ours]
+    meant = ACCEPTED | ({ours: [theirs] for ours, theirs in maker.means.items()} if maker else {})
+    for ours, accepted in meant.items():
+        if ours in given:
+            continue
         hits = next((spelled[s] for s in accepted if s in spelled), [])
         exact = [hit for hit in hits if re.sub(r"[\W_]", "", str(names[hit]).lower()) in accepted] or hits
         if ours == "volume" and (not hits or len(exact) > 1):
@@ -197,20 +198,10 @@ def _without_affix(names: Sequence[object]) -> list[str]:
 def known_prices(names: Sequence[object]) -> int:
     """How many of the four prices a line names."""
     have = {plain(name) for name in names}
-    return sum(any(spelling in have for spelling in ACCEPTED[ours]) for ours in OHLC)
+    return sum(not have.isdisjoint(ACCEPTED[ours]) for ours in OHLC)
 
 
 def _volume_of_currency(names: Sequence[object]) -> list[int]:
     """Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency."""
     units = {place: unit[1] for place, name in enumerate(names) if (unit := OF_CURRENCY.fullmatch(str(name).strip()))}
     return ([place for place, unit in units.items() if unit.upper() not in QUOTES] or list(units))[:1]
-
-
-def formats_table() -> str:
-    """The table of ``docs/howto/own-data.md``."""
-    lines = ["| maker | columns | to know |", "|---|---|---|"]
-    for maker in MAKERS:
-        columns = f"`{maker.columns}`" + ("" if maker.header else ", no header line")
-        advice = [f"set `{key}: {value}`" for key, value in maker.advice.items()]
-        lines.append(f"| {maker.name} | {columns} | {'; '.join(filter(None, [maker.note, *advice]))} |")
-    return "\n".join(lines)
