@@ -56,7 +56,14 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
         if not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             raise CmatError(f"log closes of window {row} are not finite: complete or remove the candles it spans")
-        out[start : start + BLOCK] = _block_features(np.diff(block, axis=1), config)
+        returns = np.diff(block, axis=1)  # (n, R)
+        constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
+        for column, indicator in enumerate(INDICATORS[name] for name in config.indicators):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                measured = indicator.function(returns, config)  # (n,)
+            clipped = np.clip(measured, indicator.low, indicator.high)
+            undefined = constant | np.isnan(measured)
+            out[start : start + BLOCK, column] = np.where(undefined, indicator.regular, clipped)
     return out
 
 
@@ -95,18 +102,6 @@ def _check_length(returns: int, config: ComplexityConfig) -> None:
         if returns < least:
             short = f"windows of {returns + 1} closes are too short, {least + 1} are needed"
             raise CmatError(f"complexity: {short}; raise complexity.window_size or lower complexity.{keys}")
-
-
-def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
-    """Indicators of log returns (n, R) -> (n, K), undefined values replaced."""
-    constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
-    columns = []
-    for indicator in (INDICATORS[name] for name in config.indicators):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            measured = indicator.function(returns, config)  # (n,)
-        undefined = constant | np.isnan(measured)
-        columns.append(np.where(undefined, indicator.regular, np.clip(measured, indicator.low, indicator.high)))
-    return np.stack(columns, axis=1)
 
 
 def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
