@@ -29,7 +29,7 @@ DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 class Closures(NamedTuple):
     """Gaps of a symbol, judged."""
 
-    # (T,) float64, missing candles of the regular closure right before each candle, or 0; a lunch may be 1.5 hourly ones
+    # (T,) float64, missing candles of the regular closure right before each candle, or 0; a lunch may be 1.5 of them
     before: np.ndarray
     absent: pd.DatetimeIndex  # candles of the session that are missing
 
