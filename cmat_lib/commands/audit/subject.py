@@ -13,7 +13,7 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.candles import CLOSED, segment_ids, unstack
+from cmat_lib.data.candles import CLOSED, stretch_ids, unstack
 from cmat_lib.data.channels import channel_of
 from cmat_lib.data.splits import PARTS, Market
 from cmat_lib.views import VIEWS, View
@@ -163,8 +163,8 @@ class Subject:
 
     @cached_property
     def runs(self) -> dict[str, np.ndarray]:
-        """Number of the gap-free run of every candle, by symbol."""
-        return {symbol: segment_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
+        """Number of the gap-free stretch of every candle, by symbol."""
+        return {symbol: stretch_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
 
     @cached_property
     def hidden(self) -> Market:
@@ -175,7 +175,7 @@ class Subject:
     def candle_rows(self) -> pd.DataFrame:
         """Candles to look at: ``symbol``, ``timestamp``, ``local_row``, ``row``; chosen ones, and look-backs' ends.
 
-        The first complete rows of a gap-free run are where something that looks across a gap shows.
+        The first complete rows of a gap-free stretch are where something that looks across a gap shows.
         """
         frames = []
         for symbol, candles in self.market.items():
@@ -186,7 +186,7 @@ class Subject:
 
     @cached_property
     def sample_rows(self) -> pd.DataFrame:
-        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free run."""
+        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free stretch."""
         chosen = []
         for symbol, frame in self.samples.groupby("symbol", sort=False):
             runs = self.runs[symbol][frame["local_row"]]
@@ -202,7 +202,7 @@ class Subject:
         return np.union1d(inner, numbers[[0, -1]])
 
     def _borders(self, symbol: str) -> np.ndarray:
-        """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
+        """Rows at which a look-back becomes complete, and those just before, in every gap-free stretch."""
         starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
         look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
         rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])

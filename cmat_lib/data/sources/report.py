@@ -12,7 +12,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, candle_files, market_files, told_length
 from cmat_lib.data.sources.files import candle_times, read_source, timeframe_of, usual_step
-from cmat_lib.data.sources.makers import BY_NAME, maker_by_file
+from cmat_lib.data.sources.makers import maker_by_file
 from cmat_lib.data.sources.tables import channel_readers, read_table
 
 TIMES = "%Y-%m-%d %H:%M"
@@ -35,9 +35,9 @@ def _row(source: CandleSource, data: DataConfig) -> dict[str, Any]:
     row: dict[str, Any] = {"files": source.paths[0].name + parts}
     try:
         about = read_table(source.paths[0], data).attrs
-        layout, named = about["layout"], maker_by_file(source.paths[0])
+        layout = about["layout"]
         marks = {"delimiter": layout.delimiter, "thousands": layout.thousands, "decimal": layout.decimal.strip(".")}
-        maker = named or BY_NAME.get(layout.maker)
+        maker = maker_by_file(source.paths[0]) or layout.maker
         row |= {"maker": maker.name, "to know": maker.note} if maker else {}
         row["text"] = ", ".join([layout.encoding, *(f"{name} {mark!r}" for name, mark in marks.items() if mark)])
         row["columns"] = ", ".join(f"{ours} = {layout.theirs(ours)}" for ours in layout.places)
@@ -64,7 +64,7 @@ def proposed(data: DataConfig) -> dict[str, Any]:
         layout = read_table(path, data).attrs["layout"]
         if "volume" not in layout.places and (readers := channel_readers(data).get("volume")):
             found["channels"] = [name for name in data.channels if name not in readers]
-        maker = maker or BY_NAME.get(layout.maker)
+        maker = maker or layout.maker
     return found | (maker.advice if maker else {})
 
 
