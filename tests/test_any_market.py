@@ -10,7 +10,9 @@ from cmat_lib.config import load_config
 from cmat_lib.views import VIEWS
 from cmat_lib.views.samples import needed_candles
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import audit_candles, build_features, load_panel, prepare_data
+from cmat_lib.workflow.stages.common import load_panel
+from cmat_lib.workflow.stages.data import audit_candles, prepare_data, read_candles
+from cmat_lib.workflow.stages.features import build_features
 
 WINDOW = 64
 CHANNELS = ["log_open", "log_high", "log_low", "log_close", "volume_zscore:48", "volume_ratio:24", "mfi", "roc:12"]
@@ -112,7 +114,7 @@ def test_stock_sessions(tmp_path, timeframe):
     bars = check(*found)
     assert (bars >= 6).all() and (bars > 6).mean() > 0.2  # the label of an afternoon ends on the next day
     assert len(found[2]) > 2 * (len(index) - WINDOW) // 5 - 4
-    report = audit_candles(found[0])
+    report = audit_candles(found[0], read_candles(found[0]))
     assert (report["regular_closures"] == report["gaps"]).all() and (report["gaps"] > 100).all()
 
 

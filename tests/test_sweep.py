@@ -17,7 +17,7 @@ from cmat_lib.commands.sweep.search import run_sweep, trial_table
 from cmat_lib.config import load_config, project_root
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.common import load_panel
 
 PARAMS = project_root() / "params"
 SEARCH = {

@@ -31,7 +31,7 @@ def build(
         changes = merge(changes, {"cache": {"dir": cache_dir}})
     config = load_config(params, changes)
     logging.basicConfig(level=config.logging.level, format="%(message)s")
-    from cmat_lib.workflow.stages.data import build_cache
+    from cmat_lib.workflow.stages.features import build_cache
 
     build_cache(config)
     info(config.cache.dir)

@@ -39,8 +39,10 @@ DEFECTS = {
 }
 
 
-def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
+def load_market(data: DataConfig, raw: dict[str, pd.DataFrame] | None = None) -> dict[str, pd.DataFrame]:
     """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
+
+    `raw` is what `read_market` gave, if that is at hand.
 
     Sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with `sessions: join` they have
     the column ``closed_before``.
@@ -51,7 +53,8 @@ def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
         For an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices that are not
         positive, negative volumes, and candles whose high or low contradicts the other prices; names file and row.
     """
-    market, files = read_market(data), market_files(data)
+    raw, files = read_market(data) if raw is None else raw, market_files(data)
+    market = {symbol: candles.copy(deep=False) for symbol, candles in raw.items()}
     for candles in market.values():
         candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
     return _checked(market, data, {symbol: str(source) for symbol, source in files.items()})

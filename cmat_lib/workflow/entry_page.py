@@ -92,14 +92,14 @@ def _page(run: Run, stage: str) -> dict[str, Any]:
     title, text = PAGES[stage]
     done = run.is_finished(stage) and run.path(f"report/{stage}.html").is_file()
     record = run.record(stage) if done else None
-    paths = [Path(name) for name in (record or {}).get("artefacts", {}) if name.startswith("figures/")]
+    paths = [Path(name) for name in record.artefacts if name.startswith("figures/")] if record else []
     named = [(path, path.stem.replace("_", " ")) for path in paths]
     return {
         "stage": stage,
         "label": f"{stage.partition('_')[0]} · {title}",
         "text": text,
         "done": done,
-        "seconds": f"{record['seconds']:.0f}" if record else "",
+        "seconds": f"{record.seconds:.0f}" if record else "",
         "pictures": [(path, caption, _thumbnail(run, path)) for path, caption in named if path.suffix == ".png"],
         "live": [(path, caption) for path, caption in named if path.suffix == ".html"],
     }

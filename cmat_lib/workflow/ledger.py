@@ -24,7 +24,8 @@ from cmat_lib.base.files import atomic_path, make_folder
 from cmat_lib.data.candles import data_hash, unstack
 from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
-from cmat_lib.workflow.run import Run, hash_text
+from cmat_lib.workflow.fingerprints import hash_text
+from cmat_lib.workflow.run import Run
 
 LOCK_SECONDS = 60.0
 IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row

@@ -30,7 +30,8 @@ from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
 from cmat_lib.workflow.settle import settle
-from cmat_lib.workflow.stages.data import check_market, check_parameters
+from cmat_lib.workflow.stages.common import check_parameters
+from cmat_lib.workflow.stages.data import check_market
 from cmat_lib.workflow.stages.evaluation import evaluate
 
 

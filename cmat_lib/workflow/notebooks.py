@@ -18,7 +18,7 @@ from cmat_lib.config import Config, project_root, resolve_path
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.report import write_page, write_report
 from cmat_lib.workflow.run import STAGE_NAMES, Run
-from cmat_lib.workflow.stages.data import check_before_work
+from cmat_lib.workflow.stages.common import check_before_work
 from cmat_lib.workflow.tracking import log_run
 
 # What a page needs to look the same everywhere: figures that survive export, and no progress bars.
@@ -55,12 +55,13 @@ def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], No
         run = Run(config, stage)
         page = run.path(f"notebooks/{stage}.ipynb")
         html = run.path(f"report/{stage}.html")  # written last: without it the page did not reach its end
-        if not again and run.is_finished(stage) and page.is_file() and html.is_file():
+        damaged = run.damaged(stage)
+        if not (again or damaged) and run.is_finished(stage) and page.is_file() and html.is_file():
             say(f"{stage:<29} up to date")
             continue
         again = True  # what follows was made from what this stage is about to replace
-        for name in run.damaged(stage):
-            say(f"{stage}: {name} is missing or cut short; it is made again")
+        for name in damaged:
+            say(f"{stage}: {name} is missing, damaged or edited; it is made again")
         started = time.perf_counter()
         for path in (page, html):
             make_folder(path.parent)

@@ -115,8 +115,8 @@ def _parameters(config: Config) -> dict[str, str]:
 
 def _metrics(run: Run) -> list[tuple[str, float, int]]:
     """Name, value and step: the history by epoch, then the test part's scores of the model."""
-    results = run.read_json(f"{run.config.logging.save_dir}/training_results.json")
-    found = [(name, value, int(row["epoch"])) for row in results["history"] for name, value in row.items()]
+    history = run.training_results()["history"]
+    found = [(name, value, int(row["epoch"])) for row in history for name, value in row.items()]
     if run.record("05_evaluation") is not None:
         scores = [score for score in run.read_json("metrics.json")["scores"] if score["score"] == MODEL]
         found += [(f"test_{score['scope']}_{score['metric']}", score["value"], 0) for score in scores]

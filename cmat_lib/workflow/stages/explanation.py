@@ -1,4 +1,4 @@
-"""Stage 06: what page 06 computes. The other stages stand in `cmat_lib.workflow.stages.data`."""
+"""Stage 06: where the model looks, what its answers hang on, and what would contradict that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import Config
+from cmat_lib.config import Config, resolve_path
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain.attention import (
     Names,
@@ -44,29 +44,44 @@ from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views.panel import Batch, Panel
-from cmat_lib.workflow.run import Run, resolve_path
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.run import MODEL_FILE, Run
+from cmat_lib.workflow.stages.common import load_panel
 
 Order = Callable[[], np.ndarray]
 SAME = ("data_hash", "views", "scalers", "labels")  # for runs as controls
 
 
 class Subject(NamedTuple):
-    """What is explained."""
+    """What is explained: a trained model, and all samples of its run."""
 
     model: MultiTaskCrossModalAttention
     checkpoint: dict[str, Any]
     panel: Panel
-    index: Tensor  # (N,), test samples
     config: Config
 
-    @property
-    def samples(self) -> pd.DataFrame:
-        """Rows of ``data/samples.parquet``, N of them."""
-        return self.panel.samples.iloc[self.index.cpu().numpy()]
+    def tested(self, *limits: int) -> Tensor:
+        """Numbers of test samples, (N,), thinned evenly to each limit in turn."""
+        index = self.panel.index("test")
+        for limit in limits:
+            index = _thinned(index, limit)
+        return index
 
 
-def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
+def load_subject(config: Config, run: Run) -> Subject:
+    """Model and samples of a run whose stage 04 is finished."""
+    device = pick_device(config.training)
+    model, _, checkpoint = load_model(run.model_path(), device)
+    return Subject(model, checkpoint, load_panel(config, run, device), config)
+
+
+def _thinned(index: Tensor, limit: int) -> Tensor:
+    return index[torch.linspace(0, len(index) - 1, min(len(index), limit)).long().to(index.device)]
+
+
+# -- where it looks ----------------------------------------------------------------------------------------------------
+
+
+def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
     """Stage 06: attention maps of test samples, evenly spaced in time.
 
     Returns
@@ -78,19 +93,17 @@ def explain_model(config: Config, run: Run) -> dict[str, np.ndarray]:
         attention: ``stack_maps`` (N, 1, h, S, S) between the ``stack_tokens`` (S,). Numbers are float16. Also in
         ``attention.npz``.
     """
-    subject = _subject(config, run, config.explain.max_samples)
-    model, index = subject.model, subject.index
+    model, explain = subject.model, subject.config.explain
+    index = subject.tested(explain.max_samples)
     arrays = {"sample": index.cpu().numpy()}
-    stacks_attend = attending_encoder(model) is not None
     for key, names, present, reader in (
         ("maps", "tokens", has_attention(model), attention_maps),
         ("signed", "tokens", has_attention(model), _signed),
         ("gates", "gate_tokens", hasattr(model.fusion, "gates"), _gates),
-        ("stack_maps", "stack_tokens", stacks_attend, stack_attention_maps),
+        ("stack_maps", "stack_tokens", attending_encoder(model) is not None, stack_attention_maps),
     ):
         if present:
-            batches = subject.panel.batches(index, config.explain.batch_size)
-            found = collect_maps(model, batches, len(index), reader)
+            found = collect_maps(model, subject.panel.batches(index, explain.batch_size), len(index), reader)
             arrays |= {key: found.maps, names: np.array(found.token_names)}
     if "gates" in arrays:
         arrays["gates"] = arrays["gates"][:, 0]
@@ -108,22 +121,23 @@ def _gates(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, N
     return gates[None], names  # (1, B, M)
 
 
-def _subject(config: Config, run: Run, *limits: int) -> Subject:
-    """Test samples are thinned evenly to each limit in turn."""
-    device = pick_device(config.training)
-    model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)
-    panel = load_panel(config, run, device)
-    index = panel.index("test")
-    for limit in limits:
-        index = _thinned(index, limit)
-    return Subject(model, checkpoint, panel, index, config)
+# -- what the answers hang on ------------------------------------------------------------------------------------------
 
 
-def _thinned(index: Tensor, limit: int) -> Tensor:
-    return index[torch.linspace(0, len(index) - 1, min(len(index), limit)).long().to(index.device)]
+class _Judged(NamedTuple):
+    """The samples of the tables, and how they are judged."""
+
+    subject: Subject
+    index: Tensor  # (N,)
+    samples: pd.DataFrame  # N rows
+    trigger: np.ndarray  # (N,)
+    found: ShapleyTables
+    order: Order
+    loss: Loss
+    resampling: Resampling
 
 
-def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
+def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
     """Stage 06: what the answers hang on, and what would contradict the attention maps.
 
     The samples are a part of those of `explain_model`.
@@ -144,38 +158,31 @@ def attribute_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     CmatError
         If a folder of ``explain.other_runs`` holds no model of the same data.
     """
-    explain = config.explain
-    subject = _subject(config, run, explain.max_samples, explain.attribution_samples)
-    resampling, loss = Resampling.from_config(config), trigger_loss(config, subject.panel)
-    given = (subject.model, subject.panel, subject.index, _absent(subject))
-    found = shapley_tables(*given, loss, resampling, explain.batch_size)
-    samples = subject.samples
+    model, _, panel, config = subject
+    index = subject.tested(config.explain.max_samples, config.explain.attribution_samples)
+    resampling, loss = Resampling.from_config(config), trigger_loss(config, panel)
+    found = shapley_tables(model, panel, index, _absent(subject), loss, resampling, config.explain.batch_size)
+    samples = panel.samples.iloc[index.cpu().numpy()]
     rng = np.random.default_rng(config.seed)
     order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
-    permuted, moved = _permutations(subject, found, order, loss, resampling)
-    beside = _attention_beside(subject, found, permuted["ablation"], moved, order, loss, resampling)
-    kept = {name: getattr(found, name) for name in ("shapley", "interactions", "efficiency")} | permuted | beside
+    judged = _Judged(subject, index, samples, samples["trigger"].to_numpy(), found, order, loss, resampling)
+    permuted, moved = _permutations(judged)
+    kept = {name: getattr(found, name) for name in ("shapley", "interactions", "efficiency")} | permuted
+    kept |= _attention_beside(judged, permuted["ablation"], moved)
     run.save_json("attribution.json", {name: frame.to_dict("records") for name, frame in kept.items()})
     run.save_frame("shapley_samples.parquet", found.samples)
     return kept | {"shapley_samples": found.samples}
 
 
-def attribute_samples(config: Config, run: Run, rows: Sequence[int]) -> pd.DataFrame:
-    """Stage 06: how the logits of chosen samples come about.
+def attribute_samples(subject: Subject, rows: Sequence[int]) -> pd.DataFrame:
+    """Stage 06: how the logits of chosen samples, K row numbers of ``data/samples.parquet``, come about.
 
-    Parameters
-    ----------
-    rows : sequence of int
-        Row numbers of ``data/samples.parquet``, K of them.
-
-    Returns
-    -------
-    DataFrame of K rows
-        ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
+    Returns K rows: ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
     """
-    subject = _subject(config, run)
-    index = torch.as_tensor(np.asarray(rows), device=subject.index.device)
-    return sample_shapley_values(subject.model, subject.panel, index, _absent(subject), config.explain.batch_size)
+    index = torch.as_tensor(np.asarray(rows), device=subject.panel.device)
+    return sample_shapley_values(
+        subject.model, subject.panel, index, _absent(subject), subject.config.explain.batch_size
+    )
 
 
 def _absent(subject: Subject) -> StandIns:
@@ -186,60 +193,49 @@ def _absent(subject: Subject) -> StandIns:
     return StandIns(features, explain.absent_draws, subject.config.seed)
 
 
-def _permutations(
-    subject: Subject, found: ShapleyTables, order: Order, loss: Loss, resampling: Resampling
-) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+def _permutations(judged: _Judged) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables of ablation and importance; how far ablation moves the logit of each sample, (N, K)."""
-    explain, samples = subject.config.explain, subject.samples
-    pieces = [*modality_pieces(subject.model), *input_pieces(subject.model)]
-    orders = np.stack([order() for _ in range(explain.permutations)])
-    logits = permuted_logits(subject.model, subject.panel, subject.index, pieces, orders, explain.batch_size)
-    trigger = samples["trigger"].to_numpy()
-    rise = loss(logits, trigger), loss(found.single.logit, trigger)
-    table = permutation_table(*rise, pieces, samples["timestamp"], resampling)
+    model, _, panel, config = judged.subject
+    pieces = [*modality_pieces(model), *input_pieces(model)]
+    orders = np.stack([judged.order() for _ in range(config.explain.permutations)])
+    logits = permuted_logits(model, panel, judged.index, pieces, orders, config.explain.batch_size)
+    plain = judged.found.single.logit  # (N,)
+    rise = judged.loss(logits, judged.trigger), judged.loss(plain, judged.trigger)
+    table = permutation_table(*rise, pieces, judged.samples["timestamp"], judged.resampling)
     whole = table["kind"] == "modality"
     ablation = table[whole].drop(columns="kind").rename(columns={"name": "modality"})
-    moved = np.abs(logits[:, whole.to_numpy()] - found.single.logit[:, None, None]).mean(axis=2)  # (N, K)
+    moved = np.abs(logits[:, whole.to_numpy()] - plain[:, None, None]).mean(axis=2)  # (N, K)
     return {"ablation": ablation, "importance": table[~whole].reset_index(drop=True)}, moved
 
 
-def _attention_beside(
-    subject: Subject,
-    found: ShapleyTables,
-    ablation: pd.DataFrame,
-    moved: np.ndarray,
-    order: Order,
-    loss: Loss,
-    resampling: Resampling,
-) -> dict[str, pd.DataFrame]:
+def _attention_beside(judged: _Judged, ablation: pd.DataFrame, moved: np.ndarray) -> dict[str, pd.DataFrame]:
     """Controls, and where tokens attend, attention shares of the modalities and their agreement with other measures."""
-    model, samples, size = subject.model, subject.samples, subject.config.explain.batch_size
-    features = embed_samples(model, subject.panel, subject.index, size)
-    readings = control_readings(model, features, [order() for _ in features], size) | _other_readings(subject)
-    trigger, times, own = samples["trigger"].to_numpy(), samples["timestamp"], readings["model"]
-    tables = {"controls": control_table(readings, trigger, times, loss, resampling)}
+    model, _, panel, config = judged.subject
+    size, times, resampling = config.explain.batch_size, judged.samples["timestamp"], judged.resampling
+    features = embed_samples(model, panel, judged.index, size)
+    readings = control_readings(model, features, [judged.order() for _ in features], size) | _other_readings(judged)
+    own = readings["model"]
+    tables = {"controls": control_table(readings, judged.trigger, times, judged.loss, resampling)}
     if own.maps is None:
         return tables
     tables["mean_maps"] = mean_maps(readings)
-    parts = model.fusion.parts
+    parts, shapley = model.fusion.parts, judged.found.shapley
     shares = modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
-    overall = found.shapley.loc[found.shapley["measure"] == "shapley", "value"].to_numpy()
-    references = {"shapley": (overall, found.single.values), "ablation": (ablation["value"].to_numpy(), moved)}
+    overall = shapley.loc[shapley["measure"] == "shapley", "value"].to_numpy()
+    references = {"shapley": (overall, judged.found.single.values), "ablation": (ablation["value"].to_numpy(), moved)}
     tables["shares"] = shares_table(shares, list(parts), times, resampling)
     tables["agreement"] = agreement_table(shares, references, list(parts), times, resampling)
     return tables
 
 
-def _other_readings(subject: Subject) -> dict[str, Reading]:
+def _other_readings(judged: _Judged) -> dict[str, Reading]:
     """An untrained model, and those of other runs."""
-    config, size = subject.config, subject.config.explain.batch_size
-    others = {"untrained model": untrained(subject.model, config.seed)}
+    model, checkpoint, panel, config = judged.subject
+    others = {"untrained model": untrained(model, config.seed)}
     for folder in config.explain.other_runs:
-        path = resolve_path(folder) / config.logging.save_dir / "best_model.pt"
-        others[folder], _, theirs = load_model(path, subject.panel.device)
-        if differing := [name for name in SAME if theirs[name] != subject.checkpoint[name]]:
+        path = resolve_path(folder) / config.logging.save_dir / MODEL_FILE
+        others[folder], _, theirs = load_model(path, panel.device)
+        if differing := [name for name in SAME if theirs[name] != checkpoint[name]]:
             raise CmatError(f"explain.other_runs: {folder} has another {', '.join(differing)}; name a run of this data")
-    return {
-        name: read(other, embed_samples(other, subject.panel, subject.index, size), size)
-        for name, other in others.items()
-    }
+    size = config.explain.batch_size
+    return {name: read(other, embed_samples(other, panel, judged.index, size), size) for name, other in others.items()}
