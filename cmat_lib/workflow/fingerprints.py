@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,8 @@ STAGES = {
 
 # These change where or how fast, never what; data_dir counts by the content of its files.
 OPERATIONAL = {
-    "data": {"data_dir"},
-    "cache": {"dir", "jobs", "backend", "dask_scheduler"},
-    "training": {"resume"},
-    "logging": {"level", "mlflow"},
-    "evaluation": {"batch_size"},
-    "explain": {"batch_size"},
+    *("data.data_dir", "cache.dir", "cache.jobs", "cache.backend", "cache.dask_scheduler", "training.resume"),
+    *("logging.level", "logging.mlflow", "evaluation.batch_size", "explain.batch_size"),
 }
 
 
@@ -57,7 +53,7 @@ def fingerprints(config: Config, folder: Path) -> dict[str, str]:
     beside = _beside(config, folder)
     prints, previous = {}, hash_text(json.dumps([__version__, input_identity(config)]))
     for stage, names in STAGES.items():
-        own = {name: _value(config, name) for name in names} | beside.get(stage, {})
+        own = _values(config, names) | beside.get(stage, {})
         if parts := part_hashes() and part_hashes(_used(stage, config)):
             own["parts"] = parts
         previous = hash_text(previous + json.dumps(own, sort_keys=True))
@@ -65,13 +61,21 @@ def fingerprints(config: Config, folder: Path) -> dict[str, str]:
     return prints
 
 
-def _value(config: Config, name: str) -> Any:
-    section, _, key = name.partition(".")
-    if key:
-        return getattr(getattr(config, section), key)
-    if name not in SECTIONS:
-        return getattr(config, name)
-    return getattr(config, name).model_dump(mode="json", exclude=OPERATIONAL.get(name))
+def flat_parameters(config: Config) -> dict[str, Any]:
+    """``section.key`` -> value of every parameter, in JSON's types; keys without a section by their name."""
+    flat = {}
+    for name, value in config.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": own for key, own in value.items()} if name in SECTIONS else {name: value}
+    return flat
+
+
+def _values(config: Config, names: Collection[str]) -> dict[str, Any]:
+    """Values of whole sections, but for operational keys, and of single keys."""
+    chosen = {}
+    for key, value in flat_parameters(config).items():
+        if key in names or (key.partition(".")[0] in names and key not in OPERATIONAL):
+            chosen[key] = value
+    return chosen
 
 
 def _beside(config: Config, folder: Path) -> dict[str, dict[str, Any]]:
@@ -99,8 +103,8 @@ def _reach(views: Iterable[View], config: Config) -> dict[str, int]:
 
 def _numbers_of(views: Iterable[View], config: Config) -> dict[str, Any]:
     """What changes the numbers of views."""
-    sections = {name: _value(config, name) for view in views for name in view.sections}
-    return sections | {"views": {view.name: view.identity(config) for view in views}}
+    sections = {name for view in views for name in view.sections}
+    return _values(config, sections) | {"views": {view.name: view.identity(config) for view in views}}
 
 
 def _contents(paths: Iterable[Path]) -> dict[str, list[str]]:
