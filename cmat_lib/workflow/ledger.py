@@ -74,12 +74,11 @@ def tried_row(run: Run) -> dict[str, Any]:
     """Row of a trial that was trained, whether or not its test part was looked at: who and what, no scores.
 
     The trials of a sweep and the networks of an ablation are such rows. If one of them is evaluated later,
-    `append_trial` puts its scores in this place, because both have the fingerprint of the same training.
+    `append_trial` puts its scores in this place, because both have the fingerprint of the same training. The hash of
+    the data leaves out the synthetic market's true probability, which labels change and no price.
     """
     parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
-    prices = run.read_frame("data/candles.parquet").drop(
-        columns="oracle_probability", errors="ignore"
-    )  # labels made it
+    prices = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
     return {
         "fingerprint": run.fingerprint("04_training"),
         "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),

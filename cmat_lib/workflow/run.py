@@ -284,26 +284,18 @@ class Run:
 
 
 def select_stages(first: str | None = None, last: str | None = None) -> tuple[str, ...]:
-    """Stages from `first` to `last`, both by name or number (``"04"``, ``"04_training"``); all by default.
-
-    Raises
-    ------
-    CmatError
-        If a stage is unknown or the range is empty.
-    """
-    start, stop = (_stage_number(text, default) for text, default in ((first, 0), (last, len(STAGE_NAMES) - 1)))
+    """Stages from `first` to `last`, both by name or number (``"04"``, ``"04_training"``); all by default."""
+    start, stop = _stage_number(first or STAGE_NAMES[0]), _stage_number(last or STAGE_NAMES[-1])
     if start > stop:
         raise CmatError(f"--from {first} comes after --until {last}")
     return STAGE_NAMES[start : stop + 1]
 
 
-def _stage_number(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    found = [i for i, name in enumerate(STAGE_NAMES) if name == text or name.split("_")[0] == text.zfill(2)]
-    if not found:
-        raise CmatError(f"no stage '{text}'; the stages are {', '.join(STAGE_NAMES)}")
-    return found[0]
+def _stage_number(text: str) -> int:
+    for number, name in enumerate(STAGE_NAMES):
+        if name == text or name.split("_")[0] == text.zfill(2):
+            return number
+    raise CmatError(f"no stage '{text}'; the stages are {', '.join(STAGE_NAMES)}")
 
 
 def open_run(folder: str, stage: str) -> Run:

@@ -47,14 +47,11 @@ def _synthetic(config: Config) -> Market:
     for symbol in chosen:
         if symbol not in market:
             raise CmatError(f"data.symbols: the synthetic market has no '{symbol}'{nearest(symbol, market)}")
-    unknown = [] if _oracle_applies(config) else ["oracle_probability"]
+    # The market's true probability is that of a squeeze, which is the one cause of triggers near +3 % only.
+    (low, high), labels = ORACLE_THRESHOLDS_PCT, config.labels
+    is_true = labels.mode == "percent" and low <= labels.threshold_pct <= high
+    unknown = [] if is_true else ["oracle_probability"]
     return {symbol: candles.drop(columns=unknown) for symbol, candles in market.items() if symbol in chosen}
-
-
-def _oracle_applies(config: Config) -> bool:
-    """The market's true probability is that of a squeeze, which is the one cause of triggers near +3 % only."""
-    low, high = ORACLE_THRESHOLDS_PCT
-    return config.labels.mode == "percent" and low <= config.labels.threshold_pct <= high
 
 
 def audit_candles(config: Config, raw: Market) -> pd.DataFrame:
@@ -69,12 +66,7 @@ def prepare_data(config: Config, run: Run, raw: Market | None = None) -> dict[st
     """Stage 01, see `load_candles` for `raw`.
 
     Returns ``market`` (symbol to candles), ``labels`` (symbol to frame) and ``views`` (view to symbol to (T, C)
-    float32).
-
-    Raises
-    ------
-    CmatError
-        For candles that cannot be used, or too few of them.
+    float32). A CmatError says which candles cannot be used, or are too few.
     """
     check_before_work(config)
     market = load_candles(config, raw)

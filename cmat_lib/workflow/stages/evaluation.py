@@ -12,15 +12,8 @@ from torch import Tensor
 from cmat_lib.config import Config
 from cmat_lib.data.candles import unstack
 from cmat_lib.data.splits import PARTS, Market
+from cmat_lib.evaluation import breakdown
 from cmat_lib.evaluation.baselines import tree_scores
-from cmat_lib.evaluation.breakdown import (
-    ORACLE,
-    auc_by_group,
-    hour_groups,
-    oracle_share,
-    time_groups,
-    volatility_groups,
-)
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.decision import WIDER_SHARES, daily_returns, decide, decision_table
 from cmat_lib.evaluation.metrics import MODEL, SCOPES, choose_thresholds, gap_table
@@ -74,7 +67,7 @@ def evaluate(
     task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``.
     """
     predictions = predict_all(model, panel, config, checkpoint)
-    columns = [MODEL, *BASELINES, *([ORACLE] if ORACLE in predictions else [])]
+    columns = [MODEL, *BASELINES, *([breakdown.ORACLE] if breakdown.ORACLE in predictions else [])]
     thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
     tables = {"predictions": predictions} | score_tables(predictions, thresholds, config)
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
@@ -122,16 +115,20 @@ def score_tables(predictions: pd.DataFrame, thresholds: dict[str, float], config
     test = predictions[predictions["part"] == "test"]
     draws = draw_scores(test, thresholds, resampling, shares)
     columns = [MODEL, *BASELINES]
-    groups = {"by_time": time_groups, "by_hour": hour_groups, "by_volatility": volatility_groups}
+    groups = {
+        "by_time": breakdown.time_groups,
+        "by_hour": breakdown.hour_groups,
+        "by_volatility": breakdown.volatility_groups,
+    }
     gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
     tables = {
         "scores": draws.table(),
         "differences": draws.differences(MODEL),
         "gap": pd.concat(gaps, names=["scope", "metric"]),
-        **{name: auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
+        **{name: breakdown.auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
         "rises": rise_table(predictions, [f"raw_{name}" for name in columns], resampling),
     }
-    return tables | ({"oracle_share": oracle_share(draws)} if ORACLE in thresholds else {})
+    return tables | ({"oracle_share": breakdown.oracle_share(draws)} if breakdown.ORACLE in thresholds else {})
 
 
 def _record_trial(run: Run, traded: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

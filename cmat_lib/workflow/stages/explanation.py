@@ -14,31 +14,10 @@ from torch import Tensor
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, resolve_path
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain.attention import (
-    Names,
-    attending_encoder,
-    attention_maps,
-    collect_maps,
-    gate_values,
-    gradient_attention,
-    has_attention,
-    stack_attention_maps,
-)
+from cmat_lib.explain import attention, controls, permutation
 from cmat_lib.explain.attribution import ShapleyTables, sample_shapley_values, shapley_tables
-from cmat_lib.explain.controls import (
-    Reading,
-    agreement_table,
-    control_readings,
-    control_table,
-    mean_maps,
-    modality_shares,
-    read,
-    shares_table,
-    untrained,
-)
 from cmat_lib.explain.groups import token_shares
 from cmat_lib.explain.measures import Loss, trigger_loss
-from cmat_lib.explain.permutation import block_order, input_pieces, modality_pieces, permutation_table, permuted_logits
 from cmat_lib.explain.shapley import StandIns, embed_samples
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.training.checkpoint import load_model
@@ -97,13 +76,13 @@ def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
     index = subject.tested(explain.max_samples)
     arrays = {"sample": index.cpu().numpy()}
     for key, names, present, reader in (
-        ("maps", "tokens", has_attention(model), attention_maps),
-        ("signed", "tokens", has_attention(model), _signed),
+        ("maps", "tokens", attention.has_attention(model), attention.attention_maps),
+        ("signed", "tokens", attention.has_attention(model), _signed),
         ("gates", "gate_tokens", hasattr(model.fusion, "gates"), _gates),
-        ("stack_maps", "stack_tokens", attending_encoder(model) is not None, stack_attention_maps),
+        ("stack_maps", "stack_tokens", attention.attending_encoder(model) is not None, attention.stack_attention_maps),
     ):
         if present:
-            found = collect_maps(model, subject.panel.batches(index, explain.batch_size), len(index), reader)
+            found = attention.collect_maps(model, subject.panel.batches(index, explain.batch_size), len(index), reader)
             arrays |= {key: found.maps, names: np.array(found.token_names)}
     if "gates" in arrays:
         arrays["gates"] = arrays["gates"][:, 0]
@@ -111,13 +90,13 @@ def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _signed(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    signed, names = gradient_attention(model, batch)
+def _signed(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, attention.Names]:
+    signed, names = attention.gradient_attention(model, batch)
     return signed.sum(dim=2), names  # (layers, B, M, M)
 
 
-def _gates(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    gates, names = gate_values(model, batch)
+def _gates(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, attention.Names]:
+    gates, names = attention.gate_values(model, batch)
     return gates[None], names  # (1, B, M)
 
 
@@ -142,16 +121,12 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
 
     The samples are a part of those of `explain_model`.
 
-    Returns
-    -------
-    dict of DataFrame
-        ``shapley``, ``interactions``, ``efficiency``, ``shapley_samples`` (see
-        `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
-        groups of topology features and complexity indicators (see
-        `cmat_lib.explain.permutation.permutation_table`); ``controls`` (see
-        `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``mean_maps`` of the model and its
-        controls, ``shares`` of the modalities in it and their ``agreement`` with Shapley values and ablation. Also in
-        ``attribution.json``, the samples in ``shapley_samples.parquet``.
+    Returns ``shapley``, ``interactions``, ``efficiency``, ``shapley_samples`` (see
+    `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
+    groups of topology features and complexity indicators (see `cmat_lib.explain.permutation.permutation_table`);
+    ``controls`` (see `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``mean_maps`` of the
+    model and its controls, ``shares`` of the modalities in it and their ``agreement`` with Shapley values and ablation.
+    Also in ``attribution.json``, the samples in ``shapley_samples.parquet``.
 
     Raises
     ------
@@ -164,7 +139,7 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
     found = shapley_tables(model, panel, index, _absent(subject), loss, resampling, config.explain.batch_size)
     samples = panel.samples.iloc[index.cpu().numpy()]
     rng = np.random.default_rng(config.seed)
-    order = partial(block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
+    order = partial(permutation.block_order, samples["symbol"], samples["timestamp"], resampling.block, rng)
     judged = _Judged(subject, index, samples, samples["trigger"].to_numpy(), found, order, loss, resampling)
     permuted, moved = _permutations(judged)
     kept = {name: getattr(found, name) for name in ("shapley", "interactions", "efficiency")} | permuted
@@ -196,12 +171,12 @@ def _absent(subject: Subject) -> StandIns:
 def _permutations(judged: _Judged) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables of ablation and importance; how far ablation moves the logit of each sample, (N, K)."""
     model, _, panel, config = judged.subject
-    pieces = [*modality_pieces(model), *input_pieces(model)]
+    pieces = [*permutation.modality_pieces(model), *permutation.input_pieces(model)]
     orders = np.stack([judged.order() for _ in range(config.explain.permutations)])
-    logits = permuted_logits(model, panel, judged.index, pieces, orders, config.explain.batch_size)
+    logits = permutation.permuted_logits(model, panel, judged.index, pieces, orders, config.explain.batch_size)
     plain = judged.found.single.logit  # (N,)
     rise = judged.loss(logits, judged.trigger), judged.loss(plain, judged.trigger)
-    table = permutation_table(*rise, pieces, judged.samples["timestamp"], judged.resampling)
+    table = permutation.permutation_table(*rise, pieces, judged.samples["timestamp"], judged.resampling)
     whole = table["kind"] == "modality"
     ablation = table[whole].drop(columns="kind").rename(columns={"name": "modality"})
     moved = np.abs(logits[:, whole.to_numpy()] - plain[:, None, None]).mean(axis=2)  # (N, K)
@@ -213,29 +188,32 @@ def _attention_beside(judged: _Judged, ablation: pd.DataFrame, moved: np.ndarray
     model, _, panel, config = judged.subject
     size, times, resampling = config.explain.batch_size, judged.samples["timestamp"], judged.resampling
     features = embed_samples(model, panel, judged.index, size)
-    readings = control_readings(model, features, [judged.order() for _ in features], size) | _other_readings(judged)
+    orders = [judged.order() for _ in features]
+    readings = controls.control_readings(model, features, orders, size) | _other_readings(judged)
     own = readings["model"]
-    tables = {"controls": control_table(readings, judged.trigger, times, judged.loss, resampling)}
+    tables = {"controls": controls.control_table(readings, judged.trigger, times, judged.loss, resampling)}
     if own.maps is None:
         return tables
-    tables["mean_maps"] = mean_maps(readings)
+    tables["mean_maps"] = controls.mean_maps(readings)
     parts, shapley = model.fusion.parts, judged.found.shapley
-    shares = modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
+    shares = controls.modality_shares(token_shares(own.maps, own.tokens), own.tokens, parts)  # (N, K)
     overall = shapley.loc[shapley["measure"] == "shapley", "value"].to_numpy()
     references = {"shapley": (overall, judged.found.single.values), "ablation": (ablation["value"].to_numpy(), moved)}
-    tables["shares"] = shares_table(shares, list(parts), times, resampling)
-    tables["agreement"] = agreement_table(shares, references, list(parts), times, resampling)
+    tables["shares"] = controls.shares_table(shares, list(parts), times, resampling)
+    tables["agreement"] = controls.agreement_table(shares, references, list(parts), times, resampling)
     return tables
 
 
-def _other_readings(judged: _Judged) -> dict[str, Reading]:
+def _other_readings(judged: _Judged) -> dict[str, controls.Reading]:
     """An untrained model, and those of other runs."""
     model, checkpoint, panel, config = judged.subject
-    others = {"untrained model": untrained(model, config.seed)}
+    others = {"untrained model": controls.untrained(model, config.seed)}
     for folder in config.explain.other_runs:
         path = resolve_path(folder) / config.logging.save_dir / MODEL_FILE
         others[folder], _, theirs = load_model(path, panel.device)
         if differing := [name for name in SAME if theirs[name] != checkpoint[name]]:
             raise CmatError(f"explain.other_runs: {folder} has another {', '.join(differing)}; name a run of this data")
-    size = config.explain.batch_size
-    return {name: read(other, embed_samples(other, panel, judged.index, size), size) for name, other in others.items()}
+    size, readings = config.explain.batch_size, {}
+    for name, other in others.items():
+        readings[name] = controls.read(other, embed_samples(other, panel, judged.index, size), size)
+    return readings

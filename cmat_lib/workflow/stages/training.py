@@ -145,19 +145,16 @@ def run_until_training(config: Config, say: Say) -> None:
     fabric = make_fabric(config.training)
     fabric.launch()
     if not fabric.is_global_zero:
-        say = _nothing
+        say = lambda line: None  # noqa: E731
     with ExitStack() as held:  # by the first process, which is the only one that writes
 
         def prepare() -> bool:
             held.enter_context(working_in(resolve_path(config.run_dir)))
-            return _prepare(config, say)
+            _prepare(config, say)
+            return _unfinished(config, "04_training", say) is not None
 
         if _together(fabric, prepare):
             _train_prepared(config, fabric, say)
-
-
-def _nothing(line: str) -> None:
-    """Only the first process speaks."""
 
 
 def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
@@ -191,13 +188,12 @@ def _train_prepared(config: Config, fabric: Fabric, say: Say) -> None:
     say(f"model: {run.model_folder / MODEL_FILE}")
 
 
-def _prepare(config: Config, say: Say) -> bool:
-    """Stages 01 to 03; returns whether there is anything to train."""
+def _prepare(config: Config, say: Say) -> None:
+    """Stages 01 to 03."""
     prepare_features(config, say)
     if run := _unfinished(config, "03_model_build", say):
         describe_model(build_model(config), run.begin())
         run.finish()
-    return _unfinished(config, "04_training", say) is not None
 
 
 def prepare_features(config: Config, say: Say) -> Run:
