@@ -37,12 +37,8 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     The program takes a mapping of every view that is computed to its scaled numbers (B, F), or (B, L, F) of a window,
     for any B, as `cmat_lib.views.panel.Panel` gives them. It returns the trigger's logit (B, 1) and the largest rise in
     percent (B, 1). Scalers, calibration, threshold, shapes and names of all inputs and the whole configuration stand
-    beside it in the file; windows and features have to be made as CMAT makes them.
-
-    Raises
-    ------
-    CmatError
-        If the checkpoint `path` cannot be used, or `output` does not end in ``.pt2``.
+    beside it in the file; windows and features have to be made as CMAT makes them. A CmatError if the checkpoint `path`
+    cannot be used, or `output` does not end in ``.pt2``.
     """
     output = Path(output)
     if output.suffix != ".pt2":

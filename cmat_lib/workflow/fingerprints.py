@@ -45,10 +45,7 @@ OPERATIONAL = {
 def fingerprints(config: Config, folder: Path) -> dict[str, str]:
     """Fingerprint of every stage of a run in `folder`: of parameters, input files and code version.
 
-    Raises
-    ------
-    CmatError
-        If ``data.data_dir`` is no folder, or has no candle files.
+    A CmatError if ``data.data_dir`` is no folder, or has no candle files.
     """
     beside = _beside(config, folder)
     prints, previous = {}, hash_text(json.dumps([__version__, input_identity(config)]))
@@ -147,13 +144,7 @@ def _functions(view: View) -> list[Any]:
 
 
 def input_identity(config: Config) -> list[list[str]]:
-    """Symbols and content hashes of the candle files; none for the synthetic market, which its parameters define.
-
-    Raises
-    ------
-    CmatError
-        If ``data.data_dir`` is no folder, or has no candle files.
-    """
+    """Symbols and content hashes of the candle files; none for the synthetic market, which its parameters define."""
     if config.data.data_dir is None:
         return []
     return [[symbol, file_hash(p)] for symbol, source in market_files(config.data).items() for p in source.paths]

@@ -46,12 +46,8 @@ class CsvOutput:
     """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
 
     A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
-    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file.
-
-    Raises
-    ------
-    CmatError
-        If the file does not end in .csv, cannot be read, or holds something else.
+    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file. A CmatError if
+    the file does not end in .csv, cannot be read, or holds something else.
     """
 
     def __init__(self, path: Path | None, model: str):
@@ -113,12 +109,7 @@ class Follower:
 
     `data` is from `Predictor.data`, with a folder; `last` has the last candle open of each symbol that is scored
     already, and symbols that are not in it begin at `first`, by default the newest. `symbols` are to be scored, all by
-    default.
-
-    Raises
-    ------
-    CmatError
-        If there is no folder to follow.
+    default. A CmatError if there is no folder to follow.
     """
 
     def __init__(

@@ -24,12 +24,8 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
 
     The base of the parameters is the run's own ``params.yaml`` from page 02 on; on page 01 it is ``params/demo.yaml``
     for ``outputs/demo`` and the defaults for any other run. What the parameters cell holds is laid over it. Names that
-    papermill injected but no parameter has are errors here, because papermill itself only warns about them.
-
-    Raises
-    ------
-    CmatError
-        For unknown or impossible parameters, if an earlier stage is missing, or if a command works in the folder.
+    papermill injected but no parameter has are errors here, because papermill itself only warns about them. So are
+    impossible parameters, an earlier stage that is missing, and a command that works in the folder.
     """
     load_parts()
     given = _given_parameters(stage, variables)

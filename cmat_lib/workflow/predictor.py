@@ -45,15 +45,9 @@ Live = dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]]  # sliding
 
 
 class Predictor:
-    """A trained model that scores candles.
+    """A trained model, ``best_model.pt``, that scores candles; `jobs` processes, as joblib counts, compute features.
 
-    Parameters
-    ----------
-    path : str or Path
-        ``best_model.pt``.
-    device : {"auto", "cpu", "cuda"}
-    jobs : int
-        Processes that compute features, as joblib counts them.
+    A CmatError if the file is missing, damaged or of another version, or the device is not there.
 
     Attributes
     ----------
@@ -64,11 +58,6 @@ class Predictor:
         First digits of the SHA-256 of the file, so that no prediction is without a known source.
     history : int
         Candles without a gap that one score reads, its own included.
-
-    Raises
-    ------
-    CmatError
-        If the file is missing, damaged or of another version, or the device is not there.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
@@ -114,13 +103,7 @@ class Predictor:
         return own.model_copy(update=changes)
 
     def market(self, data: DataConfig) -> Market:
-        """Checked candles that were over when their file was written, from where `data` says.
-
-        Raises
-        ------
-        CmatError
-            If candles are missing, cannot be used, or are of another length than those of the training.
-        """
+        """Checked candles that were over when their file was written, from where `data` says."""
         market = load_candles(self.config.model_copy(update={"data": data}))
         if data.data_dir is None:
             return market
@@ -135,12 +118,10 @@ class Predictor:
         live: Live | None = None,
         symbols: Iterable[str] | None = None,
     ) -> pd.DataFrame:
-        """Scores of the candles of a market.
+        """Scores of the checked candles of a market, which must be `Predictor.config.data.bar` long.
 
         Parameters
         ----------
-        market : dict of str to DataFrame
-            Checked candles, see `cmat_lib.data.candles.load_market`; candles must be `Predictor.config.data.bar` long.
         first : Timestamp or dict of str to Timestamp, optional
             The first possible candle by default.
         progress : bool, optional
@@ -209,7 +190,7 @@ class Predictor:
         warnings.warn(why, stacklevel=3)
 
     def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
-        """Everything that the model sees at these rows, made from the candles that they read."""
+        """What the model sees at these rows, made from the candles that they read."""
         cut, rows = {}, {}  # the candles that are read, and the same rows counted in them
         for symbol, own in wanted.items():
             begin = own[0] - self.history + 1

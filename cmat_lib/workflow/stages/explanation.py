@@ -61,16 +61,12 @@ def _thinned(index: Tensor, limit: int) -> Tensor:
 
 
 def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
-    """Stage 06: attention maps of test samples, evenly spaced in time.
+    """Stage 06: attention maps of test samples, evenly spaced in time; also in ``attention.npz``.
 
-    Returns
-    -------
-    dict of ndarray
-        ``sample`` (N,) row numbers of ``data/samples.parquet``. If the fusion has attention: ``maps`` (N, layers, h, M,
-        M) between the ``tokens`` (M,), and ``signed`` (N, layers, M, M), weight times gradient of the trigger's logit,
-        summed over the heads. If it has gates: ``gates`` (N, M) of the ``gate_tokens`` (M,). If the N-BEATS encoder has
-        attention: ``stack_maps`` (N, 1, h, S, S) between the ``stack_tokens`` (S,). Numbers are float16. Also in
-        ``attention.npz``.
+    Returns ``sample`` (N,), row numbers of ``data/samples.parquet``. If the fusion has attention: ``maps`` (N, layers,
+    h, M, M) between the ``tokens`` (M,), and ``signed`` (N, layers, M, M), weight times gradient of the trigger's
+    logit, summed over the heads. If it has gates: ``gates`` (N, M) of the ``gate_tokens`` (M,). If the N-BEATS encoder
+    has attention: ``stack_maps`` (N, 1, h, S, S) between the ``stack_tokens`` (S,). Numbers are float16.
     """
     model, explain = subject.model, subject.config.explain
     index = subject.tested(explain.max_samples)
@@ -126,12 +122,8 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
     groups of topology features and complexity indicators (see `cmat_lib.explain.permutation.permutation_table`);
     ``controls`` (see `cmat_lib.explain.controls.control_table`); if the fusion has attention, ``mean_maps`` of the
     model and its controls, ``shares`` of the modalities in it and their ``agreement`` with Shapley values and ablation.
-    Also in ``attribution.json``, the samples in ``shapley_samples.parquet``.
-
-    Raises
-    ------
-    CmatError
-        If a folder of ``explain.other_runs`` holds no model of the same data.
+    Also in ``attribution.json``, the samples in ``shapley_samples.parquet``. A CmatError if a folder of
+    ``explain.other_runs`` holds no model of the same data.
     """
     model, _, panel, config = subject
     index = subject.tested(config.explain.max_samples, config.explain.attribution_samples)

@@ -61,16 +61,9 @@ def cached(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config,
     def windows(sliding: Sliding) -> np.ndarray:
         parts = part_hashes([sliding.compute])
         own = sliding.parameters | common | ({"parts": parts} if parts else {})
-        return cached_features(
-            replace(sliding, parameters=own),
-            symbol,
-            candles.index,
-            window_ends(candles, data.bar, sliding.window, sliding.stride),
-            rows,
-            resolve_path(cache.dir),
-            jobs=cache.jobs,
-            trust=cache.trust,
-            progress=progress,
-        )
+        ends = window_ends(candles, data.bar, sliding.window, sliding.stride)
+        how = {"jobs": cache.jobs, "trust": cache.trust, "progress": progress}
+        sliding = replace(sliding, parameters=own)
+        return cached_features(sliding, symbol, candles.index, ends, rows, resolve_path(cache.dir), **how)
 
     return windows

@@ -52,7 +52,7 @@ def train_model(
         Launched. Without it several processes are started as ``cmat train``, whose lines are printed: a notebook cannot
         be executed again in every process.
     panel : Panel, optional
-        That of the run, if it is at hand on the device of the training.
+        That of the run, if it is at hand.
     """
     if fabric is None and processes(config.training) > 1:
         return _train_in_processes(config, run, on_epoch)
@@ -132,14 +132,8 @@ def run_until_training(config: Config, say: Say) -> None:
     """Stages 01 to 04 without pages; finished ones are skipped.
 
     With several processes this is called in each of them. The first one prepares, while the others wait; all train;
-    only the first one writes.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If the training was interrupted. The best model so far is stored, but the stage is not finished.
-    CmatError
-        For what cannot be used or done, or if another process works in the run folder.
+    only the first one writes. An interrupted training ends in KeyboardInterrupt: the best model so far is stored, but
+    the stage is not finished.
     """
     check_before_work(config)
     fabric = make_fabric(config.training)
