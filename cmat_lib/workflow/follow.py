@@ -181,7 +181,7 @@ class Follower:
         data = self.data if self.predictor.reads_others else self.data.model_copy(update={"symbols": [symbol]})
         market = self.predictor.market(data)
         newest = {s: candles.index[-1] for s, candles in market.items() if len(candles)}
-        if not newest or not self.predictor.reads_others:
+        if symbol not in newest or not self.predictor.reads_others:
             return market
         behind = min(newest, key=newest.get)
         if newest[symbol] > newest[behind] + data.bar:
