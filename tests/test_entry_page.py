@@ -68,5 +68,5 @@ def test_a_run_that_is_not_evaluated_says_so(page, tmp_path):
     _, run = page
     other = Run(run.config.model_copy(update={"seed": run.config.seed + 1}), STAGE_NAMES[-1])
     text = entry_page(other)
-    assert "Not evaluated yet" in text and text.count("not run with these parameters") == 3, "training and after"
+    assert "Not evaluated yet" in text and text.count("not run with these parameters") == 4, "the model and after"
     assert set(PAGES) == set(STAGE_NAMES)
