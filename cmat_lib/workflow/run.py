@@ -119,21 +119,6 @@ class Run:
             return []
         return [name for name, artefact in record.artefacts.items() if not self._is_intact(name, artefact)]
 
-    def require(self, *stages: str) -> None:
-        """Raise a CmatError that names the notebook to run unless these stages are done with the current parameters."""
-        for stage in stages:
-            record = self.record(stage)
-            if record is None:
-                since = self._since(stage)
-                raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
-            if record.fingerprint != self.fingerprint(stage):
-                raise CmatError(
-                    f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
-                    f"run notebooks/{stage}.ipynb again"
-                )
-            if missing := self._cut_short(record):
-                raise self._damage(missing[0], stage)
-
     def _since(self, stage: str) -> str:
         """Where a stage's record may have gone: an earlier stage that begins to write withdraws it."""
         before = [name for name in STAGE_NAMES[: STAGE_NAMES.index(stage)] if self.record(name) is not None]
@@ -157,9 +142,23 @@ class Run:
     # -- begin and end ---------------------------------------------------------------------------------------------
 
     def begin(self) -> Run:
-        """This run, if its input files are there and the stages before this one are done; nothing is written yet."""
+        """This run, if its input files are there and the stages before this one are done with the current parameters.
+
+        Nothing is written yet. A CmatError names the notebook to run first.
+        """
         self.fingerprint()
-        self.require(*STAGE_NAMES[: STAGE_NAMES.index(self.stage)])
+        for stage in STAGE_NAMES[: STAGE_NAMES.index(self.stage)]:
+            record = self.record(stage)
+            if record is None:
+                since = self._since(stage)
+                raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
+            if record.fingerprint != self.fingerprint(stage):
+                raise CmatError(
+                    f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
+                    f"run notebooks/{stage}.ipynb again"
+                )
+            if missing := self._cut_short(record):
+                raise self._damage(missing[0], stage)
         return self
 
     def finish(self) -> pd.DataFrame:
