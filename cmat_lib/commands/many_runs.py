@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.workflow.notebooks import run_notebooks, stdout_line
-from cmat_lib.workflow.stages.data import check_before_work
+from cmat_lib.workflow.stages.common import check_before_work
 
 
 def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> pd.DataFrame:

@@ -40,16 +40,18 @@ DEFECTS = {
 }
 
 
-def load_market(data: DataConfig) -> Market:
+def load_market(data: DataConfig, raw: Market | None = None) -> Market:
     """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
 
-    With `gaps: drop` they may still have gaps (see `window_ends`).
+    `raw` is what `read_market` gave, if that is at hand. With `gaps: drop` they may still have gaps (see
+    `window_ends`).
 
     Raises a CmatError for an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices
     that are not positive, negative volumes, and candles whose high or low contradicts the other prices; names file and
     row.
     """
-    market, files = read_market(data), market_files(data)
+    raw, files = read_market(data) if raw is None else raw, market_files(data)
+    market = {symbol: candles.copy(deep=False) for symbol, candles in raw.items()}
     for candles in market.values():
         candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
     return _checked(market, data, {symbol: str(source) for symbol, source in files.items()})

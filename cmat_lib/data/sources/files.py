@@ -77,7 +77,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those of
     quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and what a
     channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read from),
-    ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
+    ``layout``, ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
 
     Raises a CmatError if the file is empty or unreadable, lacks a required column, has text in a number column or a
     time that cannot be understood, or if its candles are not `data.bar` apart.
@@ -105,7 +105,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     kind = ", ".join(filter(None, [about.maker and about.maker.name, ticker]))
     doubts += [f"column {name} has few values, each in one stretch of rows" for name in table.attrs["blocks"]]
     candles.attrs = {"source": path.name + (f" ({kind})" if kind else ""), "unread": table.attrs["unread"]}
-    candles.attrs |= {"span": span, "doubts": doubts}
+    candles.attrs |= {"layout": about, "span": span, "doubts": doubts}
     return candles
 
 
