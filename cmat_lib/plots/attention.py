@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from cmat_lib.plots.style import BOXES, DASHED, DIVERGING, PALETTE, SEQUENTIAL, headline, new_figure, token_color
 
-MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
+NUMBERED_CELLS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
 
 
@@ -42,9 +42,8 @@ def map_grid(
     colors = _colors(maps, difference)
     for row, column in np.ndindex(panels.shape):
         axes = panels[row, column]
-        _draw_map(axes, maps[row, column], colors, numbers=len(columns) * count <= MAX_NUMBERS)
-        axes.set_xticks(range(count), tokens if row == len(rows) - 1 else [""] * count, rotation=90)
-        axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+        below = tokens if row == len(rows) - 1 else [""] * count
+        _draw_map(axes, maps[row, column], tokens, colors, column, len(columns), below)
         axes.set_title(columns[column] if row == 0 else "", fontsize=10, loc="center")
         if column == 0 and len(rows) > 1:
             axes.set_ylabel(rows[row], fontweight="bold")
@@ -86,11 +85,7 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
 def single_cases(
     titles: Sequence[str], prices: Sequence[pd.DataFrame], maps: np.ndarray, tokens: Sequence[str], names: Sequence[str]
 ) -> Figure:
-    """Single samples: price around each (from `case_prices`), and its own maps.
-
-    Of K samples: `titles`, `prices`, and `maps`, (K, L, M, M), with L `names`.
-    """
-    count = len(tokens)
+    """K single samples: the price around each (from `case_prices`), and its own maps, (K, L, M, M), with L `names`."""
     figure = Figure(figsize=(4.4 + 2.2 * len(names), 0.6 + 2.7 * len(titles)))
     panels = figure.subplots(len(titles), 1 + len(names), squeeze=False, width_ratios=[2, *[1] * len(names)])
     colors = _colors(maps)
@@ -98,11 +93,9 @@ def single_cases(
         _draw_price(panels[row, 0], price, title)
         for column, name in enumerate(names):
             axes = panels[row, 1 + column]
-            _draw_map(axes, maps[row, column], colors, numbers=count * len(names) <= MAX_NUMBERS)
-            axes.set_xticks(range(count), tokens, rotation=90)
-            axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+            _draw_map(axes, maps[row, column], tokens, colors, column, len(names), tokens)
             axes.set_title(name, fontsize=10, loc="center")
-    _color_bar(figure, panels[:, 1:], colors, _weight(count))
+    _color_bar(figure, panels[:, 1:], colors, _weight(len(tokens)))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     return figure
 
@@ -116,11 +109,14 @@ def _colors(maps: np.ndarray, difference: bool = False) -> ScalarMappable:
     return ScalarMappable(Normalize(-end if difference else 0, end), DIVERGING if difference else SEQUENTIAL)
 
 
-def _draw_map(axes: Axes, values: np.ndarray, colors: ScalarMappable, numbers: bool) -> None:
+def _draw_map(axes: Axes, values: np.ndarray, tokens, colors: ScalarMappable, column: int, columns: int, below) -> None:
+    count = len(tokens)
     axes.imshow(values, cmap=colors.cmap, norm=colors.norm)
     axes.grid(False)
     axes.tick_params(labelsize=8, length=0)
-    if not numbers:
+    axes.set_xticks(range(count), below, rotation=90)
+    axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+    if columns * count > NUMBERED_CELLS:
         return
     difference = colors.norm.vmin < 0
     for (line, column), value in np.ndenumerate(values):

@@ -15,10 +15,15 @@ from cmat_lib.plots.candles import evenly, wall_time
 from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, new_figure, time_axis
 
 # A purged zone is narrow: it must stand out.
-COLORS = PART_COLORS | {"purged": "#000000", "embargo": PALETTE[3], "outside": "#e8e8e8", "unlabelled": "#d0d0d0"}
+COLORS = PART_COLORS | {
+    "purged": "#000000",
+    "embargo": PALETTE[3],
+    "outside": "#e8e8e8",
+    "unlabelled": "#d0d0d0",
+}
 ZOOM = 4  # half-width of the view of a border, in label lengths
-MARKS = 4000  # per symbol in the view of all time
-COLUMNS = 3  # borders beside each other
+MARKS_PER_SYMBOL = 4000  # in the view of all time
+BORDERS_ABREAST = 3
 
 
 def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
@@ -59,20 +64,22 @@ def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     """
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]
-    lines, height = -(-len(borders) // COLUMNS), max(1.2, 0.4 * len(symbols))
+    lines, height = -(-len(borders) // BORDERS_ABREAST), max(1.2, 0.4 * len(symbols))
     figure = Figure(figsize=(10, (1 + lines) * height + 1.2 + 0.6 * lines))
-    grid = figure.add_gridspec(1 + lines, min(COLUMNS, len(borders)))
+    grid = figure.add_gridspec(1 + lines, min(BORDERS_ABREAST, len(borders)))
     whole = figure.add_subplot(grid[0, :])
-    _draw_parts(whole, samples.iloc[evenly(len(samples), MARKS * len(symbols))], symbols, marker="|", size=90)
+    _draw_parts(
+        whole, samples.iloc[evenly(len(samples), MARKS_PER_SYMBOL * len(symbols))], symbols, marker="|", size=90
+    )
     whole.set(title="The parts, the same for all symbols", xlabel="close of the sample (UTC)")
     reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
     for number, border in enumerate(borders):
-        axes = figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS])
+        axes = figure.add_subplot(grid[1 + number // BORDERS_ABREAST, number % BORDERS_ABREAST])
         near = samples[(samples["close_time"] - border).abs() <= reach]
         _draw_parts(axes, near, symbols, marker="o", size=14)
         axes.axvline(border.tz_convert(None), color="black", linewidth=1)
         axes.set_title(f"border at {border:%Y-%m-%d %H:%M}", fontsize=10)
-        axes.tick_params(labelleft=number % COLUMNS == 0, labelsize=9)
+        axes.tick_params(labelleft=number % BORDERS_ABREAST == 0, labelsize=9)
     _legend(figure, samples)
     return figure
 

@@ -84,14 +84,12 @@ def draw_intervals(
     shift: float = 0.0,
     filled: bool = True,
 ) -> None:
-    """A point and its interval for each row of a table (``value``, ``low``, ``high``), one below the other.
+    """A point and its interval, if it has one, for each row (``value``, ``low``, ``high``), one below the other.
 
-    One colour, or one a row. `shift` tells several tables in one panel apart: it is in rows, downwards. A row without
-    an interval keeps its point.
+    One colour, or one a row. `shift`, in rows downwards, tells several tables in one panel apart.
     """
-    height = np.arange(len(rows)) + shift
+    height, face = np.arange(len(rows)) + shift, colors if filled else "white"
     axes.hlines(height, rows["low"], rows["high"], color=colors, linewidth=2, alpha=0.7)
-    face = colors if filled else "white"
     axes.scatter(rows["value"], height, s=40, facecolors=face, edgecolors=colors, linewidths=1, label=label, zorder=3)
 
 

@@ -23,7 +23,7 @@ from cmat_lib.config.schema import TdaConfig
 from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.point_cloud import takens_embedding
 
-BLOCK = 256  # windows whose clouds and bars are in memory at once, about 6 MB
+WINDOWS_AT_ONCE = 256  # with their clouds and bars about 6 MB
 
 kernel = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -51,13 +51,15 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
     if not finite.all():
         raise ValueError(f"window {int(np.argmin(finite))} holds a log price that is not finite; repair the candles")
     features = np.empty((len(windows), len(config.scales), config.features_per_scale), dtype=np.float32)
-    for start in range(0, len(windows), BLOCK):
+    for start in range(0, len(windows), WINDOWS_AT_ONCE):
         for scale, (window, delay) in enumerate(config.scales):
-            part = np.ascontiguousarray(windows[start : start + BLOCK, -window:])  # (n, w)
+            part = np.ascontiguousarray(windows[start : start + WINDOWS_AT_ONCE, -window:])  # (n, w)
             clouds = takens_embedding(part, config.embedding_dim, delay)  # (n, P, d)
             rows = np.arange(len(part)) * window
             diagrams = diagrams_batch(clouds, config.engine)
-            diagram_features(diagrams, part.ravel(), rows, window, config, features[start : start + BLOCK, scale])
+            diagram_features(
+                diagrams, part.ravel(), rows, window, config, features[start : start + WINDOWS_AT_ONCE, scale]
+            )
     return features.reshape(len(windows), -1)
 
 
