@@ -26,15 +26,10 @@ def classic_rows(config: Config) -> tuple[str, ...]:
 def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
     """Scores of one of the `CLASSIC` baselines: part -> (n,) float64 in [0, 1], in the order of ``panel.index(part)``.
 
-    Fitted on the train part, with the stop part to choose its strength. ``base_rate`` says the same of every sample,
-    ``volatility`` is the trailing volatility; ``har+clock`` forecasts volatility from the trailing ranges alone;
-    ``logistic`` and ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday
-    too.
-
-    Raises
-    ------
-    CmatError
-        If the training part has one class only.
+    Fitted on the train part (two classes, or a `CmatError`), with the stop part to choose its strength. ``base_rate``
+    says the same of every sample, ``volatility`` is the trailing volatility; ``har+clock`` forecasts volatility from
+    the trailing ranges alone; ``logistic`` and ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with
+    ``+clock`` hour and weekday too.
     """
     if name in ("base_rate", "volatility"):
         train = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()

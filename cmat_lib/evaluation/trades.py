@@ -26,8 +26,7 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     """Outcome of one trade per candle, as the module describes it, before costs: ``gross_pct`` and ``exit``, T rows.
 
     The exit is the number of the candle at whose close the position is gone, at most t + H; NaN and t + H where the
-    horizon runs past the end or the barrier is unknown. Gaps are not looked at: rows with a gap in their horizon have
-    no label and are never acted on.
+    horizon runs past the end or the barrier is unknown. Rows with a gap in their horizon have no label: never acted on.
     """
     close, rows = candles["close"].to_numpy(), np.arange(len(candles))
     opens, highs, lows, closes = (candles_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
@@ -64,16 +63,11 @@ def _first(touched: np.ndarray) -> np.ndarray:
 def add_outcomes(
     predictions: pd.DataFrame, market: Mapping[str, pd.DataFrame], labels: LabelsConfig, bar: pd.Timedelta, cost: float
 ) -> pd.DataFrame:
-    """Predictions with the outcome of a trade at each row.
+    """Predictions, sorted by symbol and time, with the outcome of a trade at each row; a row without is a `CmatError`.
 
     New columns are ``net_pct``, after the `cost` of one round trip (fees and spread) in percent; ``momentum`` (change
     of the close over the last H candles, in percent: what a trader without a model may look at); ``candle`` and
-    ``exit`` (numbers among the candles of the symbol). Rows are sorted by symbol and time.
-
-    Raises
-    ------
-    CmatError
-        If a row has no outcome.
+    ``exit`` (numbers among the candles of the symbol).
     """
     outcomes = {}
     for symbol, candles in market.items():

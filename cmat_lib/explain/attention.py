@@ -29,13 +29,9 @@ Reader = Callable[[MultiTaskCrossModalAttention, "Batch"], tuple[Tensor, Names]]
 
 
 class AttentionMaps(NamedTuple):
-    """Maps of many samples; entry (n, l, h, i, j) is the weight that token i gives to token j, and rows sum to 1.
+    """Maps of many samples; entry (n, l, h, i, j) is the weight that token i gives to token j, and rows sum to 1."""
 
-    Half precision keeps three digits, more than a figure shows, and halves what grows with the samples: 35,000 maps of
-    2 layers, 8 heads and 9 tokens are 91 MB.
-    """
-
-    maps: np.ndarray  # (N, layers, h, M, M) float16
+    maps: np.ndarray  # (N, layers, h, M, M) float16, three digits: 35,000 maps of 2 layers, 8 heads, 9 tokens are 91 MB
     token_names: Names  # M
 
 
@@ -75,12 +71,7 @@ def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the tokens of the fusion, (layers, B, h, M, M), rows summing to 1, and the M names.
 
-    In evaluation mode and without gradients, as all readers here.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no attention layers.
+    In evaluation mode and without gradients, as all readers here; a `CmatError` if the fusion has no attention layers.
     """
     with evaluation_mode(model):
         maps, _ = walk_layers(*_attending(model, batch))
@@ -92,12 +83,7 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
 
     A positive entry raised the logit, to first order. The weights that torch's attention returns are a detached view,
     so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0). No
-    gradient is left on a parameter.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no attention layers.
+    gradient is left on a parameter. A fusion without attention layers is a `CmatError`.
     """
     with evaluation_mode(model), torch.enable_grad():
         layers, tokens = _attending(model, batch)
@@ -117,14 +103,9 @@ def attending_encoder(model: MultiTaskCrossModalAttention) -> str | None:
 
 @torch.no_grad()
 def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention between the M N-BEATS stacks, (1, B, h, M, M), rows summing to 1, and their types.
+    """Attention between the M N-BEATS stacks, (1, B, h, M, M), rows summing to 1, and their types, numbered if needed.
 
-    A type that occurs more than once is numbered.
-
-    Raises
-    ------
-    CmatError
-        If the model has no N-BEATS encoder, or one without attention.
+    A model without an N-BEATS encoder, or whose encoder has no attention, is a `CmatError`.
     """
     name = attending_encoder(model)
     if name is None:
@@ -138,14 +119,9 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
 
 @torch.no_grad()
 def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Gates of a gated fusion, (B, M), the mean over its units, and their names.
+    """Gates of a gated fusion, (B, M), the mean over its units, and their names; a `CmatError` without gates.
 
     Between 0 (closed) and 1 (open); they need not sum to 1.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no gates.
     """
     if not hasattr(model.fusion, "gates"):
         raise CmatError(f"fusion.fusion_type: {type(model.fusion).__name__} has no gates to show; use 'gated'")
@@ -158,12 +134,7 @@ def collect_maps(
 ) -> AttentionMaps:
     """Maps of the `count` samples of all batches, in order; nothing else is kept, so memory grows by the maps alone.
 
-    `read` is `attention_maps`, `gradient_attention` or `stack_attention_maps`.
-
-    Raises
-    ------
-    CmatError
-        If there are no samples, or the model has no such attention.
+    `read` is `attention_maps`, `gradient_attention` or `stack_attention_maps`. A `CmatError` if there are no samples.
     """
     found, names, done = None, (), 0
     for batch in batches:
@@ -197,12 +168,7 @@ def attention_entropy(maps: np.ndarray) -> np.ndarray:
     """Shannon entropy of each row of attention, relative to the entropy of looking everywhere alike.
 
     From (..., M, M), rows summing to 1, to (..., M): 0 when a token looks at one token only, 1 when it looks at all
-    alike; at least float32.
-
-    Raises
-    ------
-    CmatError
-        If there is one token only.
+    alike; at least float32. A map over one token is a `CmatError`.
     """
     tokens = maps.shape[-1]
     if tokens < 2:

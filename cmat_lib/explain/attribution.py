@@ -1,8 +1,7 @@
 """Shapley values of the modalities over many samples, with intervals.
 
-Values are of a loss, the trigger's own in training: the mean signed logit of an interaction is zero, however much it
-explains (Covert, Lundberg, Lee, *Understanding Global Feature Contributions With Additive Importance Measures* (SAGE),
-arXiv 2004.00668, section 2).
+They are of a loss: the mean signed logit of an interaction is zero, however much it explains (Covert, Lundberg, Lee,
+*Understanding Global Feature Contributions With Additive Importance Measures* (SAGE), arXiv 2004.00668, section 2).
 """
 
 from __future__ import annotations
@@ -77,11 +76,7 @@ def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> p
 
 
 def sample_table(single: Shapley, samples: pd.DataFrame) -> pd.DataFrame:
-    """How the logit of each sample comes about.
-
-    ``sample`` (the index of `samples`), ``trigger``, ``base``, ``logit``, ``shapley_<modality>``,
-    ``interaction_<a>_<b>``.
-    """
+    """``sample`` (the index), ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``."""
     columns = {"sample": samples.index.to_numpy(), "trigger": samples["trigger"].to_numpy()}
     columns |= {"base": single.base, "logit": single.logit}
     columns |= {f"shapley_{name}": single.values[:, i] for i, name in enumerate(single.modalities)}

@@ -39,8 +39,7 @@ def uniform(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, 
 def walk(layers: Iterable[nn.Module], tokens: Tensor, step: Step) -> tuple[list[list[Tensor]], Tensor]:
     """Run the layers of a fusion by `step`, one of the above; tokens (B, M, D) come in and go out.
 
-    The weights are a list for every layer: a `BottleneckLayer` has one part for each modality, any other one part with
-    m = M.
+    Each layer has a list of weights: a `BottleneckLayer` one for each modality, any other a single one with m = M.
     """
     weights = []
     for layer in layers:

@@ -28,25 +28,30 @@ def verdict(
     """Sentences on what may and what may not be concluded, as Markdown.
 
     A statement is one that may be made when its interval lies on one side of zero, and for rank correlations of other
-    trainings above `ALIKE`; without an interval nothing is claimed.
-
-    Parameters
-    ----------
-    evidence : mapping of str to DataFrame
-        ``shapley`` (modality, measure, value, low, high), ``interactions`` (first, second, value, low, high) and, for a
-        fusion with attention, ``agreement`` (reference, scope, statistic, value, low, high) and ``controls`` (control,
-        measure with ``loss increase`` and ``agreement``, value, low, high).
-    contrasts : DataFrame, optional
-        From `contrast_table`, with intervals of `confidence` each.
-    entropy : float, optional
-        Mean entropy of the maps relative to uniform, in [0, 1].
+    trainings above `ALIKE`; without an interval nothing is claimed. The evidence is the tables ``shapley`` and
+    ``interactions`` of `shapley_tables` and, for a fusion with attention, `agreement_table` and `control_table`, the
+    contrasts those of `contrast_table`, with intervals of `confidence` each, and the entropy the mean of the maps'
+    relative to uniform, in [0, 1].
     """
-    found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
+    shapley = evidence["shapley"]
+    found = _claims(
+        shapley[shapley["measure"] == "shapley"],
+        "{modality} lowers the loss by {range}",
+        "that {modality} helps at all: {range}",
+    )
+    found += _claims(
+        evidence["interactions"],
+        "{first} and {second} are worth more together than apart: interaction {range}",
+        "that {first} and {second} gain from each other: {range}",
+    )
     if entropy is not None:
         found.append(_entropy(entropy))
         found += _agreement(evidence["agreement"]) if "agreement" in evidence else []
         if "controls" in evidence:
-            found += [*_uniform(evidence["controls"]), *_other_models(evidence["controls"])]
+            controls = evidence["controls"]
+            rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
+            claim = "predictions depend on where it looks: uniform attention costs {range}"
+            found += [*_claims(rise, f"{claim} of loss", f"that {claim}"), *_other_models(controls)]
         found += [] if contrasts is None or contrasts.empty else _contrasts(contrasts, confidence)
     found.append(Sentence(False, "that any of this *causes* a price to move: it describes a model, not the market"))
     titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
@@ -58,23 +63,10 @@ def _range(row: pd.Series) -> str:
     return f"{row['value']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})"
 
 
-def _if_above(row: pd.Series, claim: str, doubt: str) -> Sentence:
-    """`claim` if the interval lies above zero, else `doubt`; NaN is no interval, and no claim."""
-    above = bool(row["low"] > 0)
-    return Sentence(above, claim if above else doubt)
-
-
-def _modalities(shapley: pd.DataFrame) -> Iterator[Sentence]:
-    for _, row in shapley[shapley["measure"] == "shapley"].iterrows():
-        name, value = row["modality"], _range(row)
-        yield _if_above(row, f"{name} lowers the loss by {value}", f"that {name} helps at all: {value}")
-
-
-def _interactions(interactions: pd.DataFrame) -> Iterator[Sentence]:
-    for _, row in interactions.iterrows():
-        pair, value = f"{row['first']} and {row['second']}", _range(row)
-        claim = f"{pair} are worth more together than apart: interaction {value}"
-        yield _if_above(row, claim, f"that {pair} gain from each other: {value}")
+def _claims(table: pd.DataFrame, claim: str, doubt: str) -> list[Sentence]:
+    """`claim` of each row whose interval lies above zero, else `doubt`; NaN is no interval, and no claim."""
+    rows = [(bool(row["low"] > 0), row) for _, row in table.iterrows()]
+    return [Sentence(above, (claim if above else doubt).format(**row, range=_range(row))) for above, row in rows]
 
 
 def _entropy(entropy: float) -> Sentence:
@@ -99,14 +91,6 @@ def _agreement(agreement: pd.DataFrame) -> Iterator[Sentence]:
         elif row["high"] < 0:
             text = f"that {where} matters where it is looked at more: across samples {correlation} {_range(row)}"
             yield Sentence(False, text)
-
-
-def _uniform(controls: pd.DataFrame) -> Iterator[Sentence]:
-    """Does the loss rise when the model may no longer choose where to look?"""
-    rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
-    for _, row in rise.iterrows():
-        text = f"predictions depend on where it looks: uniform attention costs {_range(row)}"
-        yield _if_above(row, f"{text} of loss", f"that {text}")
 
 
 def _other_models(controls: pd.DataFrame) -> Iterator[Sentence]:

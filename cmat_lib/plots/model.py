@@ -25,17 +25,13 @@ SCALED = "scaled value (interquartile ranges)"
 def batch_table(batch: Batch) -> pd.DataFrame:
     """Name, shape, type and range of every tensor of a batch; one row each."""
     tensors = batch.inputs | {name: x for name, x in batch._asdict().items() if name != "inputs"}
+    names = ["shape", "type", "smallest", "median", "largest"]
     rows = {
-        name: {
-            "shape": str(tuple(x.shape)),
-            "type": str(x.dtype).removeprefix("torch."),
-            "smallest": x.min().item(),
-            "median": x.median().item(),
-            "largest": x.max().item(),
-        }
+        name: (tuple(x.shape), x.dtype, x.min().item(), x.median().item(), x.max().item())
         for name, x in tensors.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    return table.assign(shape=table["shape"].map(str), type=table["type"].map(str).str.removeprefix("torch."))
 
 
 def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
