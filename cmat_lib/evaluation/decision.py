@@ -74,6 +74,8 @@ def decision_table(
     table, means = {}, bootstrap_table(test["timestamp"], per_trade, resampling)
     for (key, rows), mean in zip(decided.items(), means.to_dict("records"), strict=True):
         trades = rows["trades"]
+        # Hits and misses: triggers that were found, or moves that the label does not ask for.
+        hit, returned = test["trigger"].iloc[trades] == 1, test["net_pct"].iloc[trades]
         table[key] = {
             "signal_share": len(rows["signals"]) / len(test),
             "trades": len(trades),
@@ -81,16 +83,12 @@ def decision_table(
             "low": mean["low"],
             "high": mean["high"],
             "std_pct": net[trades].std(ddof=1) if len(trades) > 1 else np.nan,
-            **_hits_and_misses(test.iloc[trades]),
+            "hit_share": hit.mean(),
+            "hit_pct": returned[hit].mean(),
+            "miss_pct": returned[~hit].mean(),
             **_beside_random(mean["value"], random_trades(test, trades, resampling.seed), resampling.confidence),
         }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["score", "share"])
-
-
-def _hits_and_misses(traded: pd.DataFrame) -> dict[str, float]:
-    """Which of the two a net return comes from: triggers that were found, or moves that the label does not ask for."""
-    hit, net = traded["trigger"] == 1, traded["net_pct"]
-    return {"hit_share": hit.mean(), "hit_pct": net[hit].mean(), "miss_pct": net[~hit].mean()}
 
 
 def _beside_random(mean: float, random: pd.DataFrame, confidence: float) -> dict[str, float]:

@@ -33,8 +33,7 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     upper, lower = _barriers(candles, labels, bar)
     touched_upper = _first(100 * (highs / close[:, None] - 1) >= upper[:, None])
     touched_lower = _first(100 * (lows / close[:, None] - 1) <= lower[:, None])
-    gross = 100 * (closes[:, -1] / close - 1)
-    gross = np.where(touched_upper < labels.horizon, upper, gross)
+    gross = np.where(touched_upper < labels.horizon, upper, 100 * (closes[:, -1] / close - 1))
     stopped = (touched_lower < labels.horizon) & (touched_lower <= touched_upper)
     gap = 100 * (opens[rows, np.minimum(touched_lower, labels.horizon - 1)] / close - 1)
     gross = np.where(stopped, np.minimum(lower, gap), gross)
@@ -45,14 +44,13 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
 def _barriers(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """Take-profit and stop-loss in percent, (T,) each; without a stop-loss it is minus infinity."""
-    size = len(candles)
+    constant = np.ones(len(candles))
     if labels.mode == "triple_barrier":
-        return np.full(size, labels.upper_pct), np.full(size, -labels.lower_pct)
-    no_stop = np.full(size, -np.inf)
+        return labels.upper_pct * constant, -labels.lower_pct * constant
     if labels.mode == "percent":
-        return np.full(size, labels.threshold_pct), no_stop
+        return labels.threshold_pct * constant, -np.inf * constant
     volatility = trailing_volatility(candles, bar, labels.volatility_window)
-    return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), no_stop
+    return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), -np.inf * constant
 
 
 def _first(touched: np.ndarray) -> np.ndarray:

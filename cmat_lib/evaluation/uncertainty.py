@@ -81,8 +81,7 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     defined = samples[~np.isnan(samples)]
     if len(defined) < MIN_DEFINED * len(samples):
         return math.nan, math.nan
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
 
 
 def interval_table(

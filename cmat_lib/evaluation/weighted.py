@@ -125,7 +125,5 @@ class WeightedScores:
         brier, base_rate = weights @ self.squares / n, positives / n
         skill = 1 - quotient(brier, base_rate * (1 - base_rate))
         calibration = np.abs(np.bincount(self.bin, weights * self.errors)).sum() / n
-        ranked = roc_auc(rows, triggers), average_precision(rows, triggers)
-        return np.array(
-            [*ranked, *triples[0], matthews, alarms / n, *triples[1:].ravel(), brier, skill, calibration, base_rate]
-        )
+        ranked, probable = (roc_auc(rows, triggers), average_precision(rows, triggers)), (brier, skill, calibration)
+        return np.array([*ranked, *triples[0], matthews, alarms / n, *triples[1:].ravel(), *probable, base_rate])

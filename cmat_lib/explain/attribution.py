@@ -65,14 +65,10 @@ def _effects(worth: np.ndarray, count: int) -> np.ndarray:
 
 def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> pd.DataFrame:
     none, everything = losses[:, 0].mean(), losses[:, -1].mean()
-    row = {
-        "loss_none": none,
-        "loss_all": everything,
-        "reduction": none - everything,
-        "shapley_sum": shapley.loc[shapley["measure"] == "shapley", "value"].sum(),
-        "largest_gap": np.abs(single.base + single.values.sum(axis=1) - single.logit).max(),
-    }
-    return pd.DataFrame([row])
+    total = shapley.loc[shapley["measure"] == "shapley", "value"].sum()
+    gap = np.abs(single.base + single.values.sum(axis=1) - single.logit).max()
+    names = ["loss_none", "loss_all", "reduction", "shapley_sum", "largest_gap"]
+    return pd.DataFrame([(none, everything, none - everything, total, gap)], columns=names)
 
 
 def sample_table(single: Shapley, samples: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cmat_lib.evaluation.breakdown import outcomes, volatility_groups
+from cmat_lib.evaluation.breakdown import OUTCOMES, outcomes, volatility_groups
 from cmat_lib.evaluation.uncertainty import Resampling, bootstrap_table
 from cmat_lib.explain.attention import rollout
 from cmat_lib.explain.measures import weighted_means
@@ -56,9 +56,8 @@ def token_shares(maps: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
 
 def group_names(groups: pd.Series) -> list[str]:
     """Groups that occur, in their natural order where they have one."""
-    order = ["hit", "false alarm", "miss", "quiet", *TERCILES]
-    present = sorted(groups.unique())
-    return sorted(present, key=lambda name: order.index(name) if name in order else len(order))
+    order = [*OUTCOMES, *TERCILES]
+    return sorted(groups.unique(), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def grouped_shares(

@@ -43,12 +43,9 @@ def walk(layers: Iterable[nn.Module], tokens: Tensor, step: Step) -> tuple[list[
     """
     weights = []
     for layer in layers:
-        if isinstance(layer, BottleneckLayer):
-            parts, tokens = layer.walk(tokens, step)
-        else:
-            part, tokens = step(layer, tokens)
-            parts = [part]
-        weights.append(parts)
+        bottleneck = isinstance(layer, BottleneckLayer)
+        parts, tokens = layer.walk(tokens, step) if bottleneck else step(layer, tokens)
+        weights.append(parts if bottleneck else [parts])
     return weights, tokens
 
 

@@ -40,9 +40,7 @@ def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
     evenly = np.linspace(0, len(rises) - 1, min(len(rises), limit - limit // 2)).astype(np.int64)
     large: list[int] = []
     for place in np.argsort(-rises, kind="stable"):
-        if len(large) == limit // 2:
-            break
-        if all(abs(place - other) >= apart for other in large):
+        if len(large) < limit // 2 and all(abs(place - other) >= apart for other in large):
             large.append(int(place))
     return np.unique(np.concatenate([evenly, np.array(large, dtype=np.int64)]))
 
@@ -72,10 +70,8 @@ def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
 
 def moment_label(row: pd.Series) -> str:
     """When it was, what came of it, and what the model said."""
-    return (
-        f"{row['symbol']} {row['timestamp']:%Y-%m-%d %H:%M} · {row['outcome']} · rose {row['max_pct']:.1f} % · "
-        f"model said {row['probability']:.1%}"
-    )
+    when, told = f"{row['symbol']} {row['timestamp']:%Y-%m-%d %H:%M}", f"model said {row['probability']:.1%}"
+    return f"{when} · {row['outcome']} · rose {row['max_pct']:.1f} % · {told}"
 
 
 def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:

@@ -146,7 +146,9 @@ def _loop_traces(moment: Moment) -> list[go.Scatter]:
 def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
-    hidden = {"visible": False}
+    hidden, (low, high) = {"visible": False}, ROWS["maps"]
+    largest = max((float(values.max()) for values, _ in maps.values()), default=1.0)
+    bar = {"title": "weight", "y": low, "yanchor": "bottom", "len": high - low, "thickness": 12}
     recent = {"x1": 0, "y0": 0, "y1": 1, "fillcolor": GRID, "opacity": 0.5, "line_width": 0}  # what is on the left
     layout = {
         "title": {"text": title, "y": 0.985, "yanchor": "top"},
@@ -168,7 +170,8 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "legend": {"y": 1.0, "yanchor": "bottom"},
         "legend2": {"orientation": "h", "y": ROWS["lines"][1], "yanchor": "bottom", "x": 1, "xanchor": "right"},
         "legend3": {"x": 1, "xanchor": "right", "y": ROWS["moment"][0], "yanchor": "bottom", "font": {"size": 11}},
-        "coloraxis": _color_axis(maps),
+        # One scale for the maps of all moments, so that a change of colour is a change of weight.
+        "coloraxis": {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": largest, "colorbar": bar},
         "sliders": [_slider([moment.label for moment in moments])],
         "annotations": [_heading(text, x, ROWS["moment"][1]) for text, x in PANELS.items()],
         "shapes": [
@@ -191,14 +194,6 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
 def _heading(text: str, x: float, y: float, anchor: str = "left") -> dict:
     place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
     return {"text": f"<b>{text}</b>", "showarrow": False, **place}
-
-
-def _color_axis(maps) -> dict:
-    """One scale for the maps of all moments, so that a change of colour is a change of weight."""
-    end = max((float(values.max()) for values, _ in maps.values()), default=1.0)
-    low, high = ROWS["maps"]
-    bar = {"title": "weight", "y": low, "yanchor": "bottom", "len": high - low, "thickness": 12}
-    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": bar}
 
 
 def _slider(labels: Sequence[str]) -> dict:

@@ -25,13 +25,10 @@ SCALED = "scaled value (interquartile ranges)"
 def batch_table(batch: Batch) -> pd.DataFrame:
     """Name, shape, type and range of every tensor of a batch; one row each."""
     tensors = batch.inputs | {name: x for name, x in batch._asdict().items() if name != "inputs"}
-    names = ["shape", "type", "smallest", "median", "largest"]
-    rows = {
-        name: (tuple(x.shape), x.dtype, x.min().item(), x.median().item(), x.max().item())
-        for name, x in tensors.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
-    return table.assign(shape=table["shape"].map(str), type=table["type"].map(str).str.removeprefix("torch."))
+    kinds = [(str(tuple(x.shape)), str(x.dtype).removeprefix("torch.")) for x in tensors.values()]
+    numbers = [(x.min().item(), x.median().item(), x.max().item()) for x in tensors.values()]
+    rows = {name: (*kind, *row) for name, kind, row in zip(tensors, kinds, numbers, strict=True)}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["shape", "type", "smallest", "median", "largest"])
 
 
 def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
@@ -135,8 +132,8 @@ def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
     tiles = {"ids": list(sizes), "labels": labels, "parents": parents, "values": list(sizes.values())}
     hover = "%{id}<br>%{value:,} parameters<extra></extra>"
     look = {"branchvalues": "total", "texttemplate": "%{label}<br>%{value:,}", "hovertemplate": hover}
-    layout = {"title": "Where the parameters sit (click a part to open it)", "margin": {"t": 50, "l": 5, "r": 5}}
-    return go.Figure(go.Treemap(**tiles, **look), layout)
+    figure, title = go.Figure(go.Treemap(**tiles, **look)), "Where the parameters sit (click a part to open it)"
+    return figure.update_layout(title=title, margin={"t": 50, "l": 5, "r": 5})
 
 
 def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:

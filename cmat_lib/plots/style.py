@@ -51,9 +51,6 @@ def token_color(number: int) -> str:
     return TOKEN_COLORS[number % len(TOKEN_COLORS)]
 
 
-# -- matplotlib --------------------------------------------------------------------------------------------------------
-
-
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, list[Axes]]:
     """A figure of this size in inches, and its panels, row by row."""
     figure = Figure(figsize=(width, height))
@@ -98,9 +95,6 @@ def time_axis(axes: Axes, most: int | None = None, offset: bool = True) -> None:
     locator = AutoDateLocator(maxticks=most)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=offset))
-
-
-# -- Plotly ------------------------------------------------------------------------------------------------------------
 
 
 def candle_trace(x, prices, up: str = PALETTE[0], down: str = PALETTE[1], line: str | None = None, **look):
