@@ -1,7 +1,5 @@
 """Scores taken apart: by outcome, by period, by share of alarms, by probability, and against the oracle."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

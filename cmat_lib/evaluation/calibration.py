@@ -1,7 +1,5 @@
 """Calibration: from a score to a probability that means what it says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Baselines of the ablation: classic models on summaries of the network's very own inputs, with and without clock."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss

@@ -1,7 +1,5 @@
 """The decision curve: net return per trade of acting on the highest scores, beside random trades in the same hours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

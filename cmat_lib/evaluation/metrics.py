@@ -6,8 +6,6 @@ each a calibrated probability, most with an uncalibrated twin (``raw_probability
 cannot define (one class only, no alarm) is NaN, so that a table over many symbols survives a quiet one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Words for pages and commands: what scores and metrics are called. No figure is needed to say them."""
 
-from __future__ import annotations
-
 SCORE_NAMES = {
     "probability": "model",
     "volatility": "volatility alone",

@@ -1,7 +1,5 @@
 """How much of a good result may be the luck of many tries: deflated Sharpe ratio and probability of overfitting."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

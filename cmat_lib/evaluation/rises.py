@@ -1,7 +1,5 @@
 """Scores of the second task, the largest rise within the horizon (``max_pct``, in percent)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

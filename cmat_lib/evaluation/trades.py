@@ -8,8 +8,6 @@ already. Costs are one number per round trip. There is one position per symbol a
 skipped. Size, funding, and whether the close can be bought at all are not in these numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -4,11 +4,10 @@ Labels of neighbouring candles share most of their horizon and symbols move toge
 Whole blocks of consecutive moments are resampled, each with the rows of all symbols at these moments.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ class Resampling:
     seed: int = 0  # equal seeds, equal resamples for equal timestamps: differences of two columns are paired
 
     @classmethod
-    def from_config(cls, config: Config) -> Resampling:
+    def from_config(cls, config: Config) -> Self:
         """Blocks of ``evaluation.block_horizons`` label horizons, and the other keys of the evaluation section."""
         evaluation = config.evaluation
         block = evaluation.block_horizons * config.labels.horizon * config.data.bar

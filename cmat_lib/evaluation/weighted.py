@@ -4,8 +4,6 @@ scikit-learn has these scores with ``sample_weight`` and the tests hold every on
 anew for each of 500 resamples, columns and symbols.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

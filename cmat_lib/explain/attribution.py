@@ -4,8 +4,6 @@ They are of a loss: the mean signed logit of an interaction is zero, however muc
 *Understanding Global Feature Contributions With Additive Importance Measures* (SAGE), arXiv 2004.00668, section 2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Attention need not explain (Jain & Wallace, arXiv 1902.10186; Wiegreffe & Pinter
 uniform weights; Adebayo et al., arXiv 1810.03292, who bring the untrained model).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A stack subtracts its backcast and hands on the rest, so a window is the sum of 
 last one left (Oreshkin et al., arXiv 1905.10437, sections 3.2 and 3.3).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

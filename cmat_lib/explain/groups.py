@@ -1,7 +1,5 @@
 """Attention maps of many samples brought together: what each sample was, what groups looked at, and what differs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

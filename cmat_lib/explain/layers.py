@@ -4,8 +4,6 @@ Layers have ``norm_first=True`` and are in evaluation mode; tokens (B, m, D) giv
 output (B, m, D).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

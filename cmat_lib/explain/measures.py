@@ -1,7 +1,5 @@
 """What attribution is measured in: the loss of the trigger, and means over samples with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Single moments of one symbol, with what the model had before it: the data behind the explorer of page 06."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the answers hang on, by permutation: a piece of the input is taken from another time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What the evidence of page 06 allows to say, in sentences made from its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import pandas as pd

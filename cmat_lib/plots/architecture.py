@@ -1,7 +1,5 @@
 """The picture of the architecture: boxes with shapes and numbers of parameters, drawn from a model that exists."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 from textwrap import fill

@@ -1,7 +1,5 @@
 """Figures of page 06: attention maps as grids, their entropy, single samples, and shares of attention in groups."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Beside the maps of page 06: Shapley values, ablation, agreement, controls (``value``, ``low``, ``high`` in all)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

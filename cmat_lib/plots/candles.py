@@ -1,7 +1,5 @@
 """Figures of page 01: candles, channels, labels, and how time is split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

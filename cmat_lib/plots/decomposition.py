@@ -1,7 +1,5 @@
 """What the N-BEATS stacks take out of a window, drawn over its candles."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

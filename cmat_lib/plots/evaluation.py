@@ -1,7 +1,5 @@
 """Figures of page 05: curves, calibration, gap, scores over time, decision (intervals and timelines stand apart)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

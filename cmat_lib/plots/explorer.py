@@ -4,8 +4,6 @@ One Plotly figure with frames and a slider works without a kernel, in an exporte
 lets a click move the slider.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores and their differences with intervals: tables (name, scope, metric) of ``value``, ``low``, ``high``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A training that can be watched: called with each row of the history, of which `line` makes a line of text."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Figures and tables of page 03: what goes in, the bases, the parameters, and the checks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

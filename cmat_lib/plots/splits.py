@@ -1,7 +1,5 @@
 """Which time belongs to which part: the folds of a split, and the borders of one of them from near."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd

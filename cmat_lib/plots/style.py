@@ -4,8 +4,6 @@ Every figure is a sheet of white paper with dark ink, in light and in dark Jupyt
 need colours that are legible on both, and those are legible on neither. The palette is safe for the colour-blind.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

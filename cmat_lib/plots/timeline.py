@@ -1,7 +1,5 @@
 """What the model said, under the price: a Plotly view with one menu entry per symbol."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of page 02: one window from price to topology, and topology and complexity over time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures and tables of page 04: what is learned from, the schedule, the curves, threshold and calibration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

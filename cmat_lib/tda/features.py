@@ -10,8 +10,6 @@ Per homology dimension, in this order (107 numbers with the defaults, 214 for H0
 The curve and the entropy describe shape and ignore scale; the norms and the total describe scale. Nothing is fitted.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -11,8 +11,6 @@ weak_alpha    Rips filtration on the Delaunay triangulation, by giotto-tda; same
 ============  =============================================================================================
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable
