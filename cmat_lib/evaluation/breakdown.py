@@ -17,10 +17,7 @@ MONTHLY_FROM = pd.Timedelta(days=200)  # tests at least this long are shown by m
 
 
 def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """What became of every row, (N,) of `OUTCOMES`, when each probability of at least `threshold` is an alarm.
-
-    Hit (alarm and trigger), false alarm, miss (trigger without alarm), or quiet.
-    """
+    """What became of every row, (N,) of `OUTCOMES`, when each probability of at least `threshold` is an alarm."""
     alarm, rose = np.asarray(probability) >= threshold, np.asarray(trigger) == 1
     return np.select([alarm & rose, alarm, rose], OUTCOMES[:3], OUTCOMES[3])
 

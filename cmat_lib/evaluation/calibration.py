@@ -47,10 +47,7 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
 
 
 def apply_calibration(score: np.ndarray, calibration: Mapping[str, Any]) -> np.ndarray:
-    """Calibrated probabilities, (N,) float64, for raw scores (N,) and the result of `fit_calibration`.
-
-    Isotonic: linear between the knots and constant outside them.
-    """
+    """Calibrated probabilities, (N,) float64, for raw scores (N,) and the result of `fit_calibration`."""
     score = np.asarray(score, np.float64)
     if calibration["method"] == "isotonic":
         return np.interp(score, calibration["x"], calibration["y"])

@@ -49,10 +49,8 @@ def _features(panel: Panel, part: str, context: bool, config: Config) -> tuple[n
 
 
 def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
-    """Chance of a trigger given a linear forecast of log volatility by log ranges of several lengths and the clock.
-
-    Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
-    """
+    """Chance of a trigger given a linear forecast of log volatility by log ranges of several lengths and the clock."""
+    # Heterogeneous autoregression (Corsi 2009, J. of Financial Econometrics 7), with ranges for realised volatility.
     names = summary_names(config, context=True)
     ranges = [names.index(f"log_range_{candles}") for candles in config.complexity.ranges]
     read = [*ranges, *range(len(summary_names(config)), len(names))]
@@ -69,12 +67,9 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
 
 
 def _logistic(train: tuple[np.ndarray, np.ndarray], features: np.ndarray, trigger: np.ndarray) -> Pipeline:
-    """Logistic regression on standardised features, with the strength that is best on these of the stop part.
-
-    What a view cannot show counts as its training median, which scaled inputs have at 0.
-    """
+    """Logistic regression on standardised features, with the strength that is best on these of the stop part."""
     models = []
-    for strength in STRENGTHS:
+    for strength in STRENGTHS:  # what a view cannot show counts as its training median, which scaled inputs have at 0
         regression = LogisticRegression(C=strength, solver="newton-cholesky")
         models.append(make_pipeline(FunctionTransformer(np.nan_to_num), StandardScaler(), regression).fit(*train))
     return min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))

@@ -44,9 +44,8 @@ def score_arrays(frame: pd.DataFrame, score: str = MODEL) -> tuple[np.ndarray, n
     """Trigger, ranking and probability of a score column, (N,) float64 each.
 
     Isotonic calibration gives one value to all beyond its outer knots, and ties cost ranking scores. So a column is
-    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
-    score and calibration error always use the column itself. A column that is missing or has a missing value is a
-    `CmatError`, here and in all functions that score.
+    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one; threshold, Brier score and calibration
+    error always use the column itself. A missing column or value is a `CmatError`, as in all functions that score.
     """
     ranking = f"raw_{score}" if f"raw_{score}" in frame else score
     arrays = []

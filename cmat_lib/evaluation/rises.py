@@ -55,9 +55,8 @@ def rise_table(predictions: pd.DataFrame, rankings: list[str], resampling: Resam
     Index (score, scope, metric), columns ``value``, ``low``, ``high``. ``mae`` in percentage points; ``r2`` (0 is the
     mean of these very rows); ``spearman`` rank correlation with the realised rise; ``hit_quantile``: mean place of the
     rows with a trigger in the ranking by prediction, from 0 (lowest) to 1, where 0.5 is chance. A score of the trigger
-    has no unit: it gets the last two only. The constant is the median of the training part, the best answer for `mae`
-    without looking at a row; it ranks nothing. Within is the mean over the symbols that show both classes. A train or
-    test part without rows is a `CmatError`.
+    has no unit: it gets the last two only. The constant, the median of the training part, is the best for `mae` without
+    looking at a row. Within is the mean over the symbols that show both classes. No train or test row: `CmatError`.
     """
     parts = {part: predictions[predictions["part"] == part] for part in ("train", "test")}
     for part, rows in parts.items():

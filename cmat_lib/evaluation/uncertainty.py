@@ -42,10 +42,9 @@ def block_bootstrap(timestamps: pd.Series | pd.Index, statistic: Statistic, resa
     """Circular moving-block bootstrap of a weighted statistic.
 
     Politis & Romano (1992), *A circular block-resampling procedure for stationary data*. The units are the distinct
-    sorted timestamps; a block is as many of them as fit ``resampling.block`` at their median spacing, so that samples
-    taken every k-th candle get blocks of the same duration. The statistic maps weights (N,), how often each row was
-    drawn, to a number or an array (...); the result is (S, ...), all NaN when time holds fewer than five blocks. No
-    rows are a `CmatError`.
+    sorted timestamps; a block is as many of them as fit ``resampling.block`` at their median spacing, also for samples
+    of every k-th candle. The statistic maps weights (N,), how often each row was drawn, to a number or an array (...);
+    the result is (S, ...), all NaN when time holds fewer than five blocks. No rows are a `CmatError`.
     """
     if len(timestamps) == 0:
         raise CmatError("block bootstrap: there are no rows to resample; check the shares of data.split_shares")

@@ -24,8 +24,7 @@ def pooled_and_within(
 ) -> Statistic:
     """Statistics (columns, 2 scopes, metrics) over all rows, and as the mean over symbols of each one's own.
 
-    Each of the columns gives the statistic of some rows; `members` are the rows of each symbol, and `mean` makes one of
-    the symbols' (metrics,).
+    Each column gives the statistic of some rows, such as the `members` of a symbol; `mean` makes one of the symbols'.
     """
     found = [(column(slice(None)), [column(rows) for rows in members]) for column in columns]
 

@@ -1,8 +1,7 @@
 """Attention weights of a trained model, read beside the fused kernels that compute its predictions.
 
 The encoder layers are walked by hand: norm, attention with weights, then the layer itself for the next input. Hooks do
-not help, torch's fast path in evaluation mode skips them. The weights say where a token looked, not why the prediction
-came out as it did.
+not help, torch's fast path in evaluation mode skips them. Weights say where a token looked, not why.
 """
 
 from __future__ import annotations
@@ -153,8 +152,7 @@ def rollout(maps: np.ndarray) -> np.ndarray:
     """Attention followed through all layers, residual paths included: (N, layers, h, M, M) to (N, M, M).
 
     How much of each input token (last axis) reaches each output token; rows sum to 1; at least float32. Abnar & Zuidema
-    (2020), arXiv 2005.00928, section 3: ``A_l = 0.5 W_l + 0.5 I`` with the mean ``W_l`` over heads, and
-    ``R = A_L ... A_1``.
+    (2020), arXiv 2005.00928, section 3: ``R = A_L ... A_1``, ``A_l = 0.5 W_l + 0.5 I``, ``W_l`` the mean over heads.
     """
     kind = np.result_type(maps.dtype, np.float32)
     mixed = 0.5 * maps.mean(axis=2, dtype=kind) + 0.5 * np.eye(maps.shape[-1], dtype=kind)  # (N, layers, M, M)

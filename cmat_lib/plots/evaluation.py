@@ -93,17 +93,14 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
 
 
 def auc_curves(table: pd.DataFrame, confidence: float) -> Figure:
-    """ROC-AUC in groups of rows over their base rates, from `cmat_lib.evaluation.breakdown.auc_by_group`.
-
-    Only the model has a band: three would hide each other.
-    """
+    """ROC-AUC in groups of rows over their base rates, from `cmat_lib.evaluation.breakdown.auc_by_group`."""
     group, names = table.index.names[0], list(table.index.unique("score"))
     figure, (top, bottom) = new_figure(10, 4.4, rows=2, sharex=True, height_ratios=[3, 1])
     for name in names:
         rows, style = table.xs(name, level="score"), {"color": score_color(name), "label": score_name(name)}
         top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, **style)
     model = table.xs(names[0], level="score")
-    band = f"{score_name(names[0])}, interval of {confidence:.0%}"
+    band = f"{score_name(names[0])}, interval of {confidence:.0%}"  # three bands would hide each other
     top.fill_between(model.index, model["low"], model["high"], color=score_color(names[0]), alpha=0.15, label=band)
     top.axhline(0.5, **DASHED, label="chance")
     top.set(title=f"ROC-AUC by {group}, symbols pooled", ylabel="ROC-AUC")

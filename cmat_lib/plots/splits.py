@@ -56,10 +56,7 @@ def _draw_stretch(axes: Axes, row: int, stretch, own: bool) -> None:
 
 
 def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
-    """The parts over time for every symbol, and each border from near, where the purged samples are.
-
-    Of `samples` are read ``symbol``, ``close_time``, ``label_end`` (UTC) and ``part``.
-    """
+    """The parts over time for every symbol, and each border from near, where the purged samples are."""
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]
     lines, height = -(-len(borders) // BORDERS_ABREAST), max(1.2, 0.4 * len(symbols))

@@ -20,8 +20,7 @@ MAX_BUTTONS = 6  # more symbols fit a list only
 def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
     """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
 
-    Of each of the stretches of a long series the probability shows the highest, so that no alarm is lost, and the price
-    the last.
+    Of each stretch of a long series the probability shows the highest, so that no alarm is lost, the price the last.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
     symbols = list(test["symbol"].unique())

@@ -180,8 +180,7 @@ def topology_over_time(
 ) -> go.Figure:
     """Price, Betti curves as heat maps and total persistence over one time axis, evenly thinned.
 
-    Of n samples, by homology dimension: grids as for `betti_curves`, curves (n, bins), and total persistence (n,) in
-    log price.
+    By homology dimension: grids as for `betti_curves`, curves (n, bins), and total persistence (n,) in log price.
     """
     moments = evenly(len(times), HEATMAP_COLUMNS)
     time, count = wall_time(times)[moments], len(grids)
