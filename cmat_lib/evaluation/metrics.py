@@ -53,10 +53,8 @@ def score_arrays(frame: pd.DataFrame, score: str = MODEL) -> tuple[np.ndarray, n
         if name not in frame:
             raise CmatError(f"predictions: no column '{name}'; the columns are {', '.join(map(str, frame.columns))}")
         values = frame[name].to_numpy(np.float64)
-        if missing := np.isnan(values).sum():
-            raise CmatError(
-                f"predictions: column '{name}' has {missing} missing values; drop these rows before scoring"
-            )
+        if count := np.isnan(values).sum():
+            raise CmatError(f"predictions: column '{name}' has {count} missing values; drop these rows before scoring")
         arrays.append(values)
     return tuple(arrays)
 

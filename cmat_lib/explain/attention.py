@@ -59,10 +59,8 @@ def has_attention(model: MultiTaskCrossModalAttention) -> bool:
 def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[nn.Module], Tensor]:
     """Layers of the fusion and the tokens (B, M, D) that they begin with; an error if there are none."""
     if not has_attention(model):
-        raise CmatError(
-            f"fusion.fusion_type: {type(model.fusion).__name__} has no attention to show; use 'cross_modal_attention' "
-            "or 'bottleneck'"
-        )
+        name, others = type(model.fusion).__name__, "'cross_modal_attention' or 'bottleneck'"
+        raise CmatError(f"fusion.fusion_type: {name} has no attention to show; use {others}")
     return list(model.fusion.transformer.layers), model.fusion.tokens(model.encode(batch.inputs))
 
 

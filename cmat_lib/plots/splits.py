@@ -13,12 +13,7 @@ from cmat_lib.plots.candles import evenly, wall_time
 from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, new_figure, time_axis
 
 # A purged zone is narrow: it must stand out.
-COLORS = PART_COLORS | {
-    "purged": "#000000",
-    "embargo": PALETTE[3],
-    "outside": "#e8e8e8",
-    "unlabelled": "#d0d0d0",
-}
+COLORS = PART_COLORS | {"purged": "#000000", "embargo": PALETTE[3], "outside": "#e8e8e8", "unlabelled": "#d0d0d0"}
 ZOOM = 4  # half-width of the view of a border, in label lengths
 MARKS_PER_SYMBOL = 4000  # in the view of all time
 BORDERS_ABREAST = 3
@@ -63,9 +58,8 @@ def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     figure = Figure(figsize=(10, (1 + lines) * height + 1.2 + 0.6 * lines))
     grid = figure.add_gridspec(1 + lines, min(BORDERS_ABREAST, len(borders)))
     whole = figure.add_subplot(grid[0, :])
-    _draw_parts(
-        whole, samples.iloc[evenly(len(samples), MARKS_PER_SYMBOL * len(symbols))], symbols, marker="|", size=90
-    )
+    drawn = evenly(len(samples), MARKS_PER_SYMBOL * len(symbols))
+    _draw_parts(whole, samples.iloc[drawn], symbols, marker="|", size=90)
     whole.set(title="The parts, the same for all symbols", xlabel="close of the sample (UTC)")
     reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
     for number, border in enumerate(borders):

@@ -54,10 +54,8 @@ def schedule_curve(factors: np.ndarray, steps_per_epoch: int, training: Training
     `factors`, (steps,), multiply the rates at each step, see `cmat_lib.training.optimisation.schedule`.
     """
     steps = evenly(len(factors), MOST_POINTS)
-    rates = {
-        "encoders, projections, heads": training.learning_rate,
-        "transformer layers": training.transformer_learning_rate,
-    }
+    parts, layers = training.learning_rate, training.transformer_learning_rate
+    rates = {"encoders, projections, heads": parts, "transformer layers": layers}
     figure = go.Figure()
     hover = {"customdata": steps // steps_per_epoch + 1, "hovertemplate": "%{y:.2e}, epoch %{customdata}"}
     for name, rate in rates.items():

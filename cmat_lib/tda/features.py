@@ -46,14 +46,12 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
         raise ValueError(f"window {int(np.argmin(finite))} holds a log price that is not finite; repair the candles")
     features = np.empty((len(windows), len(config.scales), config.features_per_scale), dtype=np.float32)
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
+        block = slice(start, start + WINDOWS_AT_ONCE)
         for scale, (window, delay) in enumerate(config.scales):
-            part = np.ascontiguousarray(windows[start : start + WINDOWS_AT_ONCE, -window:])  # (n, w)
+            part = np.ascontiguousarray(windows[block, -window:])  # (n, w)
             clouds = takens_embedding(part, config.embedding_dim, delay)  # (n, P, d)
-            rows = np.arange(len(part)) * window
-            diagrams = diagrams_batch(clouds, config.engine)
-            diagram_features(
-                diagrams, part.ravel(), rows, window, config, features[start : start + WINDOWS_AT_ONCE, scale]
-            )
+            begins, diagrams = np.arange(len(part)) * window, diagrams_batch(clouds, config.engine)
+            diagram_features(diagrams, part.ravel(), begins, window, config, features[block, scale])
     return features.reshape(len(windows), -1)
 
 
