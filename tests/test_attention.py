@@ -21,8 +21,8 @@ from cmat_lib.explain.attention import (
     stack_attention_maps,
     walk_layers,
 )
+from cmat_lib.explain.groups import tidy_maps
 from cmat_lib.explain.layers import beside, explicit, uniform
-from cmat_lib.explain.tidy import tidy_maps
 from cmat_lib.models import build_model
 
 B, HEADS, LAYERS = 5, 2, 3

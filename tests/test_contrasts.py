@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cmat_lib.evaluation.uncertainty import Resampling
-from cmat_lib.explain import contrasts
+from cmat_lib.explain import groups
 from cmat_lib.explain.verdict import verdict
 
 TOKENS = ["a", "b"]
@@ -28,7 +28,7 @@ def samples():
 def test_deciles_are_tenths_of_each_symbol():
     volatility = pd.Series([*np.arange(100.0), *1000 + np.arange(50.0)])
     symbols = pd.Series(["A"] * 100 + ["B"] * 50)
-    found = contrasts.volatility_deciles(volatility, symbols)
+    found = groups.volatility_deciles(volatility, symbols)
     assert sorted(found.unique()) == [f"{n:2d}" for n in range(1, 11)]
     assert found[symbols == "A"].value_counts().unique().tolist() == [10]
     assert found[symbols == "B"].value_counts().unique().tolist() == [5]
@@ -36,22 +36,22 @@ def test_deciles_are_tenths_of_each_symbol():
 
 
 def test_kinds_are_who_they_say(samples):
-    kinds = contrasts.kinds_of_moments(samples)
+    kinds = groups.kinds_of_moments(samples)
     first, second = kinds["before a trigger against quiet times"]
     assert samples["max_pct"][first].min() > 2 and samples["max_pct"][second].max() < samples["max_pct"].median()
     first, second = kinds["regime + against regime −"]
     assert (first == samples["latent"].str.endswith("regime +")).all() and (first ^ second).all()
     assert "pattern + against pattern −" not in kinds, "nothing to compare with"
     few = samples.assign(outcome=np.where(np.arange(len(samples)) < 19, "hit", "false alarm"))
-    assert "hit against false alarm" not in contrasts.kinds_of_moments(few), "19 hits are too few"
+    assert "hit against false alarm" not in groups.kinds_of_moments(few), "19 hits are too few"
 
 
 def test_contrast_finds_a_difference_and_only_where_it_is(samples):
-    kinds = contrasts.kinds_of_moments(samples)
+    kinds = groups.kinds_of_moments(samples)
     noise = 0.02 * np.random.default_rng(1).normal(size=len(samples))
     first = 0.5 + 0.05 * samples["trigger"].to_numpy() + noise
     shares = np.column_stack([first, 1 - first])
-    table = contrasts.contrast_table(shares, TOKENS, kinds, samples["timestamp"], RESAMPLING)
+    table = groups.contrast_table(shares, TOKENS, kinds, samples["timestamp"], RESAMPLING)
     moved = table.loc["before a trigger against quiet times", "a"]
     masks = kinds["before a trigger against quiet times"]
     assert moved["value"] == pytest.approx(first[masks[0]].mean() - first[masks[1]].mean())
@@ -60,7 +60,7 @@ def test_contrast_finds_a_difference_and_only_where_it_is(samples):
     assert still["low"] < 0 < still["high"]
     assert (moved["n_first"], moved["n_second"]) == (masks[0].sum(), masks[1].sum())
     np.testing.assert_allclose(table["value"].xs("a", level="token"), -table["value"].xs("b", level="token"))
-    assert contrasts.contrast_table(shares, TOKENS, {}, samples["timestamp"], RESAMPLING).empty
+    assert groups.contrast_table(shares, TOKENS, {}, samples["timestamp"], RESAMPLING).empty
 
 
 def evidence(low=0.1, uniform_low=0.1):

@@ -149,7 +149,7 @@ def test_scaling_prices_scales_norms_and_total_only():
 def test_a_row_depends_on_its_own_window_only(monkeypatch):
     windows = walk(7, 60, seed=10)
     together = tda_features(windows, SMALL)
-    monkeypatch.setattr(features, "BLOCK", 3)
+    monkeypatch.setattr(features, "WINDOWS_AT_ONCE", 3)
     np.testing.assert_array_equal(tda_features(windows, SMALL), together)
     np.testing.assert_array_equal(np.concatenate([tda_features(w[None], SMALL) for w in windows]), together)
     assert (together.dtype, together.shape) == (np.float32, (7, SMALL.feature_dim))

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import PathPatch
 
 from cmat_lib.plots import attention as plots
-from cmat_lib.plots.shares import contrast_forest, share_by_decile, share_forest
+from cmat_lib.plots.attention import contrast_forest, share_by_decile, share_forest
 from cmat_lib.plots.style import token_color
 
 TOKENS = ["nbeats", "tda", "complexity"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cmat_lib.plots.decision import decision_curve
+from cmat_lib.plots.evaluation import decision_curve
 
 
 def test_curve_draws_returns_trades_and_the_random_band():

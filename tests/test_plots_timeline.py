@@ -31,8 +31,8 @@ def test_the_one_alarm_survives_thinning(predictions):
     hits, quiet_symbol = named(figure, "hit")
     assert list(hits.y) == [4322.0] and pd.Timestamp(hits.x[0]) == pd.Timestamp("2024-02-15 00:15")
     assert len(quiet_symbol.y) == 0 and all(len(trace.y) == 0 for trace in named(figure, "false alarm"))
-    assert max(len(trace.y) for trace in figure.data) <= plots.POINTS
-    assert len(named(figure, "miss")[0].y) == plots.MARKS
+    assert max(len(trace.y) for trace in figure.data) <= plots.LINE_STRETCHES
+    assert len(named(figure, "miss")[0].y) == plots.MARKS_PER_OUTCOME
 
 
 def test_short_series_are_drawn_whole_and_in_time_order(predictions):

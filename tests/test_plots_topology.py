@@ -7,7 +7,7 @@ import pytest
 from cmat_lib.config.schema import TdaConfig
 from cmat_lib.explain.moments import longest_loop
 from cmat_lib.plots import topology as plots
-from cmat_lib.plots.loops import LAST_EDGE, loop_on_chart
+from cmat_lib.plots.topology import LAST_EDGE, loop_on_chart
 from cmat_lib.tda.planar import planar_loops
 
 TIMES = pd.date_range("2024-01-01", periods=1500, freq="1h", tz="UTC")
@@ -87,8 +87,8 @@ def test_topology_over_time_is_thinned_but_true(curves):
     close, totals = np.linspace(100, 200, 1500), {0: np.arange(1500.0), 1: -np.arange(1500.0)}
     figure = plots.topology_over_time(TIMES, close, grids, {0: curves, 1: curves + 1}, totals, "t")
     price, heat0, total0, heat1, total1 = figure.data
-    moments = plots.evenly(1500, plots.MOMENTS)
-    bins = plots.evenly(60, plots.BINS)
+    moments = plots.evenly(1500, plots.HEATMAP_COLUMNS)
+    bins = plots.evenly(60, plots.HEATMAP_ROWS)
     np.testing.assert_array_equal(price.y, close[moments])
     np.testing.assert_array_equal(heat0.z, curves[np.ix_(moments, bins)].T)
     np.testing.assert_array_equal(heat1.z, curves[np.ix_(moments, bins)].T + 1)
@@ -120,7 +120,7 @@ def test_indicators_over_time_one_panel_each():
 def test_long_series_stay_small():
     times = pd.date_range("2020-01-01", periods=100_000, freq="15min", tz="UTC")
     figure = plots.indicators_over_time(times, np.ones(100_000), np.ones((100_000, 1)), ["dfa_exponent"], "c")
-    assert len(figure.data[1].y) == plots.POINTS and len(figure.to_json()) < 200_000
+    assert len(figure.data[1].y) == plots.LINE_POINTS and len(figure.to_json()) < 200_000
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""The baseline that a network has to beat: gradient-boosted trees on plain summaries of the very same inputs.
-
-The other baseline, trailing volatility alone, is a column of the panel's samples (``volatility``) and needs no code.
-"""
+"""The baseline that a network has to beat: gradient-boosted trees on plain summaries of the very same inputs."""
 
 from __future__ import annotations
 
@@ -32,9 +29,8 @@ def summary_names(config: Config, context: bool = False) -> list[str]:
 def window_summaries(inputs: Mapping[str, Tensor], config: Config, context: bool = False) -> np.ndarray:
     """Plain features of a batch (B, S), made of nothing but the model's own inputs, (B, F) or (B, L, F) of each view.
 
-    What each view makes of its window, or its newest numbers; NaN where it has nothing to show. Scaling an input
-    changes nothing for trees: scaled batches do. With `context`, views that say nothing of the market by themselves, as
-    a clock, come behind the others.
+    What each view makes of its window, or its newest numbers; NaN where it has nothing to show. With `context`, views
+    that say nothing of the market by themselves, as a clock, come behind the others.
     """
     columns = []
     for view in _summarised(config, context):
@@ -67,12 +63,8 @@ def fit_trees(
     """Histogram gradient boosting (Ke et al. 2017), all training rows, number of trees by the stop part's log loss.
 
     scikit-learn's own early stopping holds out random rows; rows overlap in time, so those are all but known from
-    training. Equal rows give equal trees. `train` and `stop` are features (n, S) and triggers (n,).
-
-    Raises
-    ------
-    CmatError
-        If the training rows have one class only.
+    training. Equal rows give equal trees. `train` and `stop` are features (n, S) and triggers (n,); one class only in
+    training is a `CmatError`.
     """
     features, trigger = train
     if len(np.unique(trigger)) < 2:
@@ -92,15 +84,10 @@ def summarise(batches: Iterable[Batch], config: Config, context: bool = False) -
 
 
 def tree_scores(parts: Mapping[str, Iterable[Batch]], config: Config) -> dict[str, np.ndarray]:
-    """Probability of a trigger by trees that saw the train and stop parts: part -> (n,) float64.
+    """Probability of a trigger by trees that saw the train and stop parts: part -> (n,) float64, in batch order.
 
-    The trees read the source's views, whichever the model has, and all others that the model reads. Rows are in the
-    order of the unshuffled batches of each part.
-
-    Raises
-    ------
-    CmatError
-        If the train or stop part is missing, or the training rows have one class only.
+    The trees read the source's views, whichever the model has, and all others that the model reads. A `CmatError` if
+    the train or stop part is missing, or training has one class only.
     """
     for part in ("train", "stop"):
         if part not in parts:

@@ -1,7 +1,5 @@
 """Scores taken apart: by outcome, by period, by share of alarms, by probability, and against the oracle."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,22 +17,13 @@ MONTHLY_FROM = pd.Timedelta(days=200)  # tests at least this long are shown by m
 
 
 def outcomes(trigger: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """What became of every row, (N,) of `OUTCOMES`, when each probability of at least `threshold` is an alarm.
-
-    Hit (alarm and trigger), false alarm, miss (trigger without alarm), or quiet.
-    """
+    """What became of every row, (N,) of `OUTCOMES`, when each probability of at least `threshold` is an alarm."""
     alarm, rose = np.asarray(probability) >= threshold, np.asarray(trigger) == 1
     return np.select([alarm & rose, alarm, rose], OUTCOMES[:3], OUTCOMES[3])
 
 
 def time_groups(frame: pd.DataFrame) -> pd.Series:
-    """Start of each row's calendar month (UTC), or of its week when `frame` is short; its name says which.
-
-    Raises
-    ------
-    CmatError
-        If there are no rows.
-    """
+    """Start of each row's month (UTC), or of its week when `frame` is short, as its name says; no rows: `CmatError`."""
     if frame.empty:
         raise CmatError("scores by period: there are no rows; check the shares of data.split_shares")
     time = frame["timestamp"].dt.tz_convert(None)
@@ -88,10 +77,10 @@ def precision_by_share(frame: pd.DataFrame, columns: Sequence[str], shares: Sequ
 
 
 def reliability_table(frame: pd.DataFrame, column: str, resampling: Resampling, bins: int = EQUAL_BINS) -> pd.DataFrame:
-    """Mean probability beside the observed share of triggers, in groups of about equal size.
+    """Mean probability beside the observed share of triggers, in groups of about equal size, ascending.
 
-    Equal probabilities stay in one group, so calibrated ones, which come in plateaus, give fewer groups. One row per
-    group, ascending: ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``.
+    ``predicted``, ``observed``, ``low``, ``high`` (of the observed share), ``n``. Equal probabilities stay in one
+    group, so calibrated ones, which come in plateaus, give fewer.
     """
     trigger, _, probability = score_arrays(frame, column)
     group = np.unique(equal_mass_bins(probability, bins), return_inverse=True)[1]
@@ -125,10 +114,7 @@ def oracle_share(draws: ScoreDraws) -> pd.DataFrame:
 
 
 def with_intervals(table: pd.DataFrame, digits: int = 3) -> pd.Series:
-    """Values and their intervals as text, such as ``0.712 (0.650 to 0.770)``; the value alone without an interval.
-
-    A value that is not defined is ``–``. Of a table with the columns ``value``, ``low``, ``high``.
-    """
+    """``value``, ``low``, ``high`` as text: ``0.712 (0.650 to 0.770)``, ``0.712`` without an interval, or ``–``."""
 
     def text(row: pd.Series) -> str:
         if np.isnan(row["value"]):

@@ -1,7 +1,5 @@
 """Calibration: from a score to a probability that means what it says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,26 +15,18 @@ EDGE = 1e-7  # a probability of 0 or 1 has no logit
 
 
 def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isotonic") -> dict[str, Any]:
-    """Calibration of a score on the calibrate part.
+    """Calibration of a score: ``method`` and its plain numbers, ready for a checkpoint.
 
     ``isotonic`` assumes only that a higher score means a higher probability, which a focal loss with class weights
     leaves true while it distorts the scale (Zadrozny & Elkan 2002). It is centred (Oron & Flournoy 2017, Statistics in
     Biopharmaceutical Research 9, 258): each range of scores with one fitted value becomes one knot at its mean score,
-    with straight lines between. Isotonic regression itself jumps from range to range, within less than what rounding
-    does to a score. Beyond the outer knots it is constant, so rank by the raw score.
+    ``x`` (ascending) and ``y`` (not descending), with straight lines between. Isotonic regression itself jumps from
+    range to range, within less than what rounding does to a score. It is constant beyond the outer knots.
 
-    ``temperature`` fits two numbers by log loss, ``logit p = slope * logit(score) + bias``: temperature scaling (Guo et
-    al. 2017; temperature is 1 / slope) with the bias that class weights make necessary (Platt 1999). It keeps the
-    ranking and needs fewer triggers than isotonic regression, but it can only stretch and shift. Scores outside (0, 1)
-    have no logit and need ``isotonic``.
-
-    The result is ``method`` and its plain numbers, ready for a checkpoint: knots ``x`` (raw, ascending) and ``y``
-    (calibrated, not descending), or ``slope`` (at least 0) and ``bias``.
-
-    Raises
-    ------
-    CmatError
-        If `trigger` has one class only, or a score has no logit.
+    ``temperature`` fits ``logit p = slope * logit(score) + bias`` by log loss, with ``slope`` at least 0: temperature
+    scaling (Guo et al. 2017; temperature is 1 / slope) with the ``bias`` that class weights make necessary (Platt
+    1999). It keeps the ranking and needs fewer triggers, but it can only stretch and shift. A score outside [0, 1] is
+    a `CmatError` then, and one class only in any case.
     """
     score, trigger = np.asarray(score, np.float64), np.asarray(trigger, np.float64)
     if len(np.unique(trigger)) < 2:
@@ -57,10 +47,7 @@ def fit_calibration(score: np.ndarray, trigger: np.ndarray, method: str = "isoto
 
 
 def apply_calibration(score: np.ndarray, calibration: Mapping[str, Any]) -> np.ndarray:
-    """Calibrated probabilities, (N,) float64, for raw scores (N,) and the result of `fit_calibration`.
-
-    Isotonic: linear between the knots and constant outside them.
-    """
+    """Calibrated probabilities, (N,) float64, for raw scores (N,) and the result of `fit_calibration`."""
     score = np.asarray(score, np.float64)
     if calibration["method"] == "isotonic":
         return np.interp(score, calibration["x"], calibration["y"])

@@ -1,7 +1,5 @@
 """Baselines of the ablation: classic models on summaries of the network's very own inputs, with and without clock."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
@@ -26,15 +24,10 @@ def classic_rows(config: Config) -> tuple[str, ...]:
 def classic_scores(name: str, panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
     """Scores of one of the `CLASSIC` baselines: part -> (n,) float64 in [0, 1], in the order of ``panel.index(part)``.
 
-    Fitted on the train part, with the stop part to choose its strength. ``base_rate`` says the same of every sample,
-    ``volatility`` is the trailing volatility; ``har+clock`` forecasts volatility from the trailing ranges alone;
-    ``logistic`` and ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with ``+clock`` hour and weekday
-    too.
-
-    Raises
-    ------
-    CmatError
-        If the training part has one class only.
+    Fitted on the train part (two classes, or a `CmatError`), with the stop part to choose its strength. ``base_rate``
+    says the same of every sample, ``volatility`` is the trailing volatility; ``har+clock`` forecasts volatility from
+    the trailing ranges alone; ``logistic`` and ``trees`` read `cmat_lib.evaluation.baselines.window_summaries`, with
+    ``+clock`` hour and weekday too.
     """
     if name in ("base_rate", "volatility"):
         train = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
@@ -56,10 +49,8 @@ def _features(panel: Panel, part: str, context: bool, config: Config) -> tuple[n
 
 
 def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.ndarray]:
-    """Chance of a trigger given a linear forecast of log volatility by log ranges of several lengths and the clock.
-
-    Heterogeneous autoregression (Corsi 2009, Journal of Financial Econometrics 7), with ranges for realised volatility.
-    """
+    """Chance of a trigger given a linear forecast of log volatility by log ranges of several lengths and the clock."""
+    # Heterogeneous autoregression (Corsi 2009, J. of Financial Econometrics 7), with ranges for realised volatility.
     names = summary_names(config, context=True)
     ranges = [names.index(f"log_range_{candles}") for candles in config.complexity.ranges]
     read = [*ranges, *range(len(summary_names(config)), len(names))]
@@ -76,12 +67,9 @@ def _har(panel: Panel, parts: tuple[str, ...], config: Config) -> dict[str, np.n
 
 
 def _logistic(train: tuple[np.ndarray, np.ndarray], features: np.ndarray, trigger: np.ndarray) -> Pipeline:
-    """Logistic regression on standardised features, with the strength that is best on these of the stop part.
-
-    What a view cannot show counts as its training median, which scaled inputs have at 0.
-    """
+    """Logistic regression on standardised features, with the strength that is best on these of the stop part."""
     models = []
-    for strength in STRENGTHS:
+    for strength in STRENGTHS:  # what a view cannot show counts as its training median, which scaled inputs have at 0
         regression = LogisticRegression(C=strength, solver="newton-cholesky")
         models.append(make_pipeline(FunctionTransformer(np.nan_to_num), StandardScaler(), regression).fit(*train))
     return min(models, key=lambda model: log_loss(trigger, model.predict_proba(features)[:, 1], labels=[0, 1]))

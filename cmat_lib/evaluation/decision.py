@@ -1,9 +1,4 @@
-"""The decision curve: net return per trade of acting on the highest scores, beside acting at random in the same hours.
-
-What a trade is stands in `cmat_lib.evaluation.trades`.
-"""
-
-from __future__ import annotations
+"""The decision curve: net return per trade of acting on the highest scores, beside random trades in the same hours."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,10 +20,9 @@ def signals(predictions: pd.DataFrame, score: str, shares: Sequence[float]) -> l
     """Rows of the test part whose score lies among the highest of the month before it, for each of the `shares`.
 
     The border moves along: at every moment it is the quantile of all symbols' scores in the `TRAILING` time before,
-    which reaches back into the calibrate part and knows nothing of later rows. The test part's own quantile would know
-    at its first candle how high later scores will be; that of the calibrate part alone may hold a crash and never be
-    reached again. The share of rows with a signal is near the named one, not equal to it. The result is ascending
-    numbers among the test rows; `predictions` has the parts calibrate and test.
+    which reaches back into the calibrate part. The test part's own quantile would know at its first candle how high
+    later scores will be; that of the calibrate part alone may hold a crash and never be reached again. The result is
+    ascending numbers among the test rows; their share is near the named one, not equal to it.
     """
     rows = predictions[predictions["part"].isin(["calibrate", "test"])]
     _, ranking, _ = score_arrays(rows, score)
@@ -56,15 +50,14 @@ def decide(
 def decision_table(
     predictions: pd.DataFrame, scores: Sequence[str], shares: Sequence[float], resampling: Resampling
 ) -> pd.DataFrame:
-    """Decision curve: net return per trade of acting on the highest scores of each column.
+    """Decision curve by (score, share), from predictions of `add_outcomes` with the parts calibrate and test.
 
-    From predictions of `add_outcomes`, with the parts calibrate and test. Index (score, share). ``signal_share`` of the
-    test rows; ``trades``; ``net_pct`` per trade with its block-bootstrap interval ``low``, ``high``; ``std_pct`` over
-    trades; ``hit_share`` of the trades whose label is a trigger, ``hit_pct`` and ``miss_pct``: net return per trade of
-    these and of the others; ``random_trades``: how many trades at random moments of the same symbols and hours of the
-    day found room, a little fewer than ``trades`` where nearly all time is traded; ``random_pct``, ``random_low``,
-    ``random_high``: mean and range of their net return per trade; ``beats_random``: share of those draws that lie
-    below. NaN without trades.
+    ``signal_share`` of the test rows; ``trades``; ``net_pct`` per trade with its block-bootstrap interval ``low``,
+    ``high``; ``std_pct`` over trades; ``hit_share`` of the trades whose label is a trigger, ``hit_pct`` and
+    ``miss_pct``: net return per trade of these and of the others; ``random_trades``: how many trades at random moments
+    of the same symbols and hours found room, a little fewer than ``trades`` where nearly all time is traded;
+    ``random_pct``, ``random_low``, ``random_high``: mean and range of their net return per trade; ``beats_random``:
+    share of those draws that lie below. NaN without trades.
     """
     test = predictions[predictions["part"] == "test"]
     net = test["net_pct"].to_numpy()
@@ -79,6 +72,8 @@ def decision_table(
     table, means = {}, bootstrap_table(test["timestamp"], per_trade, resampling)
     for (key, rows), mean in zip(decided.items(), means.to_dict("records"), strict=True):
         trades = rows["trades"]
+        # Hits and misses: triggers that were found, or moves that the label does not ask for.
+        hit, returned = test["trigger"].iloc[trades] == 1, test["net_pct"].iloc[trades]
         table[key] = {
             "signal_share": len(rows["signals"]) / len(test),
             "trades": len(trades),
@@ -86,16 +81,12 @@ def decision_table(
             "low": mean["low"],
             "high": mean["high"],
             "std_pct": net[trades].std(ddof=1) if len(trades) > 1 else np.nan,
-            **_hits_and_misses(test.iloc[trades]),
+            "hit_share": hit.mean(),
+            "hit_pct": returned[hit].mean(),
+            "miss_pct": returned[~hit].mean(),
             **_beside_random(mean["value"], random_trades(test, trades, resampling.seed), resampling.confidence),
         }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["score", "share"])
-
-
-def _hits_and_misses(traded: pd.DataFrame) -> dict[str, float]:
-    """Which of the two a net return comes from: triggers that were found, or moves that the label does not ask for."""
-    hit, net = traded["trigger"] == 1, traded["net_pct"]
-    return {"hit_share": hit.mean(), "hit_pct": net[hit].mean(), "miss_pct": net[~hit].mean()}
 
 
 def _beside_random(mean: float, random: pd.DataFrame, confidence: float) -> dict[str, float]:
@@ -108,10 +99,9 @@ def _beside_random(mean: float, random: pd.DataFrame, confidence: float) -> dict
 
 
 def random_trades(test: pd.DataFrame, trades: np.ndarray, seed: int, draws: int = RANDOM_DRAWS) -> pd.DataFrame:
-    """What trades at random moments return, as many in each symbol and hour of day as `trades`, one at a time.
+    """What trades at random moments return, as many in each symbol and hour of day as `trades` (K,) rows of `test`.
 
-    One row per draw: ``net_pct`` per trade, and how many ``trades`` there were. Empty without trades. `test` has rows
-    of `add_outcomes`, and `trades` (K,) the numbers of those that were traded.
+    One row per draw: ``net_pct`` per trade, and how many ``trades`` there were. Empty without trades.
     """
     if not len(trades):
         return pd.DataFrame(columns=["net_pct", "trades"])
@@ -144,10 +134,9 @@ def random_moments(
 
 
 def daily_returns(test: pd.DataFrame, trades: np.ndarray, bar: pd.Timedelta) -> pd.Series:
-    """Sum of the net returns of the trades that are entered on each day (UTC), in percent; 0 on days without a trade.
+    """Sum of the net returns, in percent, of the trades entered on each day (UTC) on which `test` has a row, or 0.
 
-    The index is every day on which `test` has a row: a market that closes at weekends earns nothing by them. A trade is
-    entered at the close of its candle, `bar` after its timestamp; other parameters as of `random_trades`.
+    A trade is entered at the close of its candle, `bar` after its timestamp.
     """
     day = (test["timestamp"] + bar).dt.tz_convert(None).dt.floor("D")
     days = pd.DatetimeIndex(day.unique(), name="day").sort_values()

@@ -3,11 +3,8 @@
 A predictions frame has one row per symbol and candle with the columns ``symbol``, ``timestamp``, ``part``, ``trigger``
 (0/1) and one or more score columns (``probability`` of the model, ``volatility``, ``trees``, ``oracle_probability``),
 each a calibrated probability, most with an uncalibrated twin (``raw_probability``) that ranks. A score that the rows
-cannot define (one class only, no alarm) is NaN, never an exception, so that a table over many symbols survives a quiet
-one.
+cannot define (one class only, no alarm) is NaN, so that a table over many symbols survives a quiet one.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -47,13 +44,8 @@ def score_arrays(frame: pd.DataFrame, score: str = MODEL) -> tuple[np.ndarray, n
     """Trigger, ranking and probability of a score column, (N,) float64 each.
 
     Isotonic calibration gives one value to all beyond its outer knots, and ties cost ranking scores. So a column is
-    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one, and by itself otherwise; threshold, Brier
-    score and calibration error always use the column itself.
-
-    Raises
-    ------
-    CmatError
-        If a column is missing or has a missing value; so do all functions here that score.
+    ranked by its uncalibrated twin ``raw_<score>`` where the frame has one; threshold, Brier score and calibration
+    error always use the column itself. A missing column or value is a `CmatError`, as in all functions that score.
     """
     ranking = f"raw_{score}" if f"raw_{score}" in frame else score
     arrays = []
@@ -61,9 +53,8 @@ def score_arrays(frame: pd.DataFrame, score: str = MODEL) -> tuple[np.ndarray, n
         if name not in frame:
             raise CmatError(f"predictions: no column '{name}'; the columns are {', '.join(map(str, frame.columns))}")
         values = frame[name].to_numpy(np.float64)
-        if missing := np.isnan(values).sum():
-            message = f"column '{name}' has {missing} missing values; drop these rows before scoring"
-            raise CmatError(f"predictions: {message}")
+        if count := np.isnan(values).sum():
+            raise CmatError(f"predictions: column '{name}' has {count} missing values; drop these rows before scoring")
         arrays.append(values)
     return tuple(arrays)
 
@@ -115,12 +106,7 @@ def choose_threshold(probability: np.ndarray, trigger: np.ndarray, timestamps: p
     is not to be decided by rounding. Among equal F1 the highest threshold wins (fewest alarms).
 
     The stop part has already chosen the epoch and the test part must stay unseen: neither may choose the threshold.
-    Probabilities (N,) are calibrated, timestamps have a time zone.
-
-    Raises
-    ------
-    CmatError
-        If there is no trigger to hit.
+    Probabilities (N,) are calibrated, timestamps have a time zone; no trigger at all is a `CmatError`.
     """
     probability, trigger = np.asarray(probability, np.float64), np.asarray(trigger)
     if not np.any(trigger == 1):
@@ -151,11 +137,10 @@ def choose_thresholds(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, 
 def gap_table(
     frame: pd.DataFrame, threshold: float, top_shares: Sequence[float] = TOP_SHARES, scope: str = "pooled"
 ) -> pd.DataFrame:
-    """The model's scores in every part, and how much is lost from train to test.
+    """The model's scores (`metric_names`) in every part, and how much is lost from train to test.
 
-    The base rate differs between parts, and precision moves with it; it stands in the table for that reason. Index
-    `metric_names`; columns the parts that the predictions have, in order, ``gap`` (train minus test, absolute) and
-    ``relative_gap`` (gap over train).
+    Columns: the parts that the predictions have, in order, ``gap`` (train minus test, absolute) and ``relative_gap``
+    (gap over train). Precision moves with the base rate, which differs between parts.
     """
     present = [part for part in PARTS if (frame["part"] == part).any()]
     columns = {part: scores(frame[frame["part"] == part], threshold, top_shares, scope=scope) for part in present}

@@ -1,7 +1,5 @@
 """How much of a good result may be the luck of many tries: deflated Sharpe ratio and probability of overfitting."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -32,9 +30,8 @@ def expected_best_sharpe(variance: float, trials: int) -> float:
 def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness: float, kurt: float) -> float:
     """Probability that the true Sharpe ratio exceeds `benchmark`, given one that was observed.
 
-    Bailey & López de Prado (2014), eq. 2 (with `expected_best_sharpe` as benchmark: the deflated Sharpe ratio). It is
-    in [0, 1], and NaN where the returns' moments allow none. Ratios are per period, not annualised; a normal
-    distribution has skewness 0 and `kurt` 3.
+    Bailey & López de Prado (2014), eq. 2 (with `expected_best_sharpe` as benchmark: the deflated Sharpe ratio).
+    NaN where the returns' moments allow none. Ratios are per period; a normal distribution has a `kurt` of 3.
     """
     variance = 1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2
     if not variance > 0:
@@ -43,13 +40,11 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, periods: int, skewness
 
 
 def deflated_sharpe(returns: np.ndarray, trials: np.ndarray) -> float:
-    """Deflated Sharpe ratio of one trial among others.
+    """Probability that the true Sharpe ratio of a trial exceeds what the best of N worthless trials would show.
 
-    Trials that are much alike count as many here, which makes the result severe, not lenient. The result is the
-    probability that the true Sharpe ratio exceeds what the best of N worthless trials would show; NaN where `returns`
-    (T,) do not vary. `trials` (N,) are the Sharpe ratios of all, this one among them, over periods of the same length.
-    NaN is a trial whose ratio is not known, because it never traded or its test part was not looked at (a sweep's): it
-    counts as a try.
+    NaN where `returns` (T,) do not vary. `trials` (N,) are the Sharpe ratios of all, this one among them, over periods
+    of the same length; NaN is one that is not known, because it never traded or its test part was not looked at (a
+    sweep's), and counts as a try. Trials that are much alike count as many, which is severe, not lenient.
     """
     sharpe, known = sharpe_ratio(returns), trials[~np.isnan(trials)]
     if np.isnan(sharpe):
@@ -67,12 +62,7 @@ def overfitting_probability(returns: pd.DataFrame, blocks: int = 16) -> float:
     blocks; for every choice of half of them the trial with the best Sharpe ratio there is looked up in the other half.
     The probability is the share of choices for which it ranks at or below the median of all trials there; it is near
     0.5 when the choice is worth nothing, and NaN with fewer than two trials or two periods a block. `returns` (T, N)
-    are of each trial in each period, the same periods for all; 16 blocks, as in the paper, have 12,870 halves.
-
-    Raises
-    ------
-    CmatError
-        If `blocks` is odd.
+    are of each trial in the same periods. The paper's 16 blocks have 12,870 halves; an odd number is a `CmatError`.
     """
     if blocks % 2:
         raise CmatError(f"probability of overfitting: {blocks} blocks have no halves; choose an even number")

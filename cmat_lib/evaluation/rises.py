@@ -1,7 +1,5 @@
 """Scores of the second task, the largest rise within the horizon (``max_pct``, in percent)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -54,16 +52,11 @@ def _correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
 def rise_table(predictions: pd.DataFrame, rankings: list[str], resampling: Resampling) -> pd.DataFrame:
     """Scores of the predicted rise on the test part, beside a constant and beside scores of the trigger.
 
-    ``mae`` in percentage points; ``r2`` (0 is the mean of these very rows); ``spearman`` rank correlation with the
-    realised rise; ``hit_quantile``: mean place of the rows with a trigger in the ranking by prediction, from 0 (lowest)
-    to 1, where 0.5 is chance. A score of the trigger has no unit: it gets the last two only. The constant is the median
-    of the training part, the best answer for `mae` without looking at a row; it ranks nothing. Within is the mean over
-    the symbols that show both classes. Index (score, scope, metric), columns ``value``, ``low``, ``high``.
-
-    Raises
-    ------
-    CmatError
-        If the train or test part has no rows.
+    Index (score, scope, metric), columns ``value``, ``low``, ``high``. ``mae`` in percentage points; ``r2`` (0 is the
+    mean of these very rows); ``spearman`` rank correlation with the realised rise; ``hit_quantile``: mean place of the
+    rows with a trigger in the ranking by prediction, from 0 (lowest) to 1, where 0.5 is chance. A score of the trigger
+    has no unit: it gets the last two only. The constant, the median of the training part, is the best for `mae` without
+    looking at a row. Within is the mean over the symbols that show both classes. No train or test row: `CmatError`.
     """
     parts = {part: predictions[predictions["part"] == part] for part in ("train", "test")}
     for part, rows in parts.items():

@@ -8,8 +8,6 @@ already. Costs are one number per round trip. There is one position per symbol a
 skipped. Size, funding, and whether the close can be bought at all are not in these numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,16 +24,14 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     """Outcome of one trade per candle, as the module describes it, before costs: ``gross_pct`` and ``exit``, T rows.
 
     The exit is the number of the candle at whose close the position is gone, at most t + H; NaN and t + H where the
-    horizon runs past the end or the barrier is unknown. Gaps are not looked at: rows with a gap in their horizon have
-    no label and are never acted on.
+    horizon runs past the end or the barrier is unknown. Rows with a gap in their horizon have no label: never acted on.
     """
     close, rows = candles["close"].to_numpy(), np.arange(len(candles))
     opens, highs, lows, closes = (candles_ahead(candles[name], labels.horizon) for name in PRICES)  # (T, H) each
     upper, lower = _barriers(candles, labels, bar)
     touched_upper = _first(100 * (highs / close[:, None] - 1) >= upper[:, None])
     touched_lower = _first(100 * (lows / close[:, None] - 1) <= lower[:, None])
-    gross = 100 * (closes[:, -1] / close - 1)
-    gross = np.where(touched_upper < labels.horizon, upper, gross)
+    gross = np.where(touched_upper < labels.horizon, upper, 100 * (closes[:, -1] / close - 1))
     stopped = (touched_lower < labels.horizon) & (touched_lower <= touched_upper)
     gap = 100 * (opens[rows, np.minimum(touched_lower, labels.horizon - 1)] / close - 1)
     gross = np.where(stopped, np.minimum(lower, gap), gross)
@@ -46,14 +42,13 @@ def trade_outcomes(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
 def _barriers(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """Take-profit and stop-loss in percent, (T,) each; without a stop-loss it is minus infinity."""
-    size = len(candles)
+    constant = np.ones(len(candles))
     if labels.mode == "triple_barrier":
-        return np.full(size, labels.upper_pct), np.full(size, -labels.lower_pct)
-    no_stop = np.full(size, -np.inf)
+        return labels.upper_pct * constant, -labels.lower_pct * constant
     if labels.mode == "percent":
-        return np.full(size, labels.threshold_pct), no_stop
+        return labels.threshold_pct * constant, -np.inf * constant
     volatility = trailing_volatility(candles, bar, labels.volatility_window)
-    return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), no_stop
+    return 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon), -np.inf * constant
 
 
 def _first(touched: np.ndarray) -> np.ndarray:
@@ -64,16 +59,11 @@ def _first(touched: np.ndarray) -> np.ndarray:
 def add_outcomes(
     predictions: pd.DataFrame, market: Mapping[str, pd.DataFrame], labels: LabelsConfig, bar: pd.Timedelta, cost: float
 ) -> pd.DataFrame:
-    """Predictions with the outcome of a trade at each row.
+    """Predictions, sorted by symbol and time, with the outcome of a trade at each row; a row without is a `CmatError`.
 
     New columns are ``net_pct``, after the `cost` of one round trip (fees and spread) in percent; ``momentum`` (change
     of the close over the last H candles, in percent: what a trader without a model may look at); ``candle`` and
-    ``exit`` (numbers among the candles of the symbol). Rows are sorted by symbol and time.
-
-    Raises
-    ------
-    CmatError
-        If a row has no outcome.
+    ``exit`` (numbers among the candles of the symbol).
     """
     outcomes = {}
     for symbol, candles in market.items():

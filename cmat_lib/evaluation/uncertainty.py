@@ -4,11 +4,10 @@ Labels of neighbouring candles share most of their horizon and symbols move toge
 Whole blocks of consecutive moments are resampled, each with the rows of all symbols at these moments.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ class Resampling:
     seed: int = 0  # equal seeds, equal resamples for equal timestamps: differences of two columns are paired
 
     @classmethod
-    def from_config(cls, config: Config) -> Resampling:
+    def from_config(cls, config: Config) -> Self:
         """Blocks of ``evaluation.block_horizons`` label horizons, and the other keys of the evaluation section."""
         evaluation = config.evaluation
         block = evaluation.block_horizons * config.labels.horizon * config.data.bar
@@ -43,15 +42,9 @@ def block_bootstrap(timestamps: pd.Series | pd.Index, statistic: Statistic, resa
     """Circular moving-block bootstrap of a weighted statistic.
 
     Politis & Romano (1992), *A circular block-resampling procedure for stationary data*. The units are the distinct
-    sorted timestamps; a block is as many of them as fit ``resampling.block`` at their median spacing, so that samples
-    taken every k-th candle get blocks of the same duration. All rows of one timestamp move together, in any order. The
-    statistic maps weights (N,), how often each row was drawn, to a number or an array (...); the result is (S, ...),
-    all NaN when time holds fewer than five blocks.
-
-    Raises
-    ------
-    CmatError
-        If there are no rows.
+    sorted timestamps; a block is as many of them as fit ``resampling.block`` at their median spacing, also for samples
+    of every k-th candle. The statistic maps weights (N,), how often each row was drawn, to a number or an array (...);
+    the result is (S, ...), all NaN when time holds fewer than five blocks. No rows are a `CmatError`.
     """
     if len(timestamps) == 0:
         raise CmatError("block bootstrap: there are no rows to resample; check the shares of data.split_shares")
@@ -68,10 +61,7 @@ def block_bootstrap(timestamps: pd.Series | pd.Index, statistic: Statistic, resa
 
 
 def moments_per_block(moments: np.ndarray, block: pd.Timedelta) -> int:
-    """Samples in a block, by the median step of `moments`, (n,) in ns.
-
-    A block across a gap, or a night in which the market closes, lasts longer than asked, never shorter.
-    """
+    """Samples in a block, by the median step of `moments`, (n,) in ns; a block across a gap lasts longer than asked."""
     if len(moments) < 2:
         return 1
     return max(1, math.ceil(block.as_unit("ns").value / np.median(np.diff(moments))))
@@ -85,15 +75,11 @@ def _draw_counts(moments: int, length: int, rng: np.random.Generator) -> np.ndar
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples (S,), in which NaN is a resample that does not define the statistic.
-
-    NaN when more than a tenth of the resamples do not.
-    """
+    """Percentile interval of bootstrap samples (S,); NaN when more than a tenth of them are NaN, that is undefined."""
     defined = samples[~np.isnan(samples)]
     if len(defined) < MIN_DEFINED * len(samples):
         return math.nan, math.nan
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
 
 
 def interval_table(
@@ -150,15 +136,10 @@ def draw_scores(
     resampling: Resampling,
     top_shares: Sequence[float] = TOP_SHARES,
 ) -> ScoreDraws:
-    """Score columns of one part on its rows and on block-bootstrap resamples of them.
+    """Score columns of one part on its rows and on resamples of them (see `cmat_lib.evaluation.metrics.frame_scores`).
 
     The calibration error of a resample lies above that of the rows, because a resample adds chance of its own: its
-    interval is to be read from its lower end. Thresholds are as of `cmat_lib.evaluation.metrics.frame_scores`.
-
-    Raises
-    ------
-    CmatError
-        If there are no rows, or a column is missing or has a missing value.
+    interval is to be read from its lower end.
     """
     statistic = frame_scores(frame, thresholds, top_shares)
     samples = block_bootstrap(frame["timestamp"], statistic, resampling)

@@ -4,8 +4,6 @@ scikit-learn has these scores with ``sample_weight`` and the tests hold every on
 anew for each of 500 resamples, columns and symbols.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,8 +24,7 @@ def pooled_and_within(
 ) -> Statistic:
     """Statistics (columns, 2 scopes, metrics) over all rows, and as the mean over symbols of each one's own.
 
-    Each of the columns gives the statistic of some rows; `members` are the rows of each symbol, and `mean` makes one of
-    the symbols' (metrics,).
+    Each column gives the statistic of some rows, such as the `members` of a symbol; `mean` makes one of the symbols'.
     """
     found = [(column(slice(None)), [column(rows) for rows in members]) for column in columns]
 
@@ -125,7 +122,5 @@ class WeightedScores:
         brier, base_rate = weights @ self.squares / n, positives / n
         skill = 1 - quotient(brier, base_rate * (1 - base_rate))
         calibration = np.abs(np.bincount(self.bin, weights * self.errors)).sum() / n
-        ranked = roc_auc(rows, triggers), average_precision(rows, triggers)
-        return np.array(
-            [*ranked, *triples[0], matthews, alarms / n, *triples[1:].ravel(), brier, skill, calibration, base_rate]
-        )
+        ranked, probable = (roc_auc(rows, triggers), average_precision(rows, triggers)), (brier, skill, calibration)
+        return np.array([*ranked, *triples[0], matthews, alarms / n, *triples[1:].ravel(), *probable, base_rate])

@@ -1,8 +1,7 @@
 """Attention weights of a trained model, read beside the fused kernels that compute its predictions.
 
 The encoder layers are walked by hand: norm, attention with weights, then the layer itself for the next input. Hooks do
-not help, torch's fast path in evaluation mode skips them. The weights say where a token looked, not why the prediction
-came out as it did.
+not help, torch's fast path in evaluation mode skips them. Weights say where a token looked, not why.
 """
 
 from __future__ import annotations
@@ -29,13 +28,9 @@ Reader = Callable[[MultiTaskCrossModalAttention, "Batch"], tuple[Tensor, Names]]
 
 
 class AttentionMaps(NamedTuple):
-    """Maps of many samples; entry (n, l, h, i, j) is the weight that token i gives to token j, and rows sum to 1.
+    """Maps of many samples; entry (n, l, h, i, j) is the weight that token i gives to token j, and rows sum to 1."""
 
-    Half precision keeps three digits, more than a figure shows, and halves what grows with the samples: 35,000 maps of
-    2 layers, 8 heads and 9 tokens are 91 MB.
-    """
-
-    maps: np.ndarray  # (N, layers, h, M, M) float16
+    maps: np.ndarray  # (N, layers, h, M, M) float16, three digits: 35,000 maps of 2 layers, 8 heads, 9 tokens are 91 MB
     token_names: Names  # M
 
 
@@ -64,10 +59,8 @@ def has_attention(model: MultiTaskCrossModalAttention) -> bool:
 def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[nn.Module], Tensor]:
     """Layers of the fusion and the tokens (B, M, D) that they begin with; an error if there are none."""
     if not has_attention(model):
-        raise CmatError(
-            f"fusion.fusion_type: {type(model.fusion).__name__} has no attention to show; use 'cross_modal_attention' "
-            "or 'bottleneck'"
-        )
+        name, others = type(model.fusion).__name__, "'cross_modal_attention' or 'bottleneck'"
+        raise CmatError(f"fusion.fusion_type: {name} has no attention to show; use {others}")
     return list(model.fusion.transformer.layers), model.fusion.tokens(model.encode(batch.inputs))
 
 
@@ -75,12 +68,7 @@ def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
     """Attention between the tokens of the fusion, (layers, B, h, M, M), rows summing to 1, and the M names.
 
-    In evaluation mode and without gradients, as all readers here.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no attention layers.
+    In evaluation mode and without gradients, as all readers here; a `CmatError` if the fusion has no attention layers.
     """
     with evaluation_mode(model):
         maps, _ = walk_layers(*_attending(model, batch))
@@ -92,12 +80,7 @@ def gradient_attention(model: MultiTaskCrossModalAttention, batch: Batch) -> tup
 
     A positive entry raised the logit, to first order. The weights that torch's attention returns are a detached view,
     so the layers are run in their explicit form (Chefer, Gur, Wolf, arXiv 2103.15679, eq. 5, without its cut at 0). No
-    gradient is left on a parameter.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no attention layers.
+    gradient is left on a parameter. A fusion without attention layers is a `CmatError`.
     """
     with evaluation_mode(model), torch.enable_grad():
         layers, tokens = _attending(model, batch)
@@ -117,14 +100,9 @@ def attending_encoder(model: MultiTaskCrossModalAttention) -> str | None:
 
 @torch.no_grad()
 def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention between the M N-BEATS stacks, (1, B, h, M, M), rows summing to 1, and their types.
+    """Attention between the M N-BEATS stacks, (1, B, h, M, M), rows summing to 1, and their types, numbered if needed.
 
-    A type that occurs more than once is numbered.
-
-    Raises
-    ------
-    CmatError
-        If the model has no N-BEATS encoder, or one without attention.
+    A model without an N-BEATS encoder, or whose encoder has no attention, is a `CmatError`.
     """
     name = attending_encoder(model)
     if name is None:
@@ -138,14 +116,9 @@ def stack_attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> t
 
 @torch.no_grad()
 def gate_values(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Gates of a gated fusion, (B, M), the mean over its units, and their names.
+    """Gates of a gated fusion, (B, M), the mean over its units, and their names; a `CmatError` without gates.
 
     Between 0 (closed) and 1 (open); they need not sum to 1.
-
-    Raises
-    ------
-    CmatError
-        If the fusion has no gates.
     """
     if not hasattr(model.fusion, "gates"):
         raise CmatError(f"fusion.fusion_type: {type(model.fusion).__name__} has no gates to show; use 'gated'")
@@ -158,12 +131,7 @@ def collect_maps(
 ) -> AttentionMaps:
     """Maps of the `count` samples of all batches, in order; nothing else is kept, so memory grows by the maps alone.
 
-    `read` is `attention_maps`, `gradient_attention` or `stack_attention_maps`.
-
-    Raises
-    ------
-    CmatError
-        If there are no samples, or the model has no such attention.
+    `read` is `attention_maps`, `gradient_attention` or `stack_attention_maps`. A `CmatError` if there are no samples.
     """
     found, names, done = None, (), 0
     for batch in batches:
@@ -182,8 +150,7 @@ def rollout(maps: np.ndarray) -> np.ndarray:
     """Attention followed through all layers, residual paths included: (N, layers, h, M, M) to (N, M, M).
 
     How much of each input token (last axis) reaches each output token; rows sum to 1; at least float32. Abnar & Zuidema
-    (2020), arXiv 2005.00928, section 3: ``A_l = 0.5 W_l + 0.5 I`` with the mean ``W_l`` over heads, and
-    ``R = A_L ... A_1``.
+    (2020), arXiv 2005.00928, section 3: ``R = A_L ... A_1``, ``A_l = 0.5 W_l + 0.5 I``, ``W_l`` the mean over heads.
     """
     kind = np.result_type(maps.dtype, np.float32)
     mixed = 0.5 * maps.mean(axis=2, dtype=kind) + 0.5 * np.eye(maps.shape[-1], dtype=kind)  # (N, layers, M, M)
@@ -197,12 +164,7 @@ def attention_entropy(maps: np.ndarray) -> np.ndarray:
     """Shannon entropy of each row of attention, relative to the entropy of looking everywhere alike.
 
     From (..., M, M), rows summing to 1, to (..., M): 0 when a token looks at one token only, 1 when it looks at all
-    alike; at least float32.
-
-    Raises
-    ------
-    CmatError
-        If there is one token only.
+    alike; at least float32. A map over one token is a `CmatError`.
     """
     tokens = maps.shape[-1]
     if tokens < 2:

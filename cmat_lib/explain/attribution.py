@@ -1,11 +1,8 @@
 """Shapley values of the modalities over many samples, with intervals.
 
-Values are of a loss, the trigger's own in training: the mean signed logit of an interaction is zero, however much it
-explains (Covert, Lundberg, Lee, *Understanding Global Feature Contributions With Additive Importance Measures* (SAGE),
-arXiv 2004.00668, section 2).
+They are of a loss: the mean signed logit of an interaction is zero, however much it explains (Covert, Lundberg, Lee,
+*Understanding Global Feature Contributions With Additive Importance Measures* (SAGE), arXiv 2004.00668, section 2).
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -66,22 +63,14 @@ def _effects(worth: np.ndarray, count: int) -> np.ndarray:
 
 def _efficiency(losses: np.ndarray, shapley: pd.DataFrame, single: Shapley) -> pd.DataFrame:
     none, everything = losses[:, 0].mean(), losses[:, -1].mean()
-    row = {
-        "loss_none": none,
-        "loss_all": everything,
-        "reduction": none - everything,
-        "shapley_sum": shapley.loc[shapley["measure"] == "shapley", "value"].sum(),
-        "largest_gap": np.abs(single.base + single.values.sum(axis=1) - single.logit).max(),
-    }
-    return pd.DataFrame([row])
+    total = shapley.loc[shapley["measure"] == "shapley", "value"].sum()
+    gap = np.abs(single.base + single.values.sum(axis=1) - single.logit).max()
+    names = ["loss_none", "loss_all", "reduction", "shapley_sum", "largest_gap"]
+    return pd.DataFrame([(none, everything, none - everything, total, gap)], columns=names)
 
 
 def sample_table(single: Shapley, samples: pd.DataFrame) -> pd.DataFrame:
-    """How the logit of each sample comes about.
-
-    ``sample`` (the index of `samples`), ``trigger``, ``base``, ``logit``, ``shapley_<modality>``,
-    ``interaction_<a>_<b>``.
-    """
+    """``sample`` (the index), ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``."""
     columns = {"sample": samples.index.to_numpy(), "trigger": samples["trigger"].to_numpy()}
     columns |= {"base": single.base, "logit": single.logit}
     columns |= {f"shapley_{name}": single.values[:, i] for i, name in enumerate(single.modalities)}

@@ -4,8 +4,6 @@ Attention need not explain (Jain & Wallace, arXiv 1902.10186; Wiegreffe & Pinter
 uniform weights; Adebayo et al., arXiv 1810.03292, who bring the untrained model).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,9 +48,9 @@ def read_model(model: MultiTaskCrossModalAttention, features: Features, size: in
 
 
 def modality_shares(shares: np.ndarray, tokens: Sequence[str], parts: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Attention shares of modalities (n, K) from those of tokens (n, M); rows sum to 1.
+    """Attention shares of modalities (n, K), rows sum to 1, from those of their own tokens (n, M), named by `parts`.
 
-    Of the tokens that `parts` names for each modality; others ([CLS], bottlenecks) do not count.
+    Other tokens ([CLS], bottlenecks) do not count.
     """
     sums = np.stack([shares[:, [tokens.index(t) for t in own]].sum(axis=1) for own in parts.values()], axis=1)
     return sums / sums.sum(axis=1, keepdims=True)
@@ -80,16 +78,11 @@ def agreement_table(
 ) -> pd.DataFrame:
     """Whether attention ranks the modalities as other measures do, by their shares (n, K).
 
-    ``reference``, ``scope``, ``statistic`` (``spearman``, ``kendall``), ``value``, ``low``, ``high``. Scopes:
-    ``global``, the K means, without an interval (of the six rankings of three, chance hits the right one in six);
-    ``within samples``, the mean over samples of their own correlation; or a modality, the correlation over samples of
-    its share with its size in the reference (intervals with the ranks held).
-
-    Parameters
-    ----------
-    references : mapping
-        Name -> what the measure gives each modality, (K,), over all samples and, (n, K), for each; the size of the
-        latter is compared, whatever its sign.
+    A reference is what a measure gives each modality over all samples, (K,), and in each, (n, K), whose size is
+    compared, whatever its sign. ``reference``, ``scope``, ``statistic`` (``spearman``, ``kendall``), ``value``,
+    ``low``, ``high``. Scopes: ``global``, the K means, without an interval (of the six rankings of three, chance hits
+    the right one in six); ``within samples``, the mean over samples of their own correlation; or a modality, the
+    correlation over samples of its share with its size in the reference (intervals with the ranks held).
     """
     rows = []
     for name, (overall, single) in references.items():
@@ -119,11 +112,10 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> Statistic:
 def control_readings(
     model: MultiTaskCrossModalAttention, features: Features, orders: Sequence[np.ndarray], size: int
 ) -> dict[str, Reading]:
-    """The model as it is, and what it says with attention or tokens of no meaning.
+    """The ``model`` as it is, with ``uniform attention`` (only where tokens attend), and with ``shuffled tokens``.
 
-    ``model``; ``uniform attention`` (every token attends to all alike; only where tokens attend); ``shuffled tokens``
-    (the tokens of every modality, (n, width), come from other samples, each by its own of the `orders` (n,), from
-    `cmat_lib.explain.permutation.block_order`).
+    Those of every modality, (n, width), come from other samples, each by its own of the `orders` (n,), from
+    `cmat_lib.explain.permutation.block_order`.
     """
     readings = {"model": read_model(model, features, size)}
     if has_attention(model):

@@ -4,8 +4,6 @@ A stack subtracts its backcast and hands on the rest, so a window is the sum of 
 last one left (Oreshkin et al., arXiv 1905.10437, sections 3.2 and 3.3).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -32,12 +30,7 @@ def decompose(model: MultiTaskCrossModalAttention, ohlcv: Tensor) -> Decompositi
     """Windows (B, T, C) as sums of what the stacks take out of them, in the units in which the stacks read them.
 
     ``parts`` (B, S, C, T), ``rest`` and ``input`` (B, C, T), all after the encoder's batch norm. The very last block
-    has no backcast, so a last stack of one block takes nothing.
-
-    Raises
-    ------
-    CmatError
-        If the model has no N-BEATS encoder.
+    has no backcast, so a last stack of one block takes nothing. A model without an N-BEATS encoder is a `CmatError`.
     """
     encoder = model.encoders[_view(model).name]
     with evaluation_mode(model):
@@ -56,12 +49,7 @@ def decompose_log_price(
 
     ``parts`` (B, S, T), ``rest`` and ``input`` (B, T), in log price relative to the window's last close. The constant
     by which the batch norm shifts the channel is in ``rest``. Moves of more than 10 scales are clipped in the input, as
-    the model sees them.
-
-    Raises
-    ------
-    CmatError
-        If the model has no N-BEATS encoder, or does not see the channel.
+    the model sees them. A channel that the model does not see is a `CmatError`.
     """
     view = _view(model)
     norm, names = model.encoders[view.name].input_norm, view.names(model.config)

@@ -4,8 +4,6 @@ Layers have ``norm_first=True`` and are in evaluation mode; tokens (B, m, D) giv
 output (B, m, D).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -39,17 +37,13 @@ def uniform(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, 
 def walk(layers: Iterable[nn.Module], tokens: Tensor, step: Step) -> tuple[list[list[Tensor]], Tensor]:
     """Run the layers of a fusion by `step`, one of the above; tokens (B, M, D) come in and go out.
 
-    The weights are a list for every layer: a `BottleneckLayer` has one part for each modality, any other one part with
-    m = M.
+    Each layer has a list of weights: a `BottleneckLayer` one for each modality, any other a single one with m = M.
     """
     weights = []
     for layer in layers:
-        if isinstance(layer, BottleneckLayer):
-            parts, tokens = layer.walk(tokens, step)
-        else:
-            part, tokens = step(layer, tokens)
-            parts = [part]
-        weights.append(parts)
+        bottleneck = isinstance(layer, BottleneckLayer)
+        parts, tokens = layer.walk(tokens, step) if bottleneck else step(layer, tokens)
+        weights.append(parts if bottleneck else [parts])
     return weights, tokens
 
 

@@ -1,7 +1,5 @@
 """What attribution is measured in: the loss of the trigger, and means over samples with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -18,10 +16,7 @@ Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (n, ...) and tri
 
 
 def trigger_loss(config: Config, panel: Panel) -> Loss:
-    """What the trigger of each sample costs in the training, by ``training.loss``: float64.
-
-    The panel's training part gives the balanced weight.
-    """
+    """What the trigger of each sample costs in the training (float64); the panel gives the balanced weight."""
     training = build_loss(config, panel)
 
     @torch.no_grad()
@@ -42,10 +37,9 @@ def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 def mean_table(
     values: np.ndarray, timestamps: pd.Series, resampling: Resampling, names: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """Means over samples with their moving-block bootstrap intervals: `names`, ``value``, ``low``, ``high``, Q rows.
+    """Means of values (n, Q) with their block-bootstrap intervals: `names`, ``value``, ``low``, ``high``, Q rows.
 
-    Of values (n, Q), a sample with a NaN does not count in its column. The limits are NaN where time holds too few
-    blocks.
+    A sample with a NaN does not count in its column. The limits are NaN where time holds too few blocks.
     """
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)

@@ -1,7 +1,5 @@
 """Single moments of one symbol, with what the model had before it: the data behind the explorer of page 06."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -32,27 +30,21 @@ class Moment(NamedTuple):
 
 
 def pick_moments(rises: np.ndarray, limit: int, apart: int) -> np.ndarray:
-    """Numbers of the samples to look at, ascending: half of them evenly spaced, half where the price rose most.
+    """At most `limit` samples to look at, ascending: half of them evenly spaced, half where the price rose most.
 
-    At most `limit`, without repetition. `rises` has the largest rise after each sample, (n,), in percent; samples are
-    of one symbol in order of time. Two large moves are at least `apart` samples apart, because neighbours see the same
-    move.
+    `rises`, (n,), are those after each sample of one symbol, in order of time. Two large moves are at least `apart`
+    samples apart, because neighbours see the same move.
     """
     evenly = np.linspace(0, len(rises) - 1, min(len(rises), limit - limit // 2)).astype(np.int64)
     large: list[int] = []
     for place in np.argsort(-rises, kind="stable"):
-        if len(large) == limit // 2:
-            break
-        if all(abs(place - other) >= apart for other in large):
+        if len(large) < limit // 2 and all(abs(place - other) >= apart for other in large):
             large.append(int(place))
     return np.unique(np.concatenate([evenly, np.array(large, dtype=np.int64)]))
 
 
 def describe_moments(samples: pd.DataFrame, candles: pd.DataFrame, config: Config) -> list[Moment]:
-    """Window, persistence diagram (first scale of the first series) and longest loop of samples of `describe_samples`.
-
-    Of all candles, with the columns ``symbol``, ``timestamp``, the prices and what ``config.tda.series`` is made of.
-    """
+    """Window, longest loop and diagram (first scale of the first series) of samples of `describe_samples`."""
     market = {symbol: own.set_index("timestamp") for symbol, own in candles.groupby("symbol")}
     return [_describe(row, market[row["symbol"]], config) for _, row in samples.iterrows()]
 
@@ -76,37 +68,30 @@ def _describe(row: pd.Series, candles: pd.DataFrame, config: Config) -> Moment:
 
 def moment_label(row: pd.Series) -> str:
     """When it was, what came of it, and what the model said."""
-    return (
-        f"{row['symbol']} {row['timestamp']:%Y-%m-%d %H:%M} · {row['outcome']} · rose {row['max_pct']:.1f} % · "
-        f"model said {row['probability']:.1%}"
-    )
+    when, told = f"{row['symbol']} {row['timestamp']:%Y-%m-%d %H:%M}", f"model said {row['probability']:.1%}"
+    return f"{when} · {row['outcome']} · rose {row['max_pct']:.1f} % · {told}"
 
 
 def longest_loop(cloud: np.ndarray, config: TdaConfig) -> Loop | None:
-    """The most persistent loop of a cloud, (P, d), of several the first.
+    """The most persistent loop of a cloud, (P, d), of several the first; None without one.
 
-    None without a loop, and for all but the engine ``planar`` in two dimensions, which alone knows its points.
+    The engine ``planar`` in two dimensions alone knows the points of a loop; for all others it is None.
     """
-    if not config.slides:
-        return None
-    return max(planar_loops(cloud), key=lambda loop: loop.death - loop.birth, default=None)
+    loops = planar_loops(cloud) if config.slides else []
+    return max(loops, key=lambda loop: loop.death - loop.birth, default=None)
 
 
 def attention_lines(maps: np.ndarray, shares: np.ndarray, tokens: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """What each token gets from the output and from every other token, as series over the samples, (N, M).
+    """What each token gets, (N, M): ``to the output`` (the shares, from `token_shares`), and ``from <token>``.
 
-    ``to the output`` (the shares, from `token_shares`), and ``from <token>``: the row of that token, mean over layers
-    and heads of the maps, (N, layers, h, M, M).
+    The latter is the row of that token, mean over layers and heads of the maps, (N, layers, h, M, M).
     """
     mean = maps.mean(axis=(1, 2), dtype=np.float32)  # (N, M, M)
     return {"to the output": shares} | {f"from {token}": mean[:, row] for row, token in enumerate(tokens)}
 
 
 def layer_maps(maps: np.ndarray) -> dict[str, np.ndarray]:
-    """Maps of every layer, mean over its heads, and the rollout through all of them where there are several.
-
-    From (N, layers, h, M, M) to (N, M, M) each: ``layer 1``, ``layer 2``, …, ``rollout``.
-    """
+    """``layer 1``, ``layer 2``, …, mean over heads, and, of several, ``rollout``: (N, layers, h, M, M) to (N, M, M)."""
     means = maps.mean(axis=2, dtype=np.float32)  # (N, layers, M, M)
     layers = {f"layer {n + 1}": means[:, n] for n in range(means.shape[1])}
     return layers | ({"rollout": rollout(maps)} if len(layers) > 1 else {})

@@ -1,7 +1,5 @@
 """What the answers hang on, by permutation: a piece of the input is taken from another time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,10 +40,9 @@ def input_pieces(model: MultiTaskCrossModalAttention) -> list[Piece]:
 def block_order(symbols: pd.Series, timestamps: pd.Series, block: pd.Timedelta, rng: np.random.Generator) -> np.ndarray:
     """Order of samples in which blocks of time have changed places within each symbol.
 
-    Neighbouring samples share most of their windows, so exchanging single samples would exchange near copies, or break
-    what lies within a window's memory. A block, of at least seven horizons, keeps its inside. The samples (n,) ascend
-    in time within each symbol; sample i takes what belongs to sample ``order[i]``, of the same symbol. A symbol that
-    lasts for less than two blocks keeps its order.
+    Neighbouring samples share most of their windows, so exchanging single samples would exchange near copies; a block,
+    of at least seven horizons, keeps its inside. The samples (n,) ascend in time within each symbol; sample i takes
+    what belongs to sample ``order[i]``. A symbol that lasts for less than two blocks keeps its order.
     """
     order = np.arange(len(symbols))
     times = pd.DatetimeIndex(timestamps).as_unit("ns").asi8
@@ -68,14 +65,8 @@ def permuted_logits(
 ) -> np.ndarray:
     """Trigger logits (n, Q, draws) with one of Q pieces of the input taken from other samples.
 
-    NaN in a draw that left every sample in its place, because time holds too few blocks.
-
-    Parameters
-    ----------
-    features : mapping of str to Tensor, shape (n, width)
-        Encoded modalities of the samples of `index` (n,).
-    orders : ndarray of int64, shape (draws, n)
-        From `block_order`.
+    The features (n, width) are of the samples of `index` (n,), the orders (draws, n) from `block_order`. NaN in a draw
+    that left every sample in its place, because time holds too few blocks.
     """
     found = np.full((len(index), len(pieces), len(orders)), np.nan)
     orders = [(draw, order) for draw, order in enumerate(orders) if (order != np.arange(len(order))).any()]
@@ -103,11 +94,10 @@ def _encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], p
 def permutation_table(
     losses: np.ndarray, reference: np.ndarray, pieces: Sequence[Piece], timestamps: pd.Series, resampling: Resampling
 ) -> pd.DataFrame:
-    """How much the loss rises when a piece of the input comes from another time: Q rows.
+    """How much losses (n, Q, draws) with a piece of the input from another time exceed those without (n,): Q rows.
 
-    From losses (n, Q, draws) with a piece permuted, beside those without (n,): ``kind``, ``name``, ``value`` (mean over
-    samples and draws), ``low``, ``high`` (block bootstrap over time), ``spread`` (standard deviation over the draws),
-    ``draws`` that moved something; NaN if there is none.
+    ``kind``, ``name``, ``value`` (mean over samples and draws), ``low``, ``high`` (block bootstrap over time),
+    ``spread`` (standard deviation over the draws), ``draws`` that moved something; NaN if there is none.
     """
     rise = losses - reference[:, None, None]  # (n, Q, draws)
     moved = ~np.isnan(rise).all(axis=(0, 1))

@@ -1,10 +1,9 @@
 """Shapley values of the views that a model sees.
 
-With K views there are ``2 ** K`` coalitions; up to `ALL_ASKED` views all of them are asked, so that no order of arrival
-is sampled, and above it some orders are drawn, with a standard error. A view that is not in a coalition shows what it
-showed in training samples drawn at random, and the mean of the predicted probabilities counts, as in SAGE (Covert,
-Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place is cheaper and can be chosen, but lies where the
-model has seen nothing: its answer there is arbitrary, and every view that puts an end to that gets credit for it.
+A view that is not in a coalition shows what it showed in training samples drawn at random, and the mean of the
+predicted probabilities counts, as in SAGE (Covert, Lundberg, Lee, arXiv 2004.00668). One mean embedding in their place
+is cheaper and can be chosen, but lies where the model has seen nothing: its answer there is arbitrary, and every view
+that puts an end to that gets credit for it.
 """
 
 from __future__ import annotations

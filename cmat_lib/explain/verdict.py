@@ -1,22 +1,13 @@
 """What the evidence of page 06 allows to say, in sentences made from its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import pandas as pd
 from scipy.stats import norm
 
 NEAR_UNIFORM = 0.95  # mean entropy relative to uniform from which a map has little to tell
 ALIKE = 0.5  # rank correlation from which two rankings are said to be alike
-
-
-class Sentence(NamedTuple):
-    """What is said of a model, and whether it is a thing that may be concluded."""
-
-    may: bool
-    text: str
+Sentence = tuple[bool, str]  # whether it may be concluded, and what is said
 
 
 def verdict(
@@ -28,27 +19,30 @@ def verdict(
     """Sentences on what may and what may not be concluded, as Markdown.
 
     A statement is one that may be made when its interval lies on one side of zero, and for rank correlations of other
-    trainings above `ALIKE`; without an interval nothing is claimed.
-
-    Parameters
-    ----------
-    evidence : mapping of str to DataFrame
-        ``shapley`` (modality, measure, value, low, high), ``interactions`` (first, second, value, low, high) and, for a
-        fusion with attention, ``agreement`` (reference, scope, statistic, value, low, high) and ``controls`` (control,
-        measure with ``loss increase`` and ``agreement``, value, low, high).
-    contrasts : DataFrame, optional
-        From `contrast_table`, with intervals of `confidence` each.
-    entropy : float, optional
-        Mean entropy of the maps relative to uniform, in [0, 1].
+    trainings above `ALIKE`; without an interval nothing is claimed. The evidence is the tables ``shapley`` and
+    ``interactions`` of `shapley_tables` and, for a fusion with attention, `agreement_table` and `control_table`, the
+    contrasts those of `contrast_table`, with intervals of `confidence` each, and the entropy the mean of the maps'
+    relative to uniform, in [0, 1].
     """
-    found = [*_modalities(evidence["shapley"]), *_interactions(evidence["interactions"])]
+    worth = evidence["shapley"].query("measure == 'shapley'")
+    found = _claims(worth, "{modality} lowers the loss by {range}", "that {modality} helps at all: {range}")
+    found += _claims(
+        evidence["interactions"],
+        "{first} and {second} are worth more together than apart: interaction {range}",
+        "that {first} and {second} gain from each other: {range}",
+    )
     if entropy is not None:
-        found.append(_entropy(entropy))
+        chosen = f"the heads choose where they look (entropy {entropy:.2f} of 1)"
+        vague = f"anything from the average map, which is near uniform (entropy {entropy:.2f} of 1)"
+        found.append((False, vague) if entropy >= NEAR_UNIFORM else (True, chosen))
         found += _agreement(evidence["agreement"]) if "agreement" in evidence else []
         if "controls" in evidence:
-            found += [*_uniform(evidence["controls"]), *_other_models(evidence["controls"])]
+            controls = evidence["controls"]
+            rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
+            claim = "predictions depend on where it looks: uniform attention costs {range}"
+            found += [*_claims(rise, f"{claim} of loss", f"that {claim}"), *_other_models(controls)]
         found += [] if contrasts is None or contrasts.empty else _contrasts(contrasts, confidence)
-    found.append(Sentence(False, "that any of this *causes* a price to move: it describes a model, not the market"))
+    found.append((False, "that any of this *causes* a price to move: it describes a model, not the market"))
     titles = {True: "**These numbers allow to say that**", False: "**They do not allow to say**"}
     lists = {may: "\n".join(f"- {text}" for own, text in found if own == may) for may in titles}
     return "\n\n".join(f"{title}\n\n{lists[may] or '- nothing'}" for may, title in titles.items())
@@ -58,29 +52,10 @@ def _range(row: pd.Series) -> str:
     return f"{row['value']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})"
 
 
-def _if_above(row: pd.Series, claim: str, doubt: str) -> Sentence:
-    """`claim` if the interval lies above zero, else `doubt`; NaN is no interval, and no claim."""
-    above = bool(row["low"] > 0)
-    return Sentence(above, claim if above else doubt)
-
-
-def _modalities(shapley: pd.DataFrame) -> Iterator[Sentence]:
-    for _, row in shapley[shapley["measure"] == "shapley"].iterrows():
-        name, value = row["modality"], _range(row)
-        yield _if_above(row, f"{name} lowers the loss by {value}", f"that {name} helps at all: {value}")
-
-
-def _interactions(interactions: pd.DataFrame) -> Iterator[Sentence]:
-    for _, row in interactions.iterrows():
-        pair, value = f"{row['first']} and {row['second']}", _range(row)
-        claim = f"{pair} are worth more together than apart: interaction {value}"
-        yield _if_above(row, claim, f"that {pair} gain from each other: {value}")
-
-
-def _entropy(entropy: float) -> Sentence:
-    if entropy >= NEAR_UNIFORM:
-        return Sentence(False, f"anything from the average map, which is near uniform (entropy {entropy:.2f} of 1)")
-    return Sentence(True, f"the heads choose where they look (entropy {entropy:.2f} of 1)")
+def _claims(table: pd.DataFrame, claim: str, doubt: str) -> list[Sentence]:
+    """`claim` of each row whose interval lies above zero, else `doubt`; NaN is no interval, and no claim."""
+    rows = [(bool(row["low"] > 0), row) for _, row in table.iterrows()]
+    return [(above, (claim if above else doubt).format(**row, range=_range(row))) for above, row in rows]
 
 
 def _agreement(agreement: pd.DataFrame) -> Iterator[Sentence]:
@@ -90,23 +65,15 @@ def _agreement(agreement: pd.DataFrame) -> Iterator[Sentence]:
         if where == "global":
             if row["value"] < 0:
                 low = f"{correlation} {row['value']:+.3g}"
-                yield Sentence(False, f"that the modality which is looked at most matters most: {low} over all samples")
+                yield False, f"that the modality which is looked at most matters most: {low} over all samples"
         elif where == "within samples":
             alike = row["low"] > 0 and row["value"] >= ALIKE
             claim = "within a sample attention tends to go where it matters"
             doubt = "that within a sample a modality matters because it is looked at"
-            yield Sentence(alike, f"{claim if alike else doubt}: {correlation} {_range(row)}")
+            yield alike, f"{claim if alike else doubt}: {correlation} {_range(row)}"
         elif row["high"] < 0:
             text = f"that {where} matters where it is looked at more: across samples {correlation} {_range(row)}"
-            yield Sentence(False, text)
-
-
-def _uniform(controls: pd.DataFrame) -> Iterator[Sentence]:
-    """Does the loss rise when the model may no longer choose where to look?"""
-    rise = controls[(controls["measure"] == "loss increase") & (controls["control"] == "uniform attention")]
-    for _, row in rise.iterrows():
-        text = f"predictions depend on where it looks: uniform attention costs {_range(row)}"
-        yield _if_above(row, f"{text} of loss", f"that {text}")
+            yield False, text
 
 
 def _other_models(controls: pd.DataFrame) -> Iterator[Sentence]:
@@ -119,30 +86,27 @@ def _other_models(controls: pd.DataFrame) -> Iterator[Sentence]:
         if name == "untrained model":
             if row["low"] > 0:
                 learned = "that the maps come from what was learned"
-                yield Sentence(False, f"{learned}: an untrained model {alike} {value}")
+                yield False, f"{learned}: an untrained model {alike} {value}"
         elif row["low"] > ALIKE:
-            yield Sentence(True, f"the maps are no accident of one training: {name} {alike} {value}")
+            yield True, f"the maps are no accident of one training: {name} {alike} {value}"
         else:
             short = f"rank correlation of {name} with this model {value}, short of {ALIKE:g}"
-            yield Sentence(False, f"{elsewhere}: {short}")
+            yield False, f"{elsewhere}: {short}"
     if rows["control"].isin(["untrained model"]).all():
-        yield Sentence(False, f"{elsewhere}: none was compared (`explain.other_runs`)")
+        yield False, f"{elsewhere}: none was compared (`explain.other_runs`)"
 
 
 def _contrasts(contrasts: pd.DataFrame, confidence: float) -> Iterator[Sentence]:
-    wide = _widened(contrasts, confidence)
+    # Intervals that hold all at once (Bonferroni), as of a normal distribution: resamples do not reach that far.
+    tail = (1 - confidence) / 2
+    ratio = norm.isf(tail / len(contrasts)) / norm.isf(tail)
+    middle = contrasts["value"]
+    wide = contrasts.assign(**{name: middle + ratio * (contrasts[name] - middle) for name in ("low", "high")})
     for name, table in wide.groupby(level="contrast", sort=False):
         apart = table[(table["low"] > 0) | (table["high"] < 0)]
         if len(apart):
             largest = apart.loc[apart["value"].abs().idxmax()]
             found = f"{largest.name[1]} {_range(largest)}, the interval widened for {len(wide)} differences looked at"
-            yield Sentence(True, f"it looks elsewhere ({name}): {found}")
+            yield True, f"it looks elsewhere ({name}): {found}"
         else:
-            yield Sentence(False, f"that it looks elsewhere ({name}), as {len(wide)} differences were looked at")
-
-
-def _widened(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Intervals that hold all at once (Bonferroni), as of a normal distribution: resamples do not reach that far."""
-    tail = (1 - confidence) / 2
-    ratio = norm.isf(tail / len(table)) / norm.isf(tail)
-    return table.assign(**{name: table["value"] + ratio * (table[name] - table["value"]) for name in ("low", "high")})
+            yield False, f"that it looks elsewhere ({name}), as {len(wide)} differences were looked at"

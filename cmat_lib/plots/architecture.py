@@ -1,7 +1,5 @@
 """The picture of the architecture: boxes with shapes and numbers of parameters, drawn from a model that exists."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 from textwrap import fill
@@ -17,8 +15,8 @@ from cmat_lib.plots.style import GREY, PALETTE, new_figure, token_color
 from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Batch
 
-ROW = 19.0  # height of a view, in units of the canvas
-COLUMN = 24.0  # from one column of boxes to the next, right of the fusion
+LEVEL = 19.0  # height of a view, in units of the canvas
+BOX_STEP = 24.0  # from one column of boxes to the next, right of the fusion
 
 
 class _Box(NamedTuple):
@@ -40,7 +38,7 @@ def architecture(model: nn.Module, batch: Batch) -> Figure:
     of `cmat_lib.models.build_model`, does not see is grey.
     """
     views = [v for v in VIEWS.active(model.config) if v.name in model.encoders or v.name in model.fusion.rows]
-    height = ROW * len(views)
+    height = LEVEL * len(views)
     fusion = _fusion_box(model.fusion, height / 2, max(44.0, height - 8))
     forecast, heads = _head_boxes(model, height / 2)
     width = heads[0].x + 10
@@ -51,7 +49,7 @@ def architecture(model: nn.Module, batch: Batch) -> Figure:
     chains = [[fusion, *forecast, head] for head in heads]
     for number, view in enumerate(views):
         shape = _shape(*batch.inputs[view.name].shape[1:])
-        boxes = _view_boxes(model, view.name, (view.title, shape), height - ROW * (number + 0.5), token_color(number))
+        boxes = _view_boxes(model, view.name, (view.title, shape), height - LEVEL * (number + 0.5), token_color(number))
         chains.append([*boxes, fusion] if _reaches_fusion(model.fusion, view.name) else boxes)
     for box in dict.fromkeys(box for boxes in chains for box in boxes):
         _draw_box(ax, box)
@@ -71,9 +69,10 @@ def _view_boxes(model: nn.Module, name: str, given: tuple[str, str], y: float, c
     if encoder is None:
         color, height, about = GREY, 14.0, ("not seen", "model.modalities leaves it out")
     else:
-        lines = [_inside(encoder), f"{_shape(encoder.output_dim)} · {_count(encoder)}"]
+        inner = getattr(encoder, "encoder", encoder)  # a view that may be absent has its encoder inside a mask
+        lines = [_inside(inner), f"{_shape(encoder.output_dim)} · {_count(encoder)}"]
         height = 18.0 if hasattr(encoder, "stack_types") else 14.0
-        about = _encoder_title(encoder), "\n".join(filter(None, lines))
+        about = type(inner).__name__ + (" or mask" if inner is not encoder else ""), "\n".join(filter(None, lines))
     boxes = [_Box(8.5, y, 17, 11, *given, color), _Box(40, y, 34, height, *about, color)]
     if fusion.token_names and _reaches_fusion(fusion, name):
         projection = getattr(fusion, f"proj_{name}", None)
@@ -84,14 +83,8 @@ def _view_boxes(model: nn.Module, name: str, given: tuple[str, str], y: float, c
     return boxes
 
 
-def _encoder_title(encoder: nn.Module) -> str:
-    inner = getattr(encoder, "encoder", encoder)
-    return type(inner).__name__ + (" or mask" if inner is not encoder else "")
-
-
 def _inside(encoder: nn.Module) -> str:
     """What an encoder consists of, in a few words."""
-    encoder = getattr(encoder, "encoder", encoder)
     if hasattr(encoder, "groups"):
         return f"{len(encoder.groups)} groups of features, each → {encoder.output_dim // len(encoder.groups)}"
     if not hasattr(encoder, "stack_types"):
@@ -115,11 +108,11 @@ def _fusion_box(fusion: nn.Module, middle: float, height: float) -> _Box:
 
 def _head_boxes(model: nn.Module, middle: float) -> tuple[list[_Box], list[_Box]]:
     """The forecast of the auxiliary targets, where the model has one, and the heads, which read it or the fusion."""
-    x, forecast = 91 + COLUMN, []
+    x, forecast = 91 + BOX_STEP, []
     if model.auxiliary_head is not None:
         names = fill(", ".join(name.removeprefix("log_") for name in AUXILIARY_TARGETS), 18)
         text = f"{names}\n{_shape(len(AUXILIARY_TARGETS))}\n{_count(model.auxiliary_head)}"
-        forecast, x = [_Box(x, middle, 17, 24, "Auxiliary head", text, PALETTE[4])], x + COLUMN
+        forecast, x = [_Box(x, middle, 17, 24, "Auxiliary head", text, PALETTE[4])], x + BOX_STEP
     heads = (("Trigger", 9, "probability", model.trigger_head), ("Max-pct", -9, "percent", model.max_pct_head))
     return forecast, [
         _Box(x, middle + up, 17, 14, title, f"(B, 1) · {unit}\n{_count(head)}", PALETTE[4])

@@ -1,9 +1,7 @@
-"""Figures of page 06: attention maps as grids, their entropy, and single samples."""
-
-from __future__ import annotations
+"""Figures of page 06: attention maps as grids, their entropy, single samples, and shares of attention in groups."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,21 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cmat_lib.plots.style import BOXES, DASHED, DIVERGING, PALETTE, SEQUENTIAL, headline, new_figure, token_color
+from cmat_lib.plots.style import (
+    BOXES,
+    DASHED,
+    DIVERGING,
+    PALETTE,
+    SEQUENTIAL,
+    draw_intervals,
+    headline,
+    legend_below,
+    name_rows,
+    new_figure,
+    token_color,
+)
 
-MAX_NUMBERS = 16  # cells in one line of a figure that still have room for their number
+NUMBERED_CELLS = 16  # cells in one line of a figure that still have room for their number
 MAX_BOXES = 5000  # samples behind a box; more change nothing that can be seen
 
 
@@ -42,9 +52,8 @@ def map_grid(
     colors = _colors(maps, difference)
     for row, column in np.ndindex(panels.shape):
         axes = panels[row, column]
-        _draw_map(axes, maps[row, column], colors, numbers=len(columns) * count <= MAX_NUMBERS)
-        axes.set_xticks(range(count), tokens if row == len(rows) - 1 else [""] * count, rotation=90)
-        axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+        below = tokens if row == len(rows) - 1 else [""] * count
+        _draw_map(axes, maps[row, column], tokens, colors, column, len(columns), below)
         axes.set_title(columns[column] if row == 0 else "", fontsize=10, loc="center")
         if column == 0 and len(rows) > 1:
             axes.set_ylabel(rows[row], fontweight="bold")
@@ -86,11 +95,7 @@ def entropy_by_head(entropy: np.ndarray, tokens: Sequence[str], title: str) -> F
 def single_cases(
     titles: Sequence[str], prices: Sequence[pd.DataFrame], maps: np.ndarray, tokens: Sequence[str], names: Sequence[str]
 ) -> Figure:
-    """Single samples: price around each (from `case_prices`), and its own maps.
-
-    Of K samples: `titles`, `prices`, and `maps`, (K, L, M, M), with L `names`.
-    """
-    count = len(tokens)
+    """K single samples: the price around each (from `case_prices`), and its own maps, (K, L, M, M), with L `names`."""
     figure = Figure(figsize=(4.4 + 2.2 * len(names), 0.6 + 2.7 * len(titles)))
     panels = figure.subplots(len(titles), 1 + len(names), squeeze=False, width_ratios=[2, *[1] * len(names)])
     colors = _colors(maps)
@@ -98,12 +103,62 @@ def single_cases(
         _draw_price(panels[row, 0], price, title)
         for column, name in enumerate(names):
             axes = panels[row, 1 + column]
-            _draw_map(axes, maps[row, column], colors, numbers=count * len(names) <= MAX_NUMBERS)
-            axes.set_xticks(range(count), tokens, rotation=90)
-            axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+            _draw_map(axes, maps[row, column], tokens, colors, column, len(names), tokens)
             axes.set_title(name, fontsize=10, loc="center")
-    _color_bar(figure, panels[:, 1:], colors, _weight(count))
+    _color_bar(figure, panels[:, 1:], colors, _weight(len(tokens)))
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    return figure
+
+
+def share_forest(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure:
+    """Share of every token in the output of attention, by groups of samples; a title and a table per grouping."""
+    counts = [len(table.index.unique("group")) for table in tables.values()]
+    height = 1.4 + 0.5 * sum(counts) + 0.4 * len(counts)
+    figure, panels = new_figure(9, height, rows=len(tables), sharex=True, height_ratios=counts)
+    tokens = list(next(iter(tables.values())).index.unique("token"))
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        groups = list(table.index.unique("group"))
+        for number, token in enumerate(tokens):
+            rows, shift = table.xs(token, level="token").loc[groups], 0.5 * (number / max(1, len(tokens) - 1) - 0.5)
+            draw_intervals(axes, rows, token_color(number), token, shift)
+        sizes = table["n"].groupby(level="group").first()
+        name_rows(axes, [f"{group} (n = {sizes[group]:,})" for group in groups])
+        axes.axvline(1 / len(tokens), **DASHED)
+        axes.set_title(title)
+    panels[-1].set_xlabel(f"share in the output, intervals of {confidence:.0%} (dashed: uniform)")
+    legend_below(figure, panels[0], min(6, len(tokens)))
+    return figure
+
+
+def contrast_forest(contrasts: pd.DataFrame, confidence: float) -> Figure:
+    """Difference of shares between two kinds of moments, a panel per contrast of a `contrast_table`."""
+    names, tokens = list(contrasts.index.unique("contrast")), list(contrasts.index.unique("token"))
+    figure, panels = new_figure(9, 0.8 + len(names) * (0.6 + 0.28 * len(tokens)), rows=len(names), sharex=True)
+    for axes, name in zip(panels, names, strict=True):
+        rows = contrasts.loc[name].loc[tokens]
+        draw_intervals(axes, rows, [token_color(number) for number in range(len(tokens))])
+        name_rows(axes, tokens)
+        axes.axvline(0, **DASHED)
+        sizes = f"n = {rows['n_first'].iloc[0]:,} and {rows['n_second'].iloc[0]:,}"
+        axes.set_title(f"{name} ({sizes})", fontsize=11)
+    panels[-1].set_xlabel(f"difference of shares, intervals of {confidence:.0%}")
+    return figure
+
+
+def share_by_decile(table: pd.DataFrame, confidence: float) -> Figure:
+    """Share of every token from the calmest to the wildest tenth of the samples, groups ``" 1"`` to ``"10"``."""
+    tokens = list(table.index.unique("token"))
+    figure, (axes,) = new_figure(9, 4)
+    for number, token in enumerate(tokens):
+        rows = table.xs(token, level="token").sort_index()
+        tenth, color = rows.index.astype(int), token_color(number)
+        axes.fill_between(tenth, rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
+        axes.plot(tenth, rows["value"], "o-", color=color, markersize=5, label=token)
+    axes.axhline(1 / len(tokens), **DASHED)
+    axes.set_xticks(sorted(table.index.unique("group").astype(int)))
+    axes.set(xlabel="tenth of the symbol's samples by volatility (1: calmest)", ylabel="share (dashed: uniform)")
+    axes.set_title(f"Share in the output by volatility, intervals of {confidence:.0%}")
+    legend_below(figure, axes, min(6, len(tokens)))
     return figure
 
 
@@ -116,11 +171,14 @@ def _colors(maps: np.ndarray, difference: bool = False) -> ScalarMappable:
     return ScalarMappable(Normalize(-end if difference else 0, end), DIVERGING if difference else SEQUENTIAL)
 
 
-def _draw_map(axes: Axes, values: np.ndarray, colors: ScalarMappable, numbers: bool) -> None:
+def _draw_map(axes: Axes, values: np.ndarray, tokens, colors: ScalarMappable, column: int, columns: int, below) -> None:
+    count = len(tokens)
     axes.imshow(values, cmap=colors.cmap, norm=colors.norm)
     axes.grid(False)
     axes.tick_params(labelsize=8, length=0)
-    if not numbers:
+    axes.set_xticks(range(count), below, rotation=90)
+    axes.set_yticks(range(count), tokens if column == 0 else [""] * count)
+    if columns * count > NUMBERED_CELLS:
         return
     difference = colors.norm.vmin < 0
     for (line, column), value in np.ndenumerate(values):

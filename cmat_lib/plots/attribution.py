@@ -1,9 +1,4 @@
-"""What stands beside the maps of page 06: Shapley values, ablation, agreement, controls; points with intervals.
-
-All frames have the columns ``value``, ``low`` and ``high``, beside those that a function names.
-"""
-
-from __future__ import annotations
+"""Beside the maps of page 06: Shapley values, ablation, agreement, controls (``value``, ``low``, ``high`` in all)."""
 
 from collections.abc import Sequence
 
@@ -34,11 +29,7 @@ MEASURES = {
 
 
 def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence: float) -> Figure:
-    """Reduction of the loss by modality in four ways of counting, and by pair of modalities.
-
-    `shapley` has ``modality``, ``measure`` (a key of `MEASURES`), ``sampling_error``; `interactions` ``first``,
-    ``second``.
-    """
+    """Reduction of the loss by modality, by each of the `MEASURES`, and by pair of modalities (`shapley_tables`)."""
     names = list(shapley["modality"].unique())
     figure, (left, right) = new_figure(11, 1.6 + 0.85 * len(names), columns=2, width_ratios=[1.3, 1], sharex=True)
     for number, (measure, label) in enumerate(MEASURES.items()):
@@ -59,10 +50,7 @@ def shapley_forest(shapley: pd.DataFrame, interactions: pd.DataFrame, confidence
 
 
 def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confidence: float) -> Figure:
-    """Increase of the loss when an input comes from other blocks of time: modalities, then single inputs.
-
-    `ablation` has ``modality``, `importance` ``kind`` (the view) and ``name``.
-    """
+    """Increase of the loss when a ``modality``, or a ``name`` of a view (``kind``), comes from other blocks of time."""
     tables = {"Whole views": ablation.rename(columns={"modality": "name"})}
     tables |= {f"Parts of {kind}": rows for kind, rows in importance.groupby("kind", sort=False)}
     tables = {title: table.sort_values("value", ascending=False) for title, table in tables.items() if len(table)}
@@ -72,7 +60,7 @@ def permutation_forest(ablation: pd.DataFrame, importance: pd.DataFrame, confide
         draw_intervals(axes, table, PALETTE[0])
         name_rows(axes, list(table["name"]))
         axes.axvline(0, **DASHED)
-        axes.set_xlabel("increase of the loss")
+        axes.set(xlabel="increase of the loss")
         axes.set_title(title, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         axes.tick_params(labelsize=9)
@@ -97,10 +85,7 @@ def shares_and_shapley(shares: pd.DataFrame, shapley: pd.DataFrame, confidence: 
 
 
 def agreement_forest(agreement: pd.DataFrame, confidence: float) -> Figure:
-    """Rank correlation, a ``statistic``, of attention with each attribution, the ``reference``.
-
-    By ``scope``: ``global``, ``within samples``, or a modality, which is across samples.
-    """
+    """Rank correlations of attention with each attribution, from `cmat_lib.explain.controls.agreement_table`."""
     scopes, references = list(agreement["scope"].unique()), list(agreement["reference"].unique())
     figure, panels = new_figure(9, 1.6 + 0.45 * len(scopes), columns=len(references), sharey=True)
     for axes, reference in zip(panels, references, strict=True):
@@ -132,10 +117,7 @@ def control_forest(controls: pd.DataFrame, confidence: float) -> Figure:
 
 
 def sample_shapley(samples: pd.DataFrame, modalities: Sequence[str], titles: Sequence[str]) -> Figure:
-    """How the logit of single samples is made up: from nothing seen, by each modality, to everything seen.
-
-    `samples` are K rows of ``base``, ``logit`` and ``shapley_<modality>``; base plus all of them is the logit.
-    """
+    """How the logit of single samples comes about: from nothing seen (``base``) by each ``shapley_<modality>``."""
     height = 1.4 + 0.45 * (len(modalities) + 2)
     figure, panels = new_figure(1 + 4.5 * len(titles), height, columns=len(titles), sharex=True, sharey=True)
     for axes, title, (_, row) in zip(panels, titles, samples.iterrows(), strict=True):

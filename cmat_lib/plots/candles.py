@@ -1,7 +1,5 @@
 """Figures of page 01: candles, channels, labels, and how time is split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,12 +27,13 @@ def evenly(count: int, limit: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
-def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Figure:
-    """Candles to hover and zoom, volume below, and a mark under every candle whose label is a trigger.
+def stretches(count: int, limit: int) -> np.ndarray:
+    """Number of the stretch, of at most `limit` about equally long ones, in which each of `count` rows lies."""
+    return np.arange(count) * min(count, limit) // count
 
-    A few hundred rows are legible. `trigger`, with the index of `candles`, is 1.0 where the next H candles rise far
-    enough, NaN where unknown.
-    """
+
+def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Figure:
+    """A few hundred candles to hover and zoom, volume below, and a mark under each whose trigger is 1, not 0 or NaN."""
     time, marked = wall_time(candles.index), (trigger == 1).to_numpy()
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.78, 0.22], vertical_spacing=0.03)
     figure.add_trace(candle_trace(time, candles), 1, 1)
@@ -47,10 +46,7 @@ def candlestick(candles: pd.DataFrame, trigger: pd.Series, title: str) -> go.Fig
 
 
 def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, title: str) -> go.Figure:
-    """One window as the model sees it: price channels as lines, all channels as a heat map.
-
-    `window` has the scaled channels of one sample, (T, C), oldest candle first.
-    """
+    """One window of scaled channels, (T, C): price channels as lines, all channels as a heat map."""
     hours = np.arange(1 - len(window), 1) * (bar / pd.Timedelta("1h"))
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.35, 0.65], vertical_spacing=0.04)
     for column, name in enumerate(names):
@@ -66,10 +62,7 @@ def model_window(window: np.ndarray, names: Sequence[str], bar: pd.Timedelta, ti
 
 
 def channel_distribution(values: np.ndarray, names: Sequence[str], groups: Sequence[str]) -> Figure:
-    """Box per scaled channel, (n, C): median, quartiles, and whiskers at the 1st and 99th percentile.
-
-    `groups` gives the colour: ``price``, ``volume`` or ``technical`` for each channel.
-    """
+    """Box per scaled channel, (n, C), in the colour of its group: quartiles, whiskers at 1st and 99th percentile."""
     figure, (axes,) = new_figure(9, 1.2 + 0.32 * len(names))
     colors = [GROUP_COLORS.get(group, GREY) for group in groups]
     low, first, middle, third, high = np.quantile(values, (0.01, 0.25, 0.5, 0.75, 0.99), axis=0)  # (C,) each
@@ -101,10 +94,7 @@ def base_rates(labels: dict[str, pd.DataFrame]) -> Figure:
 
 
 def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float | None) -> Figure:
-    """Histogram of the largest rise within the horizon, in percent and without NaN, split by trigger.
-
-    `threshold` is the smallest rise that counts, in percent; None if it is not one number.
-    """
+    """Histogram of the largest rises (percent, no NaN), split by trigger; no `threshold` if it is not one number."""
     low, high = np.quantile(max_pct, (0.0, 0.999))
     figure, (axes,) = new_figure(9, 4)
     groups = [np.clip(max_pct[trigger == value], low, high) for value in (0, 1)]
@@ -119,12 +109,9 @@ def rise_distribution(max_pct: np.ndarray, trigger: np.ndarray, threshold: float
 
 
 def look_backs(candles: dict[str, int], horizon: int, bar: pd.Timedelta) -> Figure:
-    """What one sample reads before its close, and what its label reads after it.
-
-    `candles` are here the number of candles that each input reads, the sample's own included.
-    """
+    """How many candles each input of a sample reads before its close, its own included, and its label after it."""
     widths, days = candles | {"label": horizon}, bar / pd.Timedelta("1D")
-    starts = [-count * days for count in candles.values()] + [0]
+    starts = [*(-count * days for count in candles.values()), 0]
     figure, (axes,) = new_figure(9, 1.1 + 0.4 * len(widths))
     colors = [PALETTE[0]] * len(candles) + [PALETTE[1]]
     bars = axes.barh(list(widths), [width * days for width in widths.values()], left=starts, color=colors, height=0.6)

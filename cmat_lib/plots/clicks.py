@@ -5,8 +5,6 @@ to come over a figure whose layout names moments; when and by whom that was draw
 scripts of cells that were executed in the session and of trusted notebooks; elsewhere the slider is left.
 """
 
-from __future__ import annotations
-
 from IPython.display import HTML
 
 # With `clickanywhere`, `xvals` says where the click was, on a line or beside it; `d2c` makes milliseconds of a time.

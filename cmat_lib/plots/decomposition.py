@@ -1,7 +1,5 @@
 """What the N-BEATS stacks take out of a window, drawn over its candles."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,10 +15,9 @@ def decomposition_over_candles(
 ) -> go.Figure:
     """Candles with the sum of the first stacks over them, and each stack's own part below.
 
-    `window` are T candles in percent of the last close, by their distance from the sample's own, which is 0. `parts`,
-    (S, T), are what each of the S stacks takes out of the log close, in log price; the last log close is 0. `rest`,
-    (T,), is what no stack takes: parts and rest sum to the log close. Its mean, a constant that no stack can take, is
-    added to the sums, so that they lie on the candles.
+    `window` are T candles in percent of the last close, by their distance from the sample's own, 0. Parts (S, T) of the
+    S stacks and the rest (T,), in log price, sum to the log close over the last one. The mean of the rest, a constant
+    that no stack can take, is added to the sums, so that they lie on the candles.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.55, 0.45], vertical_spacing=0.08)
     step = window.index.to_numpy()

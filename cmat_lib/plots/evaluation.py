@@ -1,13 +1,11 @@
-"""Figures of page 05: curves, calibration, gap, and scores over time (intervals and timelines have their own files)."""
-
-from __future__ import annotations
+"""Figures of page 05: curves, calibration, gap, scores over time, decision (intervals and timelines stand apart)."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cmat_lib.evaluation.breakdown import ORACLE
@@ -18,6 +16,11 @@ from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, head
 SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], "momentum": PALETTE[3]}
 SCORE_COLORS[ORACLE] = GREY
 SHOWN = 0.995  # quantile of the realised rise that still fits the picture
+SPREAD = 0.035  # of the logarithm of the share: points of one share stand side by side
+GROUP_UNITS = {
+    "hour of day": "hour of day (UTC)",
+    "volatility decile": "tenth of trailing volatility, each symbol by its own (1: quietest)",
+}
 
 
 def score_color(score: str) -> str:
@@ -90,18 +93,14 @@ def reliability(tables: Mapping[str, pd.DataFrame], confidence: float) -> Figure
 
 
 def auc_curves(table: pd.DataFrame, confidence: float) -> Figure:
-    """ROC-AUC in groups of rows (weeks or months, hours of the day, tenths of volatility) over their base rates.
-
-    The table is that of `cmat_lib.evaluation.breakdown.auc_by_group`. Only the model has a band: three would hide each
-    other.
-    """
+    """ROC-AUC in groups of rows over their base rates, from `cmat_lib.evaluation.breakdown.auc_by_group`."""
     group, names = table.index.names[0], list(table.index.unique("score"))
     figure, (top, bottom) = new_figure(10, 4.4, rows=2, sharex=True, height_ratios=[3, 1])
     for name in names:
         rows, style = table.xs(name, level="score"), {"color": score_color(name), "label": score_name(name)}
         top.plot(rows.index, rows["value"], "o-", linewidth=1.6, markersize=4, **style)
     model = table.xs(names[0], level="score")
-    band = f"{score_name(names[0])}, interval of {confidence:.0%}"
+    band = f"{score_name(names[0])}, interval of {confidence:.0%}"  # three bands would hide each other
     top.fill_between(model.index, model["low"], model["high"], color=score_color(names[0]), alpha=0.15, label=band)
     top.axhline(0.5, **DASHED, label="chance")
     top.set(title=f"ROC-AUC by {group}, symbols pooled", ylabel="ROC-AUC")
@@ -109,17 +108,11 @@ def auc_curves(table: pd.DataFrame, confidence: float) -> Figure:
     is_time = isinstance(model.index, pd.DatetimeIndex)
     step = (model.index[1] - model.index[0]) / (pd.Timedelta("1D") if is_time else 1) if len(model) > 1 else 1
     bottom.bar(model.index, model["base_rate"], width=0.8 * step, color=GREY)
-    bottom.set(ylabel="base rate", xlabel=f"start of the {group} (UTC)" if is_time else _GROUP_UNITS.get(group, group))
+    bottom.set(ylabel="base rate", xlabel=f"start of the {group} (UTC)" if is_time else GROUP_UNITS.get(group, group))
     bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if is_time:
         time_axis(bottom)
     return figure
-
-
-_GROUP_UNITS = {
-    "hour of day": "hour of day (UTC)",
-    "volatility decile": "tenth of trailing volatility, each symbol by its own (1: quietest)",
-}
 
 
 def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[float]) -> Figure:
@@ -157,4 +150,32 @@ def predicted_and_realised(test: pd.DataFrame) -> Figure:
     axes.set(title=f"Largest rise in the horizon: rank correlation {correlation:.2f}")
     axes.set(xlabel="predicted (%)", ylabel=f"realised (%), up to the {SHOWN:.1%} quantile")
     figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> Figure:
+    """Net return per trade of acting on the highest scores, and the number of trades, from a `decision_table`.
+
+    Its first score is the model, whose trades the random draws imitate; `cost_pct` is the cost of a round trip.
+    """
+    names = list(table.index.unique("score"))
+    figure, (top, bottom) = new_figure(10, 5.6, rows=2, sharex=True, height_ratios=[3, 1])
+    model = table.xs(names[0], level="score")
+    band = f"random, same symbols and hours\n(mean dotted, {confidence:.0%} grey)"
+    top.fill_between(model.index, model["random_low"], model["random_high"], color=GREY, alpha=0.25, label=band)
+    top.plot(model.index, model["random_pct"], ":", color=GREY, linewidth=1.5)
+    top.axhline(0, **DASHED, label="nothing left after costs")
+    for number, name in enumerate(names):
+        rows, color = table.xs(name, level="score"), score_color(name)
+        shares = rows.index * np.exp(SPREAD * (number - (len(names) - 1) / 2))
+        top.vlines(shares, rows["low"], rows["high"], linewidth=2, alpha=0.6, color=color)
+        top.plot(shares, rows["net_pct"], "o-", linewidth=1, markersize=5, label=score_name(name), color=color)
+        bottom.plot(shares, rows["trades"].where(rows["trades"] > 0), "o-", linewidth=1, markersize=4, color=color)
+    top.set(title=f"Net return per trade, costs of {cost_pct:g} % taken off", ylabel="percent per trade", xscale="log")
+    top.legend(**BESIDE)
+    bottom.set(ylabel="trades", yscale="log", xticks=model.index)
+    bottom.set_xlabel("share of the highest scores acted on, border from the month before (log scale)")
+    bottom.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    bottom.xaxis.set_major_formatter(PercentFormatter(1))
+    bottom.xaxis.set_minor_formatter(NullFormatter())
     return figure

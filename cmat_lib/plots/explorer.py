@@ -1,10 +1,8 @@
 """Explorer of page 06: price and attention through time, and one chosen moment with all that belongs to it.
 
-One Plotly figure with frames and a slider, so that it works in JupyterLab and in an exported page alike, without a
-kernel, a server or a network. Beside it `cmat_lib.plots.clicks.click_script` lets a click move the slider.
+One Plotly figure with frames and a slider works without a kernel, in an exported page too; `cmat_lib.plots.clicks`
+lets a click move the slider.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cmat_lib.explain.moments import Moment
-from cmat_lib.plots.candles import wall_time
+from cmat_lib.plots.candles import stretches, wall_time
 from cmat_lib.plots.style import GREY, GRID, INK, OUTCOME_COLORS, PAPER, SEQUENTIAL, candle_trace, token_color
 from cmat_lib.plots.topology import HOMOLOGY_COLORS, HOMOLOGY_NAMES
 
 STRETCHES = 500  # points of a line; more cannot be told apart on a screen
 PAST = 336  # points of the close of a topology window, at most: its panel has some 300 pixels
 FIRST_MAP = 6  # number of its axes
-MAX_NUMBERS = 5  # tokens up to which a cell of a map has room for its number
+NUMBERED_TOKENS = 5  # tokens up to which a cell of a map has room for its number
 HEIGHT = 1200
 ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
 PANELS = {"The window that the model saw": 0, "Topology window, its longest loop": 0.37, "Persistence": 0.75}
@@ -37,16 +35,9 @@ def attention_explorer(
 ) -> go.Figure:
     """Price on top, attention through time below, and a slider that chooses a moment: windows, diagram and maps.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        Samples of one symbol in order of time: ``timestamp``, ``close``.
-    lines : mapping of str to ndarray, shape (N, M)
-        Views that a menu offers -> a series per token; from `attention_lines`.
-    moments : sequence of Moment, length K
-        At least one, in order of time; the last is shown first.
-    maps : mapping of str to (ndarray of shape (K, m, m), names)
-        Map of every moment, by name; a line of a map is a token that looks, a column one that is seen.
+    The N samples, ``timestamp`` and ``close``, are of one symbol, they and the K moments (at least one) in order of
+    time; the last moment is shown first. A menu offers the `lines` by name, a series (N, M) per token, from
+    `attention_lines`. `maps`: name -> (K, m, m) and the m tokens; a line of a map looks, a column is seen.
     """
     figure = go.Figure(layout=_layout(title, moments, maps))
     _add_time(figure, samples, lines, tokens, moments)
@@ -71,7 +62,7 @@ def _limits(values: pd.DataFrame | pd.Series | np.ndarray) -> list[float]:
 
 def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
     """Traces that stay: price, the moments on it, and a line per token, which the menu gives the values of a view."""
-    stretch = np.arange(len(samples)) * min(len(samples), STRETCHES) // len(samples)
+    stretch = stretches(len(samples), STRETCHES)
     last = samples.groupby(stretch).last()
     time = wall_time(last["timestamp"])
     above = {"xaxis": "x2"}  # an axis of its own, so that the range slider below shows the lines only
@@ -125,7 +116,7 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
     traces += _loop_traces(moment)
     for number, (name, (values, names)) in enumerate(maps.items(), start=FIRST_MAP):
         at = {"x": list(names), "y": list(names), "xaxis": f"x{number}", "yaxis": f"y{number}"}
-        text = {"texttemplate": "%{z:.2f}"} if len(names) <= MAX_NUMBERS else {}
+        text = {"texttemplate": "%{z:.2f}"} if len(names) <= NUMBERED_TOKENS else {}
         hover = f"%{{y}} → %{{x}}: %{{z:.3f}}<extra>{name}</extra>"
         map_ = values[k].astype(float).round(4).tolist()
         traces.append(go.Heatmap(z=map_, coloraxis="coloraxis", hovertemplate=hover, **at, **text))
@@ -153,7 +144,9 @@ def _loop_traces(moment: Moment) -> list[go.Scatter]:
 def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
     """Axes by hand, because rows of different numbers of panels leave room for two sliders between them."""
     top = max(bars.max() for m in moments for bars in m.diagrams.values() if len(bars))
-    hidden = {"visible": False}
+    hidden, (low, high) = {"visible": False}, ROWS["maps"]
+    largest = max((float(values.max()) for values, _ in maps.values()), default=1.0)
+    bar = {"title": "weight", "y": low, "yanchor": "bottom", "len": high - low, "thickness": 12}
     recent = {"x1": 0, "y0": 0, "y1": 1, "fillcolor": GRID, "opacity": 0.5, "line_width": 0}  # what is on the left
     layout = {
         "title": {"text": title, "y": 0.985, "yanchor": "top"},
@@ -175,7 +168,8 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
         "legend": {"y": 1.0, "yanchor": "bottom"},
         "legend2": {"orientation": "h", "y": ROWS["lines"][1], "yanchor": "bottom", "x": 1, "xanchor": "right"},
         "legend3": {"x": 1, "xanchor": "right", "y": ROWS["moment"][0], "yanchor": "bottom", "font": {"size": 11}},
-        "coloraxis": _color_axis(maps),
+        # One scale for the maps of all moments, so that a change of colour is a change of weight.
+        "coloraxis": {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": largest, "colorbar": bar},
         "sliders": [_slider([moment.label for moment in moments])],
         "annotations": [_heading(text, x, ROWS["moment"][1]) for text, x in PANELS.items()],
         "shapes": [
@@ -198,14 +192,6 @@ def _layout(title: str, moments: Sequence[Moment], maps) -> dict:
 def _heading(text: str, x: float, y: float, anchor: str = "left") -> dict:
     place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
     return {"text": f"<b>{text}</b>", "showarrow": False, **place}
-
-
-def _color_axis(maps) -> dict:
-    """One scale for the maps of all moments, so that a change of colour is a change of weight."""
-    end = max((float(values.max()) for values, _ in maps.values()), default=1.0)
-    low, high = ROWS["maps"]
-    bar = {"title": "weight", "y": low, "yanchor": "bottom", "len": high - low, "thickness": 12}
-    return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": end, "colorbar": bar}
 
 
 def _slider(labels: Sequence[str]) -> dict:

@@ -1,9 +1,4 @@
-"""Points with intervals: scores and differences of scores, of all symbols pooled and within symbols.
-
-Tables have the index (name, scope, metric) and the columns ``value``, ``low``, ``high``.
-"""
-
-from __future__ import annotations
+"""Scores and their differences with intervals: tables (name, scope, metric) of ``value``, ``low``, ``high``."""
 
 from collections.abc import Sequence
 

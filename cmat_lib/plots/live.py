@@ -1,10 +1,4 @@
-"""A training that can be watched: a figure that is drawn anew in place, or lines of text.
-
-Both are called with each row of the history; `line` makes one line of text of it, as
-`cmat_lib.training.logs.epoch_line` does.
-"""
-
-from __future__ import annotations
+"""A training that can be watched: called with each row of the history, of which `line` makes a line of text."""
 
 import json
 import math

@@ -1,7 +1,5 @@
 """Figures and tables of page 03: what goes in, the bases, the parameters, and the checks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -22,23 +20,13 @@ MANY = 20  # numbers that bars have no room for
 SCALED = "scaled value (interquartile ranges)"
 
 
-# -- inputs ------------------------------------------------------------------------------------------------------------
-
-
 def batch_table(batch: Batch) -> pd.DataFrame:
     """Name, shape, type and range of every tensor of a batch; one row each."""
     tensors = batch.inputs | {name: x for name, x in batch._asdict().items() if name != "inputs"}
-    rows = {
-        name: {
-            "shape": str(tuple(x.shape)),
-            "type": str(x.dtype).removeprefix("torch."),
-            "smallest": x.min().item(),
-            "median": x.median().item(),
-            "largest": x.max().item(),
-        }
-        for name, x in tensors.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    kinds = [(str(tuple(x.shape)), str(x.dtype).removeprefix("torch.")) for x in tensors.values()]
+    numbers = [(x.min().item(), x.median().item(), x.max().item()) for x in tensors.values()]
+    rows = {name: (*kind, *row) for name, kind, row in zip(tensors, kinds, numbers, strict=True)}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["shape", "type", "smallest", "median", "largest"])
 
 
 def sample_inputs(batch: Batch, sample: int, views: Sequence[View], config: Config) -> Figure:
@@ -82,9 +70,6 @@ def _draw_features(ax: Axes, values: np.ndarray, features: Sequence[str]) -> Non
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
-# -- encoders ----------------------------------------------------------------------------------------------------------
-
-
 def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3) -> Figure:
     """Bases from which the trend and seasonality stacks build their backcasts: polynomials, cosines and sines.
 
@@ -109,14 +94,10 @@ def basis_functions(trend: np.ndarray, season: np.ndarray, highlighted: int = 3)
     return figure
 
 
-# -- parameters --------------------------------------------------------------------------------------------------------
-
-
 def compare_parameters(table: pd.DataFrame, default: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of this run's model, of the default sizes, and what the source states for the default sizes.
+    """Parameters of this run's model and of the default sizes (`cmat_lib.models.parameter_table`) beside the source's.
 
-    Tables as `cmat_lib.models.parameter_table` gives them: ``part``, ``parameters``, ``source``. ``match`` is *yes*,
-    *yes, rounded*, the difference of default and source, or empty where the source says nothing.
+    ``match`` is *yes*, *yes, rounded*, the difference of default and source, or empty where the source says nothing.
     """
     here = table.set_index("part")["parameters"].rename("this run")
     full = default.set_index("part").rename(columns={"parameters": "default sizes"})
@@ -149,19 +130,12 @@ def parameter_treemap(model: nn.Module, depth: int = 3) -> go.Figure:
     tiles = {"ids": list(sizes), "labels": labels, "parents": parents, "values": list(sizes.values())}
     hover = "%{id}<br>%{value:,} parameters<extra></extra>"
     look = {"branchvalues": "total", "texttemplate": "%{label}<br>%{value:,}", "hovertemplate": hover}
-    figure = go.Figure(go.Treemap(**tiles, **look))
-    title = "Where the parameters sit (click a part to open it)"
+    figure, title = go.Figure(go.Treemap(**tiles, **look)), "Where the parameters sit (click a part to open it)"
     return figure.update_layout(title=title, margin={"t": 50, "l": 5, "r": 5})
 
 
-# -- checks ------------------------------------------------------------------------------------------------------------
-
-
 def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
-    """Losses while the model learns one batch by heart: a row per step, a column per term, among them ``total``.
-
-    The `goal`, drawn as a line, is the share of the first total loss to get below.
-    """
+    """Losses by step and term, among them ``total``, while a batch is learned; the goal is a share of the first."""
     figure, (ax,) = new_figure(9, 3.6)
     for color, name in zip(PALETTE, losses, strict=False):
         ax.plot(losses.index, losses[name], color=color, label=name, linewidth=2 if name == "total" else 1)
@@ -172,10 +146,7 @@ def overfit_curve(losses: pd.DataFrame, goal: float = 0.05) -> Figure:
 
 
 def attention_grid(maps: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]]) -> Figure:
-    """Mean attention maps side by side, by title: weights (M, M) whose rows sum to 1, and the names of their M tokens.
-
-    Row i of a panel says how much token i takes from each token. Without maps, it says that there are none.
-    """
+    """Mean attention maps (M, M) side by side, by title: row i says how much token i takes from each of the tokens."""
     if not maps:
         figure = Figure(figsize=(6, 0.8))
         figure.text(0.5, 0.5, "This model has no attention: there are no maps to draw.", ha="center", va="center")

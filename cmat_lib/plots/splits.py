@@ -1,7 +1,5 @@
 """Which time belongs to which part: the folds of a split, and the borders of one of them from near."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd
@@ -17,8 +15,8 @@ from cmat_lib.plots.style import PALETTE, PART_COLORS, name_rows, new_figure, ti
 # A purged zone is narrow: it must stand out.
 COLORS = PART_COLORS | {"purged": "#000000", "embargo": PALETTE[3], "outside": "#e8e8e8", "unlabelled": "#d0d0d0"}
 ZOOM = 4  # half-width of the view of a border, in label lengths
-MARKS = 4000  # per symbol in the view of all time
-COLUMNS = 3  # borders beside each other
+MARKS_PER_SYMBOL = 4000  # in the view of all time
+BORDERS_ABREAST = 3
 
 
 def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
@@ -53,26 +51,24 @@ def _draw_stretch(axes: Axes, row: int, stretch, own: bool) -> None:
 
 
 def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
-    """The parts over time for every symbol, and each border from near, where the purged samples are.
-
-    Of `samples` are read ``symbol``, ``close_time``, ``label_end`` (UTC) and ``part``.
-    """
+    """The parts over time for every symbol, and each border from near, where the purged samples are."""
     symbols = list(samples["symbol"].unique())
     borders = [span.start for span in spans[1:]]
-    lines, height = -(-len(borders) // COLUMNS), max(1.2, 0.4 * len(symbols))
+    lines, height = -(-len(borders) // BORDERS_ABREAST), max(1.2, 0.4 * len(symbols))
     figure = Figure(figsize=(10, (1 + lines) * height + 1.2 + 0.6 * lines))
-    grid = figure.add_gridspec(1 + lines, min(COLUMNS, len(borders)))
+    grid = figure.add_gridspec(1 + lines, min(BORDERS_ABREAST, len(borders)))
     whole = figure.add_subplot(grid[0, :])
-    _draw_parts(whole, samples.iloc[evenly(len(samples), MARKS * len(symbols))], symbols, marker="|", size=90)
+    drawn = evenly(len(samples), MARKS_PER_SYMBOL * len(symbols))
+    _draw_parts(whole, samples.iloc[drawn], symbols, marker="|", size=90)
     whole.set(title="The parts, the same for all symbols", xlabel="close of the sample (UTC)")
     reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
     for number, border in enumerate(borders):
-        axes = figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS])
+        axes = figure.add_subplot(grid[1 + number // BORDERS_ABREAST, number % BORDERS_ABREAST])
         near = samples[(samples["close_time"] - border).abs() <= reach]
         _draw_parts(axes, near, symbols, marker="o", size=14)
         axes.axvline(border.tz_convert(None), color="black", linewidth=1)
         axes.set_title(f"border at {border:%Y-%m-%d %H:%M}", fontsize=10)
-        axes.tick_params(labelleft=number % COLUMNS == 0, labelsize=9)
+        axes.tick_params(labelleft=number % BORDERS_ABREAST == 0, labelsize=9)
     _legend(figure, samples)
     return figure
 

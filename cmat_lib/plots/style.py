@@ -4,8 +4,6 @@ Every figure is a sheet of white paper with dark ink, in light and in dark Jupyt
 need colours that are legible on both, and those are legible on neither. The palette is safe for the colour-blind.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,9 +49,6 @@ def token_color(number: int) -> str:
     return TOKEN_COLORS[number % len(TOKEN_COLORS)]
 
 
-# -- matplotlib --------------------------------------------------------------------------------------------------------
-
-
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid) -> tuple[Figure, list[Axes]]:
     """A figure of this size in inches, and its panels, row by row."""
     figure = Figure(figsize=(width, height))
@@ -84,14 +79,12 @@ def draw_intervals(
     shift: float = 0.0,
     filled: bool = True,
 ) -> None:
-    """A point and its interval for each row of a table (``value``, ``low``, ``high``), one below the other.
+    """A point and its interval, if it has one, for each row (``value``, ``low``, ``high``), one below the other.
 
-    One colour, or one a row. `shift` tells several tables in one panel apart: it is in rows, downwards. A row without
-    an interval keeps its point.
+    One colour, or one a row. `shift`, in rows downwards, tells several tables in one panel apart.
     """
-    height = np.arange(len(rows)) + shift
+    height, face = np.arange(len(rows)) + shift, colors if filled else "white"
     axes.hlines(height, rows["low"], rows["high"], color=colors, linewidth=2, alpha=0.7)
-    face = colors if filled else "white"
     axes.scatter(rows["value"], height, s=40, facecolors=face, edgecolors=colors, linewidths=1, label=label, zorder=3)
 
 
@@ -100,9 +93,6 @@ def time_axis(axes: Axes, most: int | None = None, offset: bool = True) -> None:
     locator = AutoDateLocator(maxticks=most)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=offset))
-
-
-# -- Plotly ------------------------------------------------------------------------------------------------------------
 
 
 def candle_trace(x, prices, up: str = PALETTE[0], down: str = PALETTE[1], line: str | None = None, **look):

@@ -1,7 +1,5 @@
 """What the model said, under the price: a Plotly view with one menu entry per symbol."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,21 +8,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cmat_lib.evaluation.breakdown import outcomes
-from cmat_lib.plots.candles import evenly, wall_time
+from cmat_lib.plots.candles import evenly, stretches, wall_time
 from cmat_lib.plots.style import GREY, OUTCOME_COLORS, PALETTE
 
 MARKED = ("false alarm", "miss", "hit")  # outcomes with a mark on the price; later ones lie on top
-POINTS = 1500  # of a line; more cannot be told apart on a screen
-MARKS = 600  # of each outcome
+LINE_STRETCHES = 1500  # of a line; more cannot be told apart on a screen
+MARKS_PER_OUTCOME = 600  # of each outcome
 MAX_BUTTONS = 6  # more symbols fit a list only
 
 
 def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
     """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
 
-    A long series is cut into stretches of equal length: the line of the probability shows the highest of each, so
-    that no alarm is lost, and the price the last. Of `test` are read ``symbol``, ``timestamp``, ``close``, ``trigger``
-    and ``probability``.
+    Of each stretch of a long series the probability shows the highest, so that no alarm is lost, the price the last.
     """
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
     symbols = list(test["symbol"].unique())
@@ -40,7 +36,7 @@ def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
 
 def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible: bool) -> None:
     outcome = outcomes(rows["trigger"], rows["probability"], threshold)
-    stretch = np.arange(len(rows)) * min(len(rows), POINTS) // len(rows)
+    stretch = stretches(len(rows), LINE_STRETCHES)
     last, highest = rows.groupby(stretch).last(), rows.groupby(stretch)["probability"].max()
     line = {"x": wall_time(last["timestamp"]), "mode": "lines", "visible": visible, "showlegend": False}
     figure.add_trace(go.Scatter(y=last["close"], line={"color": GREY, "width": 1.2}, name="close", **line), 1, 1)
@@ -48,7 +44,7 @@ def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible
     figure.add_trace(go.Scatter(y=highest, **style, **line), 2, 1)
     for name in MARKED:
         marked = rows[outcome == name]
-        marked = marked.iloc[evenly(len(marked), MARKS)]
+        marked = marked.iloc[evenly(len(marked), MARKS_PER_OUTCOME)]
         symbol = "x" if name == "miss" else "circle"
         marker = {"color": OUTCOME_COLORS[name], "size": 6, "symbol": symbol, "opacity": 0.8}
         shown = {"visible": visible, "name": name, "mode": "markers", "marker": marker}

@@ -1,7 +1,5 @@
 """Figures of page 02: one window from price to topology, and topology and complexity over time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,22 +12,22 @@ from plotly.subplots import make_subplots
 from scipy.spatial.distance import pdist, squareform
 
 from cmat_lib.plots.candles import evenly, wall_time
-from cmat_lib.plots.style import GREY, PALETTE, SEQUENTIAL, new_figure
+from cmat_lib.plots.style import GREY, INK, PALETTE, SEQUENTIAL, new_figure
+from cmat_lib.tda.planar import Loop
 
 HOMOLOGY_COLORS = {0: PALETTE[0], 1: PALETTE[1]}
 HOMOLOGY_NAMES = {0: "H0: pieces", 1: "H1: loops"}
-MOMENTS = 600  # columns of a heat map over time; more cannot be told apart on a screen
-BINS = 50  # rows of a heat map
-POINTS = 2000  # points of a line over time
+HEATMAP_COLUMNS, HEATMAP_ROWS = 600, 50  # at most; more cannot be told apart on a screen
+LINE_POINTS = 2000  # of a line over time
+LAST_EDGE = {"color": PALETTE[1], "width": 2.5, "dash": "dot"}  # of a loop
 
 
 def price_and_cloud(
     times: pd.DatetimeIndex, price: np.ndarray, cloud: np.ndarray, delay: int, name: str = "log close"
 ) -> go.Figure:
-    """A window and the cloud of its points, delayed by `delay` candles, in the same colours of time.
+    """A window, (W,), and the first two coordinates of its cloud, (P, d), in the same colours of time.
 
-    The `price` is the log close, or another series of that `name`, (W,), in standard deviations of the window; of its
-    embedding, (P, d), the first two coordinates are drawn.
+    The `price` is the log close, or another series of that `name`, in standard deviations; `delay` is in candles.
     """
     titles = ("the window", "its cloud: each point is two moments")
     figure = make_subplots(cols=2, column_widths=[0.55, 0.45], horizontal_spacing=0.12, subplot_titles=titles)
@@ -39,21 +37,74 @@ def price_and_cloud(
         aged = marker | {"color": np.arange(len(x))}
         figure.add_trace(go.Scatter(x=x, y=y, marker=aged, line_width=width, **style), 1, column)
     figure.update_layout(title="From price to cloud (colour: time, dark is old)", hovermode="closest", height=460)
-    return label_cloud(figure, name, delay)
+    return _label_cloud(figure, name, delay)
 
 
-def label_cloud(figure: go.Figure, name: str, delay: int) -> go.Figure:
+def _label_cloud(figure: go.Figure, name: str, delay: int) -> go.Figure:
     """Axes of a series over time, and of its cloud beside it, whose units are equally long."""
     figure.update_layout(xaxis_title="candle open (UTC)", yaxis_title=f"{name} (σ)", xaxis2_title=f"{name} at t (σ)")
     figure.update_yaxes(scaleanchor="x2", constrain="domain", col=2)
     return figure.update_layout(yaxis2_title=f"{name} at t + {delay} candles (σ)")
 
 
-def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
-    """The Vietoris-Rips complex at a few scales: points nearer than the scale are joined.
+def loop_on_chart(
+    times: pd.DatetimeIndex, values: np.ndarray, cloud: np.ndarray, loop: Loop, delay: int, name: str = "log close"
+) -> go.Figure:
+    """Which candles of a window draw its loop, and where the loop lies in the cloud.
 
-    Points, (P, d), and scales are in window standard deviations; the first two coordinates are drawn, all count for the
-    distance.
+    Each point of the loop has a colour, which says when it was. Its two candles have it too: a dot marks the earlier
+    one, a ring the later one. `values`, (W,), are in standard deviations of the window, `cloud`, (P, 2), is their
+    embedding with a delay in candles, and `loop` is from `cmat_lib.tda.planar.planar_loops`.
+    """
+    taken = np.union1d(loop.points, loop.points + delay)
+    titles = (f"the {len(taken)} candles that draw it", "the loop in the cloud")
+    figure = make_subplots(cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.1, subplot_titles=titles)
+    # The scale ends short of its light colours, which are hard to see on paper.
+    ends = {"cmin": loop.points.min(), "cmax": loop.points.min() + 1.15 * np.ptp(loop.points)}
+    marker = {"color": loop.points, "colorscale": SEQUENTIAL, **ends}
+    _draw_price(figure, wall_time(times), values, loop, delay, marker)
+    _draw_cloud(figure, wall_time(times), cloud, loop, marker)
+    lives = f"born {loop.birth:.2f} σ, dies {loop.death:.2f} σ, persistence {loop.death - loop.birth:.2f} σ"
+    first, last = (f"{times[row]:%Y-%m-%d %H:%M}" for row in (taken[0], taken[-1]))
+    part = f"{len(taken)} of {len(values)} candles take part, from {first} to {last} UTC"
+    figure.update_layout(title=f"The longest loop: {lives}<br><sub>{part}</sub>", hovermode="closest", height=540)
+    figure.update_layout(margin_t=110, legend={"y": -0.19, "yanchor": "top", "x": 0.5, "xanchor": "center"})
+    return _label_cloud(figure, name, delay)
+
+
+def _draw(figure: go.Figure, panel: int, x, y, mode: str, **look) -> None:
+    look = {"hoverinfo": "skip", "showlegend": "name" in look} | look
+    figure.add_trace(go.Scatter(x=x, y=y, mode=mode, **look), 1, panel)
+
+
+def _draw_price(figure: go.Figure, time, values: np.ndarray, loop: Loop, delay: int, marker: dict) -> None:
+    _draw(figure, 1, time, values, "lines", line={"color": GREY, "width": 1})
+    roles = (("circle", 7, 0, "candle t of a point"), ("circle-open", 9, delay, f"its candle t + {delay}"))
+    for symbol, size, later, role in roles:
+        at, look = loop.points + later, marker | {"symbol": symbol, "size": size, "line": {"width": 1.5}}
+        _draw(figure, 1, time[at], values[at], "markers", marker=look, name=role, hoverinfo="x+y+name")
+    for end in loop.killer:  # the two candles of each point that the last edge joins
+        _draw(figure, 1, time[[end, end + delay]], values[[end, end + delay]], "lines", line=LAST_EDGE)
+
+
+def _draw_cloud(figure: go.Figure, time, cloud: np.ndarray, loop: Loop, marker: dict) -> None:
+    _draw(figure, 2, *cloud.T, "markers", marker={"color": GREY, "size": 3, "opacity": 0.4})
+    closed = np.append(loop.points, loop.points[0])
+    look = {"line": {"color": INK, "width": 1.5}, "marker": marker | {"color": closed, "size": 7}, "name": "loop"}
+    _draw(figure, 2, *cloud[closed].T, "lines+markers", **look, text=time[closed].astype(str), hoverinfo="x+y+text")
+    edge = cloud[list(loop.killer)]
+    _draw(figure, 2, *edge.T, "lines", line=LAST_EDGE, name="edge that fills it")
+    x, y = edge.mean(axis=0)
+    # The label stands below the diagonal, where the cloud of a path leaves room.
+    arrow = {"ax": 70, "ay": 60, "xanchor": "left", "arrowcolor": LAST_EDGE["color"], "arrowwidth": 1, "standoff": 3}
+    label = {"text": f"length {loop.death:.2f} σ = death", "font": {"color": LAST_EDGE["color"]}}
+    figure.add_annotation(x=x, y=y, **label, **arrow, row=1, col=2)
+
+
+def filtration(cloud: np.ndarray, scales: Sequence[float], name: str = "log close") -> Figure:
+    """The Vietoris-Rips complex at a few scales (in σ, as the cloud (P, d)): points nearer than the scale are joined.
+
+    The first two coordinates are drawn, all count for the distance.
     """
     distances = squareform(pdist(cloud))  # (P, P)
     figure, panels = new_figure(10, 3.9, columns=len(scales), sharex=True, sharey=True)
@@ -88,10 +139,7 @@ def persistence(diagrams: Mapping[int, np.ndarray]) -> Figure:
 
 
 def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarray]) -> Figure:
-    """Betti curves of one window, a panel per homology dimension.
-
-    By dimension, (bins,): scales in window standard deviations, and the bars alive there.
-    """
+    """Betti curves of one window, by dimension, (bins,): scales in standard deviations, and the bars alive there."""
     figure, panels = new_figure(10, 3.4, columns=len(grids))
     for axes, dimension, color in _betti_panels(panels, grids):
         axes.plot(grids[dimension], curves[dimension], ".-", drawstyle="steps-post", markersize=3, color=color)
@@ -101,10 +149,9 @@ def betti_curves(grids: Mapping[int, np.ndarray], curves: Mapping[int, np.ndarra
 def actual_and_shuffled(
     grids: Mapping[int, np.ndarray], actual: Mapping[int, np.ndarray], shuffled: Mapping[int, np.ndarray]
 ) -> Figure:
-    """Betti curves of windows as they happened and of the same windows with their returns in random order.
+    """Betti curves, (N, bins), of windows as they happened and of the same windows with their returns shuffled.
 
-    Grids are as for `betti_curves`; of the curves of N windows, (N, bins), the median and the band from the 10th to the
-    90th percentile are drawn.
+    Grids are as for `betti_curves`; median and band from the 10th to the 90th percentile are drawn.
     """
     figure, panels = new_figure(10, 3.6, columns=len(grids))
     for axes, dimension, color in _betti_panels(panels, grids):
@@ -131,18 +178,17 @@ def topology_over_time(
     totals: Mapping[int, np.ndarray],
     title: str,
 ) -> go.Figure:
-    """Price, Betti curves as heat maps and total persistence over one time axis.
+    """Price, Betti curves as heat maps and total persistence over one time axis, evenly thinned.
 
-    Of n samples, by homology dimension: grids as for `betti_curves`, curves (n, bins), and total persistence (n,) in
-    log price. At most `MOMENTS` evenly spaced samples and `BINS` bins of the curves are drawn.
+    By homology dimension: grids as for `betti_curves`, curves (n, bins), and total persistence (n,) in log price.
     """
-    moments = evenly(len(times), MOMENTS)
+    moments = evenly(len(times), HEATMAP_COLUMNS)
     time, count = wall_time(times)[moments], len(grids)
     heights = [0.8, *[1.0] * count, 0.8]
     figure = make_subplots(rows=count + 2, shared_xaxes=True, vertical_spacing=0.04, row_heights=heights)
     figure.add_trace(go.Scatter(x=time, y=close[moments], line={"color": GREY, "width": 1.2}, showlegend=False), 1, 1)
     for row, dimension in enumerate(grids, start=2):
-        bins = evenly(len(grids[dimension]), BINS)
+        bins = evenly(len(grids[dimension]), HEATMAP_ROWS)
         domain = figure.get_subplot(row, 1).yaxis.domain
         scale = {"title": f"β{dimension}", "y": domain[0], "yanchor": "bottom", "len": domain[1] - domain[0]}
         heat = curves[dimension][np.ix_(moments, bins)].astype(np.float32).T  # (bins, n)
@@ -161,11 +207,8 @@ def topology_over_time(
 def indicators_over_time(
     times: pd.DatetimeIndex, close: np.ndarray, values: np.ndarray, names: Sequence[str], title: str
 ) -> go.Figure:
-    """Price and one panel per complexity indicator, (n, K), over one time axis.
-
-    At most `POINTS` evenly spaced samples are drawn.
-    """
-    moments = evenly(len(times), POINTS)
+    """Price and one panel per complexity indicator, (n, K), over one time axis, evenly thinned."""
+    moments = evenly(len(times), LINE_POINTS)
     time, series = wall_time(times)[moments], {"close": close, **dict(zip(names, values.T, strict=True))}
     figure = make_subplots(rows=len(series), shared_xaxes=True, vertical_spacing=0.02)
     for row, (name, column) in enumerate(series.items(), start=1):

@@ -1,7 +1,5 @@
 """Figures and tables of page 04: what is learned from, the schedule, the curves, threshold and calibration."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +19,7 @@ from cmat_lib.plots.style import DASHED, GREY, PALETTE, PART_COLORS, new_figure
 
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
-TERMS = {
-    "trigger": "focal loss",
-    "max_pct": "squared error (variances)",
-    "auxiliary": "Huber loss (4 targets)",
-}
+TERMS = {"trigger": "focal loss", "max_pct": "squared error (variances)", "auxiliary": "Huber loss (4 targets)"}
 UPPER_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside its panel
 
 
@@ -55,16 +49,13 @@ def base_rate_bars(samples: pd.DataFrame) -> Figure:
 
 
 def schedule_curve(factors: np.ndarray, steps_per_epoch: int, training: TrainingConfig) -> go.Figure:
-    """Learning rate of both parameter groups over all optimiser steps.
+    """Learning rate of both parameter groups over all optimiser steps; early stopping may end before the last.
 
-    The epoch is in the hover text; early stopping may end before the last step. `factors`, (steps,), are by what the
-    rates are multiplied at each step, see `cmat_lib.training.optimisation.schedule`.
+    `factors`, (steps,), multiply the rates at each step, see `cmat_lib.training.optimisation.schedule`.
     """
     steps = evenly(len(factors), MOST_POINTS)
-    rates = {
-        "encoders, projections, heads": training.learning_rate,
-        "transformer layers": training.transformer_learning_rate,
-    }
+    parts, layers = training.learning_rate, training.transformer_learning_rate
+    rates = {"encoders, projections, heads": parts, "transformer layers": layers}
     figure = go.Figure()
     hover = {"customdata": steps // steps_per_epoch + 1, "hovertemplate": "%{y:.2e}, epoch %{customdata}"}
     for name, rate in rates.items():
@@ -122,10 +113,7 @@ def epoch_table(history: pd.DataFrame, best_epoch: int) -> pd.DataFrame:
 
 
 def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: float) -> Figure:
-    """What `fit_calibration`'s map makes of the model's raw scores, and where the threshold cuts.
-
-    The map above, the distribution of the raw scores of the calibrate part, (n,), below.
-    """
+    """What `fit_calibration` makes of raw scores and where the threshold cuts; below, those of the calibrate part."""
     figure, (above, below) = new_figure(7.5, 5.6, rows=2, sharex=True, height_ratios=(3, 1))
     grid = np.unique([*np.linspace(0, 1, 201), *calibration.get("x", [])])
     label = f"{calibration['method']} map"
@@ -142,10 +130,7 @@ def calibration_map(calibration: Mapping[str, Any], raw: np.ndarray, threshold: 
 def probability_distribution(
     scores: Mapping[str, np.ndarray], trigger: np.ndarray, threshold: float | None = None
 ) -> Figure:
-    """Distribution of scores for triggers and non-triggers, each class with area 1.
-
-    A panel for each name and its scores (n,), between 0 and 1; the threshold is drawn in the last.
-    """
+    """Distribution of scores (n,), a panel per name, by class, each with area 1; the threshold is in the last panel."""
     kind = np.where(np.asarray(trigger) == 1, "trigger", "no trigger")
     figure, axes = new_figure(11, 3.6, columns=len(scores))
     classes = {"hue": kind, "hue_order": list(CLASS_COLORS), "palette": CLASS_COLORS}

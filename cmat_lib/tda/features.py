@@ -10,8 +10,6 @@ Per homology dimension, in this order (107 numbers with the defaults, 214 for H0
 The curve and the entropy describe shape and ignore scale; the norms and the total describe scale. Nothing is fitted.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -23,7 +21,7 @@ from cmat_lib.config.schema import TdaConfig
 from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.point_cloud import takens_embedding
 
-BLOCK = 256  # windows whose clouds and bars are in memory at once, about 6 MB
+WINDOWS_AT_ONCE = 256  # with their clouds and bars about 6 MB
 
 kernel = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -37,12 +35,8 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
     window only, bit for bit.
 
     `log_prices` are the natural logarithm of the close (or another one of ``config.series``); W is
-    ``config.longest_window``, and a shorter scale reads the end of the window.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (N, W) or a value is not finite.
+    ``config.longest_window``, and a shorter scale reads the end of the window. Another shape and values that are not
+    finite are a ValueError.
     """
     windows = np.ascontiguousarray(log_prices, dtype=np.float64)
     if windows.ndim != 2 or windows.shape[1] != config.longest_window:
@@ -51,13 +45,13 @@ def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
     if not finite.all():
         raise ValueError(f"window {int(np.argmin(finite))} holds a log price that is not finite; repair the candles")
     features = np.empty((len(windows), len(config.scales), config.features_per_scale), dtype=np.float32)
-    for start in range(0, len(windows), BLOCK):
+    for start in range(0, len(windows), WINDOWS_AT_ONCE):
+        block = slice(start, start + WINDOWS_AT_ONCE)
         for scale, (window, delay) in enumerate(config.scales):
-            part = np.ascontiguousarray(windows[start : start + BLOCK, -window:])  # (n, w)
+            part = np.ascontiguousarray(windows[block, -window:])  # (n, w)
             clouds = takens_embedding(part, config.embedding_dim, delay)  # (n, P, d)
-            rows = np.arange(len(part)) * window
-            diagrams = diagrams_batch(clouds, config.engine)
-            diagram_features(diagrams, part.ravel(), rows, window, config, features[start : start + BLOCK, scale])
+            begins, diagrams = np.arange(len(part)) * window, diagrams_batch(clouds, config.engine)
+            diagram_features(diagrams, part.ravel(), begins, window, config, features[block, scale])
     return features.reshape(len(windows), -1)
 
 
@@ -83,10 +77,9 @@ def path_features(series: ArrayLike, ends: np.ndarray, window: int, delay: int, 
 def diagram_features(
     diagrams: list[Bars], series: np.ndarray, begins: np.ndarray, window: int, config: TdaConfig, out: np.ndarray
 ) -> None:
-    """Write the features of N diagrams, H0 and H1, in one compiled pass without arrays in between.
+    """Write the features of N diagrams, H0 and H1, into `out`, (N, ``config.features_per_scale``) float32.
 
-    The bars of a window ascend by birth, then by death. `series`, (T,) float64, is what the windows are cut from at
-    `begins`, (N,); `out` is (N, ``config.features_per_scale``) float32.
+    The bars of a window ascend by birth, then by death; `series`, (T,) float64, is cut into windows at `begins`, (N,).
     """
     wide, layers = config.features_per_dimension, config.landscape_layers
     for place, dimension in enumerate(config.homology_dimensions):
@@ -98,9 +91,8 @@ def diagram_features(
 def betti_grid(config: TdaConfig, dimension: int) -> np.ndarray:
     """Grid of a Betti curve: ``g[i] = betti_max * (i / (betti_bins - 1)) ** 2``, in window standard deviations.
 
-    Shape (betti_bins,), float64. Equal steps of the square root of g, so the grid is denser near 0, where most bars
-    end. It is fixed by the parameters: a grid fitted to the data would let one extreme window rescale every bin. A
-    dimension that is not among ``config.homology_dimensions`` is a ValueError.
+    Shape (betti_bins,), float64; denser near 0, where most bars end. It is fixed by the parameters: a grid fitted to
+    the data would let one extreme window rescale every bin. An unknown dimension is a ValueError.
     """
     if dimension not in config.homology_dimensions:
         raise ValueError(f"dimension {dimension} is not in tda.homology_dimensions {config.homology_dimensions}")
@@ -123,11 +115,9 @@ def feature_names(config: TdaConfig) -> list[str]:
 def feature_groups(config: TdaConfig) -> dict[str, slice]:
     """Columns that belong together: Betti curve, and all other numbers, of each homology dimension, scale and series.
 
-    ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``; together they are all columns, each once. With several
-    series or scales their names begin with those.
+    ``H0 curve``, ``H1 curve``, ``H0 summary``, ``H1 summary``: all columns, each once. With several series or scales
+    their names begin with those.
 
-    Examples
-    --------
     >>> feature_groups(TdaConfig())["H1 summary"]
     slice(207, 214, None)
     """
@@ -150,9 +140,6 @@ def _prefixes(config: TdaConfig, space: str) -> list[str]:
 def feature_params(config: TdaConfig) -> dict:
     """What a feature vector depends on beside its series, window and delay, for the key of the cache."""
     return config.model_dump(exclude={"window_size", "time_delay", "windows", "delays", "series"})
-
-
-# -- kernels -----------------------------------------------------------------------------------------------------------
 
 
 @kernel

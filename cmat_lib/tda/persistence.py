@@ -11,8 +11,6 @@ weak_alpha    Rips filtration on the Delaunay triangulation, by giotto-tda; same
 ============  =============================================================================================
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable
@@ -40,17 +38,9 @@ class Bars(NamedTuple):
 def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
     """Persistence diagrams of one cloud: H0 (n, 2) and H1 (m, 2), ascending by birth, then by death.
 
-    `points` are (P, d); P may be 0, and points may be equal.
+    `points` are (P, d); P may be 0, and points may be equal. Another shape, or a coordinate that is not finite or
+    exceeds 1e150, is a ValueError that names the row; an unknown engine is a `CmatError`.
 
-    Raises
-    ------
-    ValueError
-        If the shape is wrong, or a coordinate is not finite or exceeds 1e150; the message names the row.
-    CmatError
-        If the engine is unknown.
-
-    Examples
-    --------
     >>> rips_diagrams([[0, 0], [0, 1], [0, 3]], engine="giotto")[0]
     array([[0., 1.],
            [0., 2.]])

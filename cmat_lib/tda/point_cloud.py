@@ -1,7 +1,5 @@
 """From a series to a cloud of points: the Takens delay embedding."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
@@ -13,15 +11,9 @@ def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarra
     Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``: (T,) becomes (P, dimension) with
     ``P = T - (dimension - 1) * delay``, and N windows (N, W) become (N, P, dimension), in fresh memory. By Takens
     (1981, *Detecting strange attractors in turbulence*, Lecture Notes in Mathematics 898, theorem 1) the cloud keeps
-    the topology of the attractor behind the series.
+    the topology of the attractor behind the series. Another number of axes, a parameter below 1 and a series that holds
+    no point are a ValueError.
 
-    Raises
-    ------
-    ValueError
-        If the input has another number of axes, a parameter is below 1, or the series holds no point.
-
-    Examples
-    --------
     >>> takens_embedding([0, 1, 2, 3], dimension=2, delay=2)
     array([[0., 2.],
            [1., 3.]])
