@@ -119,12 +119,11 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, see `Content`; a CmatError if it is missing, damaged, or of another format version."""
-    return _load(Path(path), device)[0]
+    """Read a checkpoint, see `Content`, and check it so far that no later step can stumble over it.
 
-
-def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Config]:
-    """Content of a checkpoint, checked so far that no later step can stumble over it, and its parameters."""
+    A CmatError if it is missing, damaged, or of another format version.
+    """
+    path = Path(path)
     if not path.is_file():
         raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
     content = read_tensors(path, device)
@@ -142,7 +141,7 @@ def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Confi
         raise _damaged(path, str(error)) from None
     if not fits:
         raise _damaged(path, "views or scalers are not what the parameters ask for")
-    return content, config
+    return content
 
 
 def _fits_views(content: dict[str, Any], config: Config) -> bool:
@@ -186,8 +185,8 @@ def load_model(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
     """Model in eval mode from a checkpoint, its parameters and content; a CmatError if the file cannot be used."""
-    path = Path(path)
-    content, config = _load(path, device)
+    path, content = Path(path), load_checkpoint(path, device)
+    config = validate(content["config"], str(path))
     try:
         with torch.device("meta"):  # sizes that the weights do not have must not cost their memory first
             build_model(config).load_state_dict(content["weights"], assign=True)

@@ -21,8 +21,7 @@ def pick_device(training: TrainingConfig) -> torch.device:
     """Device that ``training.device`` asks for; a CmatError for a GPU that torch does not see."""
     if training.device == "cuda" and not torch.cuda.is_available():
         raise CmatError("training.device is 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
-    use_gpu = training.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def is_on(switch: str, device: torch.device) -> bool:

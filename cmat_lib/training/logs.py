@@ -36,14 +36,9 @@ class TrainingLogs:
 
 def epoch_line(row: Row) -> str:
     """One line of text for one epoch of the history."""
-    return (
-        f"epoch {row['epoch']:>3}  train loss {row['train_loss']:.4f}  stop loss {row['stop_loss']:.4f}  "
-        f"stop AUC {row['stop_roc_auc']:.3f}  {row['samples_per_second']:,.0f} samples/s  {row['memory_gb']:.1f} GB  "
-        f"at most {_duration(row['seconds_left'])} left"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    losses = f"train loss {row['train_loss']:.4f}  stop loss {row['stop_loss']:.4f}  stop AUC {row['stop_roc_auc']:.3f}"
+    speed = f"{row['samples_per_second']:,.0f} samples/s  {row['memory_gb']:.1f} GB"
+    seconds = row["seconds_left"]
+    left = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    left = f"{seconds:.0f} s" if seconds < 90 else left
+    return f"epoch {row['epoch']:>3}  {losses}  {speed}  at most {left} left"

@@ -37,16 +37,6 @@ class Objective(nn.Module):
         return self.loss(said[:, :1], said[:, 1:2], trigger, max_pct, weight, said[:, 2:], auxiliary)
 
 
-def compiled(objective: Objective, device: torch.device, accumulates: bool) -> nn.Module:
-    """`objective` through ``torch.compile`` with fixed shapes; on a GPU its kernels are replayed as CUDA graphs.
-
-    Not so where gradients accumulate over several passes: they would live in the graph's own memory, which the next
-    replay overwrites.
-    """
-    replay = device.type == "cuda" and not accumulates
-    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if replay else None)
-
-
 def compiled_graphs() -> int:
     """Graphs that ``torch.compile`` has made in this process so far."""
     dynamo = sys.modules.get("torch._dynamo.utils")  # takes seconds to import, and who does not compile need not wait

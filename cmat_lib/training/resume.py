@@ -1,10 +1,13 @@
-"""``last.pt``: the whole state of a training in one file, so that a killed one goes on as if nothing had happened."""
+"""Stopping a training where its state is whole, and ``last.pt``, which holds it: it goes on as if nothing had happened."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning_fabric import Fabric
@@ -68,10 +71,8 @@ class SavePoint(NamedTuple):
             return self._anew(str(error))
         # By repr, as a tensor has no truth value.
         if not isinstance(state, dict) or repr(state.get("fingerprint")) != repr(self.fingerprint):
-            raise CmatError(
-                f"{self.path} was made with other parameters, input files or code: resume with those, or train without "
-                "resume, which starts anew and replaces it"
-            )
+            advice = "resume with those, or train without resume, which starts anew and replaces it"
+            raise CmatError(f"{self.path} was made with other parameters, input files or code: {advice}")
         if reason := State.misfit(state):
             return self._anew(f"{self.path}: damaged ({reason})")
         if state["device"] != device.type:
@@ -80,6 +81,30 @@ class SavePoint(NamedTuple):
 
     def _anew(self, reason: str) -> None:
         warnings.warn(f"training starts anew: {reason}", stacklevel=4)
+
+
+class StopRequest:
+    """Inside the ``with`` block the first Ctrl-C (or SIGTERM) sets `asked`; a second one interrupts as usual.
+
+    Only the main thread may listen to signals; elsewhere nothing is changed.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.asked, self._enabled = False, enabled
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if self._enabled and threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self.__exit__()
 
 
 def random_states(fabric: Fabric) -> torch.Tensor:

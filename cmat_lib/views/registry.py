@@ -92,8 +92,8 @@ class View:
 
     def shape(self, config: Config) -> tuple[int, ...]:
         """Of one sample: (F,), or (L, F)."""
-        width = len(self.names(config))
-        return (self.window(config), width) if self.window(config) else (width,)
+        rows = self.window(config)
+        return (*([rows] if rows else []), len(self.names(config)))
 
 
 # Rows of tables beside those of views: baselines, fusions, whole models.
@@ -134,10 +134,7 @@ class Registry:
         return [v for v in self.known(config).values() if v.standard or v.name in config.model.modalities]
 
     def seen(self, config: Config) -> list[View]:
-        """Views that the model sees, in the order of the registry.
-
-        A CmatError for a name that is none, with the nearest one that is, or if nothing of the market is seen.
-        """
+        """Views that the model sees, in order; a CmatError for an unknown name, or if nothing of the market is seen."""
         known = self.known(config)
         for name in config.model.modalities:
             if name not in known:
