@@ -22,12 +22,11 @@ def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
 
     Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
     """
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    rows = [
-        ParameterRow(part, sum(size for name, size in sizes.items() if name.startswith(prefix)), source)
-        for part, prefix, source in _table_parts(model)
-    ]
-    return [row for row in rows if row.parameters]
+    rows = []
+    for part, prefix, source in _table_parts(model):
+        size = sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))
+        rows += [ParameterRow(part, size, source)] if size else []
+    return rows
 
 
 def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str, str | None]]:

@@ -51,9 +51,7 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
         raise CmatError(f"training.loss: there is no loss '{training.loss}'{nearest(training.loss, LOSSES)}")
     return LOSSES[training.loss](
         gamma=training.focal_gamma,
-        positive_weight=float(
-            (1 - rate) / rate if training.positive_weight == "balanced" else training.positive_weight
-        ),
+        positive_weight=float(balance),
         max_pct_std=float(clipped.std()),
         max_pct_clip=float(clip),
         task_weighting=training.task_weighting,

@@ -1,4 +1,4 @@
-"""Stopping a training where its state is whole, and ``last.pt``, which holds it: it goes on as if nothing had happened."""
+"""``last.pt``: the whole state of a training, so that a killed or stopped one goes on as if nothing had happened."""
 
 from __future__ import annotations
 

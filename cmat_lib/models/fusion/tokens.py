@@ -26,20 +26,10 @@ class FusionBase(nn.Module):
     """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
 
     A class defines `fuse`, which the call of the module ends in, and takes what its docstring and `settings` name
-    beside the arguments here, which it hands on.
-
-    Parameters
-    ----------
-    nbeats_dim, tda_dim, complexity_dim : int or None
-        Widths of the source's three views, encoded, their pieces together; None for one that the model does not see.
-        A ValueError if nothing is seen.
-    hidden_dim : int
-        Length D of the fused vector, which `output_dim` repeats.
-    others : mapping of str to int, optional
-        Widths of the other views that the model sees.
-    parts : mapping of str to tuple of str, optional
-        Names of the tokens of views that have several, among which their width is shared; afterwards those of every
-        view that the model sees.
+    beside the arguments here, which it hands on: widths of the source's three views, encoded, and of `others` that the
+    model sees (None for one that it does not; a ValueError if nothing is seen); `hidden_dim`, the length D of the fused
+    vector, which `output_dim` repeats; and in `parts` the names of the tokens of views that have several, among which
+    their width is shared. The attribute `parts` has those of every view that the model sees.
     """
 
     token_names: tuple[str, ...] = ()  # of the M tokens that attend to each other, in order
@@ -85,8 +75,7 @@ class FusionBase(nn.Module):
 class TokenFusion(FusionBase):
     """Base of fusions that project every view to one or several tokens of equal width; takes what `FusionBase` takes.
 
-    A view of G tokens is a vector of G equal pieces; its pieces share one projection. A width that is no multiple of
-    its number of tokens is a ValueError.
+    A view of G tokens is a vector of G equal pieces, which share one projection; another width is a ValueError.
     """
 
     def __init__(self, *dims: Width, **wiring) -> None:
@@ -107,20 +96,13 @@ class AttendingFusion(TokenFusion):
     """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
 
     The `num_heads` h must divide the width (ValueError); `ffn_dim` is the width of the feed-forward part, `dropout`
-    that of the layers and the output projection. A class ends its constructor with `add_layers`, once its tokens are
-    there.
+    also that of the output projection. A class ends its constructor with `add_layers`, once its tokens are there.
     """
 
     settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
 
     def __init__(
-        self,
-        *dims: Width,
-        num_heads: int = 8,
-        num_layers: int = 2,
-        ffn_dim: int = 1024,
-        dropout: float = 0.3,
-        **wiring,
+        self, *dims: Width, num_heads: int = 8, num_layers: int = 2, ffn_dim: int = 1024, dropout: float = 0.3, **wiring
     ) -> None:
         super().__init__(*dims, **wiring)
         self.new_layer = partial(transformer_layer, self.output_dim, num_heads, ffn_dim, dropout)
