@@ -4,8 +4,6 @@ Oreshkin, Carpov, Chapados, Bengio, *N-BEATS: Neural basis expansion analysis fo
 forecasting*, arXiv 1905.10437, sections 3.1 (block), 3.2 (doubly residual stacking), 3.3 (trend and seasonality bases).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

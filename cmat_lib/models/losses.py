@@ -1,7 +1,5 @@
 """Loss of the two tasks: focal loss on the trigger, squared error on the largest rise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The whole model: encoders, fusion and one head per task."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

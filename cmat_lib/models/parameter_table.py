@@ -1,7 +1,5 @@
 """How many parameters every part of a model has, beside what the source document states."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -3,13 +3,11 @@
 It is loaded with ``weights_only=True``, so a crafted file cannot run code.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import (
@@ -77,7 +75,7 @@ class Isotonic(Kind):
     y: list[Share]
 
     @model_validator(mode="after")
-    def _rises(self) -> Isotonic:
+    def _rises(self) -> Self:
         if len(self.x) != len(self.y) or self.x != sorted(self.x) or self.y != sorted(self.y):
             raise ValueError("x and y must be as many, and ascend")
         return self

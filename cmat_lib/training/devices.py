@@ -1,7 +1,5 @@
 """Where training runs and with which switches: device, precision, determinism, processes."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """The history of a training while it runs: a CSV file, TensorBoard events, and lines of text."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

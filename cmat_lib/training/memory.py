@@ -1,7 +1,5 @@
 """How much memory a training needs, asked before it starts."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import psutil

@@ -1,7 +1,5 @@
 """One forward pass as training and validation need it: inputs and targets in, losses and answers out."""
 
-from __future__ import annotations
-
 import sys
 from typing import NamedTuple
 

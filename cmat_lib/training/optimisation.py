@@ -1,7 +1,5 @@
 """What is minimised and how: loss, parameter groups, steps of an epoch, learning-rate schedule, average of weights."""
 
-from __future__ import annotations
-
 import math
 from copy import deepcopy
 from typing import Any

@@ -1,7 +1,5 @@
 """``last.pt``: the whole state of a training, so that a killed or stopped one goes on as if nothing had happened."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import warnings

@@ -1,7 +1,5 @@
 """One optimiser step and one look at the stop part: model, loss, optimiser and schedule on their device(s)."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

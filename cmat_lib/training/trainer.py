@@ -1,7 +1,5 @@
 """The training loop: epochs, early stopping, save points. It knows nothing of the model, the data or the device."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

@@ -1,7 +1,5 @@
 """The numbers of views for the samples of a whole market."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Thread
 

@@ -10,8 +10,6 @@ For each scale k of ``complexity.ranges``, with W = ``complexity.window_size``:
 No number has a unit, so that symbols can be pooled, and all are finite, in halts too.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view

@@ -7,8 +7,6 @@ own samples hold its own numbers there, so that a column means the same for ever
 one close time: whatever is read is known at the close of the row's own candle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

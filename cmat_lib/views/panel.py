@@ -5,8 +5,6 @@ window that ends there, cut from a strided view (``unfold``) by ``index_select``
 with candles times look-back.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Samples: the moments at which every view is complete, with their labels and their parts."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,13 +1,12 @@
 """Tables of the user's own as they are read: every time and number checked, what is wrong named by file and row."""
 
-from __future__ import annotations
-
 import glob
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -50,7 +49,7 @@ class Table:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"{self.files[0]}{more}"
 
-    def take(self, rows: np.ndarray) -> Table:
+    def take(self, rows: np.ndarray) -> Self:
         """Some of the rows, in their order."""
         parts = {"frame": self.frame, "places": self.places, "others": self.others}
         return replace(self, **{name: part.iloc[rows].reset_index(drop=True) for name, part in parts.items()})

@@ -3,8 +3,6 @@
 A row is known from its time plus the lag on; what was published later, or lies beyond `stale`, is missing at a close.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fusion: how the encoded views become one vector; a new one is one class of `FusionBase` and an entry in `FUSIONS`."""
 
-from __future__ import annotations
-
 from itertools import chain, pairwise
 
 import torch

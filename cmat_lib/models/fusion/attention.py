@@ -1,7 +1,5 @@
 """Fusion by self-attention: every token attends to every token."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 import torch

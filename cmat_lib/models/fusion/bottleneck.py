@@ -1,7 +1,5 @@
 """Fusion by attention bottlenecks: modalities meet only in a few tokens that all of them read and write."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from itertools import chain
 
