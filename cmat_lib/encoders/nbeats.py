@@ -30,8 +30,7 @@ def trend_basis(length: int) -> Tensor:
 def seasonality_basis(length: int) -> Tensor:
     """Fourier basis (2 * harmonics, T): ``cos(2 pi k t)`` for k = 1, 2, ..., then the sines, without a constant.
 
-    arXiv 1905.10437, eq. 3, with ``min(18, (T - 1) // 2)`` harmonics: above half the sampling rate they would repeat
-    the lower ones.
+    arXiv 1905.10437, eq. 3, with ``min(18, (T - 1) // 2)`` harmonics: above half the sampling rate they would repeat.
     """
     harmonics = min(MAX_HARMONICS, (length - 1) // 2)
     t = torch.arange(length) / length  # (T,)
@@ -45,9 +44,8 @@ BASES = {"trend": trend_basis, "seasonality": seasonality_basis}
 class NBEATSBlock(nn.Module):
     """Layers of one fully connected block: trunk, feature head, and backcast; `NBEATSStack` runs them.
 
-    `theta` gives the coefficients of the backcast, C * K per sample; it is None without `has_backcast`, that is for the
-    last of all blocks, whose backcast nothing reads. `basis` (K, T) is None then, and for the stack type ``generic``,
-    whose C * T coefficients are the backcast itself.
+    `theta` gives the coefficients of the backcast, C * K per sample. It is None without `has_backcast`, for the last of
+    all blocks. `basis` (K, T) is None then, and for ``generic``, whose C * T coefficients are the backcast itself.
     """
 
     def __init__(

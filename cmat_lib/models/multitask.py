@@ -91,10 +91,7 @@ class MultiTaskCrossModalAttention(nn.Module):
     def forward(
         self, ohlcv: Tensor | None = None, tda: Tensor | None = None, complexity: Tensor | None = None, **others: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise in percent, (B, 1) each.
-
-        Of `ohlcv` (B, T, C), `tda` (B, F), `complexity` (B, K), and the other views that the model sees, by name.
-        """
+        """Logit of the trigger and largest rise in percent, (B, 1) each, of the views that the model sees."""
         source = dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True))
         return self.answers(source | others)[:2]
 

@@ -16,10 +16,7 @@ class ParameterRow(NamedTuple):
 
 
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
-    """Parameters of every part, beside what the document states for its own sizes (the defaults).
-
-    Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
-    """
+    """Parameters of every part that the model has; the transformer's layers are alike, the first stands for each."""
     rows = []
     for part, prefix, source in _table_parts(model):
         size = sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))

@@ -10,11 +10,8 @@ from cmat_lib.views.panel import Panel
 def predict(
     model: MultiTaskCrossModalAttention, panel: Panel, index: torch.Tensor, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw trigger probability and largest rise in percent of the samples of `index`, shape (n,) each, float64.
-
-    Computed in the precision of the model's weights.
-    """
-    dtype, found = next(model.parameters()).dtype, []
+    """Raw trigger probability and largest rise in percent of the samples of `index`, float64 (n,) each."""
+    dtype, found = next(model.parameters()).dtype, []  # of the weights, which compute in it
     with evaluation_mode(model), torch.no_grad():
         for batch in panel.batches(index, size):
             said = model.answers({name: x.to(dtype) for name, x in batch.inputs.items()})

@@ -41,10 +41,7 @@ class UnroundedInputs(MixedPrecision):
 
 
 def make_fabric(training: TrainingConfig) -> Fabric:
-    """Fabric for the processes of `training`, not launched, with the switches of the parameters applied.
-
-    A CmatError if GPUs are asked for and torch sees none, or fewer than ``training.devices``.
-    """
+    """Fabric of `training`, not launched, its switches applied; a CmatError if torch sees too few of the GPUs."""
     device = pick_device(training)
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
         raise CmatError(f"training.devices is {training.devices} but torch sees {torch.cuda.device_count()} GPUs")

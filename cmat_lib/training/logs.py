@@ -9,17 +9,14 @@ from cmat_lib.training.trainer import Row
 
 
 class TrainingLogs:
-    """Writes each row of the history to ``metrics.csv`` and to TensorBoard events in one folder, at once.
-
-    The folder is emptied at the first row, not before: a training that goes on hands in its earlier rows again.
-    """
+    """Writes each row of the history to ``metrics.csv`` and to TensorBoard events in one folder, at once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._loggers = folder, []
 
     def __call__(self, row: Row) -> None:
         """Write one row."""
-        if not self._loggers:
+        if not self._loggers:  # emptied now, not before: a training that goes on hands in its earlier rows again
             shutil.rmtree(self._folder, ignore_errors=True)
             self._loggers = [kind(self._folder, name="", version="") for kind in (CSVLogger, TensorBoardLogger)]
         for logger in self._loggers:

@@ -61,10 +61,7 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
 
 
 def check_memory(config: Config, device: torch.device, batch: int, processes: int = 1) -> None:
-    """Stop before training if the device cannot hold a `batch` of samples, which the processes share.
-
-    The LocalError says which batch fits, and the accumulation that keeps the samples of an optimiser step.
-    """
+    """A LocalError, which says what would fit, if the device cannot hold a `batch`, which the processes share."""
     need, free, training = memory_need(config), free_memory(device), config.training
     share = KEPT[is_on(training.mixed_precision, device), is_on(training.compile, device)]
     need = need._replace(per_sample=need.per_sample * share)

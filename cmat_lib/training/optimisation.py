@@ -31,10 +31,7 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
 
 
 def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
-    """Loss of all tasks on the CPU, with the positive weight and the scales of the targets from the training part.
-
-    A target that is the same in every training row is a CmatError.
-    """
+    """Loss on the CPU, weights and scales from the training part; a CmatError for a target that never varies there."""
     training = config.training
     rows = panel.samples[panel.samples["part"] == "train"]
     auxiliary = rows[list(AUXILIARY_TARGETS) if config.model.auxiliary_head else []]
@@ -81,10 +78,8 @@ def count_steps(samples: int, training: TrainingConfig, processes: int = 1) -> i
 
 
 def adamw(model: nn.Module, loss: nn.Module, training: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`, as one kernel for all parameters.
-
-    With fp16 the fused kernel would unscale the gradients itself, which leaves no place to clip them before.
-    """
+    """AdamW over `parameter_groups`, as one kernel for all parameters."""
+    # With fp16 the fused kernel would unscale the gradients itself, which leaves no place to clip them before.
     scales = is_on(training.mixed_precision, device) and half_precision(device) == "16-mixed"
     return torch.optim.AdamW(parameter_groups(model, loss, training), fused=not scales)
 

@@ -55,10 +55,7 @@ class SavePoint(NamedTuple):
         write_tensors(self.path, {"fingerprint": self.fingerprint, **state})
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """State to go on from, on `device`; None, with a warning that says why, if there is none.
-
-        A state of a training with other parameters, which would be lost, is a CmatError.
-        """
+        """State to go on from; None, with a warning, if there is none; a CmatError if it is of other parameters."""
         if not self.resume:
             return None
         if not self.path.is_file():
@@ -82,10 +79,7 @@ class SavePoint(NamedTuple):
 
 
 class StopRequest:
-    """Inside the ``with`` block the first Ctrl-C (or SIGTERM) sets `asked`; a second one interrupts as usual.
-
-    Only the main thread may listen to signals; elsewhere nothing is changed.
-    """
+    """Inside ``with`` the first Ctrl-C (or SIGTERM) sets `asked`, a second one interrupts; in the main thread only."""
 
     def __init__(self, enabled: bool = True) -> None:
         self.asked, self._enabled = False, enabled

@@ -80,10 +80,7 @@ class Steps:
         return self.train_index[order]
 
     def step(self, order: Tensor, number: int) -> Tensor:
-        """Optimiser step `number` from 0 of the epoch whose `order` (n,) `new_order` gave.
-
-        This process's share of the losses, (terms,). An accumulation that the epoch cuts short still steps.
-        """
+        """Optimiser step `number` from 0 of an epoch's `order` (n,): this process's share of the losses, (terms,)."""
         length = self.size * self.training.gradient_accumulation_steps
         chunk = order[number * length : (number + 1) * length]
         weights = self.panel.weight[chunk]

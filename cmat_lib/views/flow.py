@@ -68,10 +68,8 @@ def _amounts(symbol: str, candles: pd.DataFrame) -> np.ndarray:
 
 
 def _sums(amounts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-    """Sums over the `length` candles up to each end, (3, n); each is made afresh.
-
-    Running sums keep a rounding residue of what left the window, which is all that is seen where trading is thin.
-    """
+    """Sums over the `length` candles up to each end, (3, n)."""
+    # Each afresh: running sums keep a rounding residue of what left the window, all that is seen where trading is thin.
     return sliding_window_view(amounts, length, axis=1).sum(axis=2)[:, ends - length + 1]
 
 

@@ -88,10 +88,8 @@ def _numbers_at(times: pd.DatetimeIndex, candles: pd.DataFrame, config: Config) 
 
 
 def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are.
-
-    One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
-    """
+    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are."""
+    # One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
     count = mean = squares = 0.0
     for values in symbols:
         known = np.isfinite(values)

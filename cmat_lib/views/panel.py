@@ -1,8 +1,7 @@
 """The panel: the numbers of all views, samples as an index into them, and batches gathered on the device.
 
-Each view has one (R, F) array: a row per candle, per sample, or per row of a table. A sample is a row of it, or the
-window that ends there, cut from a strided view (``unfold``) by ``index_select``, so that memory grows with candles, not
-with candles times look-back.
+A sample is a row of each view's array (R, F), or the window that ends there, cut from a strided view (``unfold``) by
+``index_select``, so that memory grows with candles, not with candles times look-back.
 """
 
 import warnings
@@ -26,7 +25,7 @@ CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing mor
 
 
 class Batch(NamedTuple):
-    """Samples as tensors on one device: inputs of the model, targets (NaN where there is no label), weight."""
+    """Samples as tensors on one device; targets are NaN where there is no label."""
 
     inputs: dict[str, Tensor]  # view -> (B, F), or (B, L, F) where it shows windows
     trigger: Tensor  # (B,)

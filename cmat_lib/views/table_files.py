@@ -56,11 +56,7 @@ class Table:
 
 
 def read_table(name: str, config: TableConfig) -> Table:
-    """Table of the view `name`, from all of its files.
-
-    A CmatError, which names file, column and row, for a file or a column that is not there, times without a zone,
-    unsorted or repeated times, cells that are no finite numbers, and columns that say nothing.
-    """
+    """Table of the view `name`, from all of its files; a CmatError names file, column and row of what is wrong."""
     files = find_files(name, config)
     parts = [_read_part(name, path, config) for path in files]
     kinds = {"symbol" in part.frame: part.source for part in parts}

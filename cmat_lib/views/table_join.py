@@ -55,8 +55,7 @@ def _newest(rows: pd.DataFrame, closes: np.ndarray, config: TableConfig) -> tupl
 def as_of(table: Table, symbol: str, closes: pd.DatetimeIndex, config: TableConfig) -> np.ndarray:
     """What was known of each column at the close of candles, for an mlp: float32 of shape (closes, 4 · columns).
 
-    In the order of `TableConfig.feature_names`. A candle at which a column has no value yet, no earlier one that its
-    change could be taken from, or a stale one, has NaN in all columns.
+    In the order of `TableConfig.feature_names`; all NaN where a column has no value yet, or one alone, or a stale one.
     """
     at, parts = nanoseconds(closes), []
     for column in config.columns:
@@ -76,8 +75,7 @@ def as_sequence(
 
     Values float32 (R, features) in the order of `TableConfig.feature_names`, and rows int64 (closes,). The window of a
     candle is ``values[row - rows + 1 : row + 1]``. Rows without a value in every column are left out. The values begin
-    with `rows` rows of NaN, whose last one stands for a candle without a whole window: too few rows, or the newest is
-    stale.
+    with `rows` rows of NaN, whose last one stands for a candle that has no whole window, or a stale one.
     """
     own = _own_rows(table, symbol, config.columns)
     gap = np.log1p(np.diff(nanoseconds(own["time"]) / HOUR, prepend=np.nan))

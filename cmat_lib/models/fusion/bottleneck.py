@@ -60,7 +60,7 @@ class BottleneckFusion(AttendingFusion):
 
     A bottleneck token starts as a learned vector, its position. In the first layer the modalities write to it, in the
     second they read what the others wrote; so one layer alone lets them meet in the mean over all tokens only. An
-    unseen modality has no tokens. `bottleneck_tokens` are four as in the source; they stand last in `token_names`.
+    unseen modality has no tokens. The `bottleneck_tokens`, four as in the source, come last.
     """
 
     settings = (*AttendingFusion.settings, "bottleneck_tokens")

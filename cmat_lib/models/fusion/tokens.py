@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -73,10 +72,7 @@ class FusionBase(nn.Module):
 
 
 class TokenFusion(FusionBase):
-    """Base of fusions that project every view to one or several tokens of equal width; takes what `FusionBase` takes.
-
-    A view of G tokens is a vector of G equal pieces, which share one projection; another width is a ValueError.
-    """
+    """Base of fusions that project a view to G tokens: G equal pieces (else a ValueError) that share one projection."""
 
     def __init__(self, *dims: Width, **wiring) -> None:
         super().__init__(*dims, **wiring)
@@ -105,8 +101,16 @@ class AttendingFusion(TokenFusion):
         self, *dims: Width, num_heads: int = 8, num_layers: int = 2, ffn_dim: int = 1024, dropout: float = 0.3, **wiring
     ) -> None:
         super().__init__(*dims, **wiring)
-        self.new_layer = partial(transformer_layer, self.output_dim, num_heads, ffn_dim, dropout)
-        self.num_layers, self.dropout = num_layers, dropout
+        if self.output_dim % num_heads:
+            raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {self.output_dim}")
+        self.num_heads, self.num_layers, self.ffn_dim, self.dropout = num_heads, num_layers, ffn_dim, dropout
+
+    def new_layer(self) -> nn.TransformerEncoderLayer:
+        """Pre-norm GELU layer with the fast dropout."""
+        widths, kind = (self.output_dim, self.num_heads, self.ffn_dim), {"batch_first": True, "norm_first": True}
+        layer = nn.TransformerEncoderLayer(*widths, self.dropout, "gelu", **kind)
+        layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(self.dropout) for _ in range(3))
+        return layer
 
     def add_layers(self, new_layer: Callable[[], nn.Module]) -> None:
         """Make the layers, which start apart from each other, and the output projection."""
@@ -147,13 +151,3 @@ def output_projection(hidden_dim: int, dropout: float) -> nn.Sequential:
 def positions(count: int, hidden_dim: int) -> nn.Parameter:
     """Learned vectors, (1, count, D)."""
     return nn.Parameter(INIT_STD * torch.randn(1, count, hidden_dim))
-
-
-def transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """Pre-norm GELU layer with the fast dropout; a ValueError if the heads do not divide the width."""
-    if hidden_dim % num_heads:
-        raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {hidden_dim}")
-    kind = {"activation": "gelu", "batch_first": True, "norm_first": True}
-    layer = nn.TransformerEncoderLayer(hidden_dim, num_heads, ffn_dim, dropout, **kind)
-    layer.dropout, layer.dropout1, layer.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
-    return layer
