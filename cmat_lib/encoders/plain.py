@@ -1,19 +1,14 @@
 """Encoders of the views."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from cmat_lib.config import Config
 from cmat_lib.config.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 from cmat_lib.encoders.dropout import Dropout
 from cmat_lib.encoders.nbeats import NBEATSBlock, NBEATSStack
-
-if TYPE_CHECKING:
-    from cmat_lib.config import Config
 
 DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
 MASK_STD = 0.02  # standard deviation of mask tokens at the start

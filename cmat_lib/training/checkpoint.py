@@ -1,4 +1,4 @@
-"""``best_model.pt``: all that a prediction needs, as tensors and plain types, so that a crafted file cannot run code."""
+"""``best_model.pt``: all that a prediction needs, as tensors and plain types: a crafted file cannot run code."""
 
 import io
 import zipfile

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config import Config
 from cmat_lib.config.schema import TableConfig
 from cmat_lib.data.cache import Sliding
 from cmat_lib.data.splits import Market
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from cmat_lib.config import Config
 
 Scaler = dict[str, list[float]]  # "center" and "scale", one number per feature each
 Group = slice | int  # columns of a view

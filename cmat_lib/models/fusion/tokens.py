@@ -1,18 +1,13 @@
 """Views as tokens: the projections that fusions share, and the layers they are built of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from cmat_lib.config.schema import SOURCE_MODALITIES
+from cmat_lib.config.schema import SOURCE_MODALITIES, FusionConfig
 from cmat_lib.encoders.dropout import Dropout
-
-if TYPE_CHECKING:
-    from cmat_lib.config.schema import FusionConfig
 
 INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
 Parts = Mapping[str, tuple[str, ...]]  # view -> names of its tokens, for those that have several
