@@ -51,8 +51,7 @@ class Steps:
             torch.compiler.reset()  # a process keeps few graphs; those of an earlier training would use them up
         self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
         self._judge = self._objective(self.best_model)
-        total = self.per_epoch * self.training.epochs
-        factor = partial(schedule, total=total, warmup_share=self.training.warmup_share)
+        factor = partial(schedule, total=self.per_epoch * self.training.epochs, warmup_share=self.training.warmup_share)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self._plain_optimizer, factor)
 
     def _objective(self, model: torch.nn.Module) -> torch.nn.Module:
