@@ -15,8 +15,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
 from cmat_lib.training import trainer
 from cmat_lib.training.checkpoint import read_tensors
-from cmat_lib.training.resume import SavePoint
-from cmat_lib.training.signals import StopRequest
+from cmat_lib.training.resume import SavePoint, StopRequest
 from cmat_lib.training.steps import Steps
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run

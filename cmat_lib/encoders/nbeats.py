@@ -1,12 +1,8 @@
 """N-BEATS blocks and stacks: fully connected blocks that explain their input away and hand on features.
 
-References
-----------
 Oreshkin, Carpov, Chapados, Bengio, *N-BEATS: Neural basis expansion analysis for interpretable time series
 forecasting*, arXiv 1905.10437, sections 3.1 (block), 3.2 (doubly residual stacking), 3.3 (trend and seasonality bases).
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,12 +18,8 @@ MAX_HARMONICS = 18
 
 
 def trend_basis(length: int) -> Tensor:
-    """Polynomial basis: row `i` is ``t ** i`` on ``t = arange(length) / length`` (arXiv 1905.10437, eq. 2).
+    """Polynomial basis (4, T): row `i` is ``t ** i`` on ``t = arange(T) / T`` (arXiv 1905.10437, eq. 2).
 
-    Shape (4, T) for a look-back of `length` T candles: powers 0 to 3.
-
-    Examples
-    --------
     >>> trend_basis(2).tolist()
     [[1.0, 1.0], [0.0, 0.5], [0.0, 0.25], [0.0, 0.125]]
     """
@@ -36,10 +28,9 @@ def trend_basis(length: int) -> Tensor:
 
 
 def seasonality_basis(length: int) -> Tensor:
-    """Fourier basis: ``cos(2 pi k t)`` for k = 1, 2, ..., then the sines, without a constant (arXiv 1905.10437, eq. 3).
+    """Fourier basis (2 * harmonics, T): ``cos(2 pi k t)`` for k = 1, 2, ..., then the sines, without a constant.
 
-    Shape (2 * harmonics, T) for a look-back of `length` T candles, ``min(18, (T - 1) // 2)`` harmonics: above half the
-    sampling rate they would repeat the lower ones.
+    arXiv 1905.10437, eq. 3, with ``min(18, (T - 1) // 2)`` harmonics: above half the sampling rate they would repeat.
     """
     harmonics = min(MAX_HARMONICS, (length - 1) // 2)
     t = torch.arange(length) / length  # (T,)
@@ -53,9 +44,8 @@ BASES = {"trend": trend_basis, "seasonality": seasonality_basis}
 class NBEATSBlock(nn.Module):
     """Layers of one fully connected block: trunk, feature head, and backcast; `NBEATSStack` runs them.
 
-    `theta` gives the coefficients of the backcast, C * K per sample; it is None without `has_backcast`, that is for the
-    last of all blocks, whose backcast nothing reads. `basis` (K, T) is None then, and for the stack type ``generic``,
-    whose C * T coefficients are the backcast itself.
+    `theta` gives the coefficients of the backcast, C * K per sample. It is None without `has_backcast`, for the last of
+    all blocks. `basis` (K, T) is None then, and for ``generic``, whose C * T coefficients are the backcast itself.
     """
 
     def __init__(
@@ -96,12 +86,10 @@ class NBEATSStack(nn.Module):
     """Blocks in doubly residual order: each subtracts its backcast from the input and adds to the features.
 
     Written out, a block reads what the backcasts before it have left, and every block writes a backcast of C * T
-    numbers. Two identities save most of that traffic without changing the function:
-
-    - the features of a stack are a sum of linear heads, and so one product with all heads side by side;
-    - blocks of a basis write backcasts ``theta @ basis``, and reading them is linear too: ``W (x - theta @ basis)
-      = W x - (W @ basis.T) theta``. So all blocks read the stack's input in one product, hand on the K coefficients per
-      channel, and the sum of the backcasts is expanded once, at the end.
+    numbers. Two identities save most of that traffic without changing the function: the features of a stack are a sum
+    of linear heads, and so one product with all heads side by side; and blocks of a basis write ``theta @ basis``,
+    which is read linearly too, ``W (x - theta @ basis) = W x - (W @ basis.T) theta``. So all blocks read the stack's
+    input in one product, hand on the K coefficients per channel, and their sum is expanded once, at the end.
     """
 
     def __init__(self, blocks: Sequence[NBEATSBlock]) -> None:

@@ -1,19 +1,14 @@
 """Encoders of the views."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from cmat_lib.config import Config
 from cmat_lib.config.schema import NBEATS_ATTENTION_HEADS, STACK_TYPES
 from cmat_lib.encoders.dropout import Dropout
 from cmat_lib.encoders.nbeats import NBEATSBlock, NBEATSStack
-
-if TYPE_CHECKING:
-    from cmat_lib.config import Config
 
 DAY_HARMONICS, WEEK_HARMONICS = 4, 3  # down to periods of 6 hours and of 56 hours
 MASK_STD = 0.02  # standard deviation of mask tokens at the start
@@ -28,9 +23,7 @@ class AttentionBlock(nn.Module):
     public, so that attention maps can be read. Tokens times heads must divide the width (ValueError).
     """
 
-    def __init__(
-        self, width: int, num_tokens: int, num_heads: int = NBEATS_ATTENTION_HEADS, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, width: int, num_tokens: int, num_heads: int = NBEATS_ATTENTION_HEADS, dropout: float = 0.1):
         super().__init__()
         if width % (num_tokens * num_heads):
             raise ValueError(f"width {width} must be a multiple of {num_tokens} tokens times {num_heads} heads")
@@ -38,9 +31,8 @@ class AttentionBlock(nn.Module):
         self.token_norm = nn.LayerNorm(token_width)
         self.self_attn = nn.MultiheadAttention(token_width, num_heads, dropout=dropout, batch_first=True)
         self.ffn_norm = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width), Dropout(dropout)
-        )
+        wide = (nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout))
+        self.ffn = nn.Sequential(*wide, nn.Linear(2 * width, width), Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mix the tokens: (B, M, width / M) to (B, width)."""
@@ -51,25 +43,12 @@ class AttentionBlock(nn.Module):
 
 
 class OHLCVNBEATSEncoder(nn.Module):
-    """N-BEATS stacks on the OHLCV window, one token per stack, and self-attention over these tokens.
+    """N-BEATS stacks on a window of `input_size` T candles, one token per stack, and self-attention over these tokens.
 
-    The document's argument ``output_size`` is dropped: an encoder has no forecast, so nothing would read it.
-
-    Parameters
-    ----------
-    input_size : int
-        Look-back T in candles.
-    hidden_size : int
-        Length of the output; every stack yields ``hidden_size / num_stacks`` of it.
-    stack_types : sequence of {"trend", "seasonality", "generic"}
-        Basis of each stack.
-    use_attention : bool
-        Without the attention block the output is the stacks' concatenation.
-
-    Raises
-    ------
-    ValueError
-        If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
+    The output has length `hidden_size`, of which every stack yields ``hidden_size / num_stacks``; `stack_types` names
+    the basis of each; without `use_attention` the output is the stacks' concatenation. The document's ``output_size``
+    is dropped: an encoder has no forecast, so nothing would read it. A ValueError if the stack types do not match the
+    stacks, or the hidden size cannot be shared among stacks and heads.
     """
 
     title, stated_size = "N-BEATS encoder", "~13.7M"
@@ -94,8 +73,7 @@ class OHLCVNBEATSEncoder(nn.Module):
             raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
         if hidden_size % num_stacks:
             raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
-        self.stack_types = tuple(stack_types)
-        self.output_dim = hidden_size
+        self.stack_types, self.output_dim = tuple(stack_types), hidden_size
         self.input_norm = nn.BatchNorm1d(num_channels)
         shape = (num_channels, input_size, block_width, num_layers, hidden_size // num_stacks)
         self.stacks, last = nn.ModuleList(), num_stacks * num_blocks - 1  # whose backcast nothing reads
@@ -115,8 +93,7 @@ class OHLCVNBEATSEncoder(nn.Module):
 
     def stack_tokens(self, ohlcv: Tensor) -> Tensor:
         """Output of every stack, before they attend to each other: (B, T, C) to (B, stacks, hidden_size / stacks)."""
-        residual = self.flatten_window(ohlcv)  # (B, C * T)
-        tokens = []
+        residual, tokens = self.flatten_window(ohlcv), []  # (B, C * T)
         for stack in self.stacks:
             features, residual = stack(residual)
             tokens.append(features)
@@ -131,8 +108,6 @@ class OHLCVNBEATSEncoder(nn.Module):
 def numbered(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the stacks: their types; a type that occurs more than once is numbered.
 
-    Examples
-    --------
     >>> numbered(["trend", "generic", "generic"])
     ('trend', 'generic 1', 'generic 2')
     """
@@ -141,10 +116,7 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class MLPEncoder(nn.Module):
-    """Two linear layers on F numbers: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
-
-    Dropout, if any, follows the first ReLU.
-    """
+    """Two linear layers on F numbers, `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each, dropout between."""
 
     def __init__(self, input_dim: int, output_dim: int = 64, dropout: float = 0.0, hidden_dim: int = 64) -> None:
         super().__init__()
@@ -162,9 +134,8 @@ class ClockEncoder(MLPEncoder):
 
     def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
         super().__init__(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, output_dim, dropout, hidden_dim)
-        harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
-        self.register_buffer("day", 2 * torch.pi * harmonics[0], persistent=False)
-        self.register_buffer("week", 2 * torch.pi * harmonics[1], persistent=False)
+        for name, count in (("day", DAY_HARMONICS), ("week", WEEK_HARMONICS)):
+            self.register_buffer(name, 2 * torch.pi * torch.arange(1, count + 1), persistent=False)
 
     def forward(self, clock: Tensor) -> Tensor:
         """Encode times: (B, 2), fractions of the day and of the week in [0, 1), to (B, output_dim)."""
@@ -187,9 +158,7 @@ class TDAEncoder(MLPEncoder):
 
     title, stated_size = "TDA encoder", "~61K"
 
-    def __init__(
-        self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
-    ) -> None:
+    def __init__(self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128):
         super().__init__(input_dim, output_dim, dropout, hidden_dim)
 
 
@@ -198,12 +167,9 @@ class TDAGroupEncoder(nn.Module):
 
     title = "TDA encoder"
 
-    def __init__(
-        self, groups: Mapping[str, slice], group_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 64
-    ) -> None:
+    def __init__(self, groups: Mapping[str, slice], group_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 64):
         super().__init__()
-        self.columns = tuple(groups.values())
-        self.output_dim = group_dim * len(groups)
+        self.columns, self.output_dim = tuple(groups.values()), group_dim * len(groups)
         widths = {name: columns.stop - columns.start for name, columns in groups.items()}
         self.groups = nn.ModuleDict({n: TDAEncoder(w, group_dim, dropout, hidden_dim) for n, w in widths.items()})
 

@@ -1,7 +1,5 @@
 """Loss of the two tasks: focal loss on the trigger, squared error on the largest rise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -17,8 +15,6 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: fl
     nor its gradient overflows for large logits; `gamma` 0 is the weighted cross-entropy. Lin et al., *Focal Loss for
     Dense Object Detection*, arXiv 1708.02002, eq. 5 (here with the weight 1 on negatives).
 
-    Examples
-    --------
     >>> round(focal_loss(torch.zeros(1), torch.ones(1), gamma=2, positive_weight=4).item(), 4)  # log 2
     0.6931
     """
@@ -36,31 +32,12 @@ class MultiTaskLoss(nn.Module):
     ``s_i`` as parameters that start at ``-log w_i``, that is at the fixed weights (Kendall, Gal, Cipolla, *Multi-Task
     Learning Using Uncertainty to Weigh Losses*, arXiv 1705.07115, section 3.2).
 
-    Parameters
-    ----------
-    positive_weight : float
-        Weight of the triggers.
-    max_pct_std, max_pct_clip : float
-        In percent: the training standard deviation, in which errors are counted, and what targets are clipped to.
-    task_weighting : {"fixed", "learned"}
-        Whether the weights of the two tasks are parameters of the loss.
-    task_weights : (float, float)
-        Of trigger and max_pct; for ``learned`` those at the start, which must be positive.
-    auxiliary_scales : sequence of (float, float)
-        Training mean and standard deviation of each auxiliary target, in its own unit; empty without such targets.
-        Their loss is the Huber loss in standard deviations, summed over the targets.
-
-    Attributes
-    ----------
-    terms : tuple of str
-        Names of the losses, in order, the total first.
-    log_variance : nn.Parameter, shape (2,), or None
-        Log variances of trigger and max_pct; None for ``fixed``.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range or `task_weighting` is unknown.
+    `positive_weight` is the weight of the triggers, `task_weights` are those of trigger and max_pct, for ``learned`` at
+    the start, where they must be positive. In percent are `max_pct_std`, the training standard deviation, in which
+    errors are counted, and `max_pct_clip`, to which targets are clipped. `auxiliary_scales` are training mean and
+    standard deviation of each auxiliary target, in its own unit; their loss is the Huber loss in standard deviations,
+    summed over the targets. `terms` names the losses in order, the total first; `log_variance` (2,) is None for
+    ``fixed``. A ValueError if a number is out of its range or `task_weighting` is unknown.
     """
 
     def __init__(
@@ -88,8 +65,7 @@ class MultiTaskLoss(nn.Module):
             if not holds:
                 raise ValueError(f"{name} is {value}, it must be {wanted}")
         self.gamma, self.positive_weight = gamma, positive_weight
-        self.max_pct_std, self.max_pct_clip = max_pct_std, max_pct_clip
-        self.auxiliary_weight = auxiliary_weight
+        self.max_pct_std, self.max_pct_clip, self.auxiliary_weight = max_pct_std, max_pct_clip, auxiliary_weight
         self.terms = ("total", "trigger", "max_pct", *(["auxiliary"] if auxiliary_scales else []))
         scales = torch.tensor(auxiliary_scales, dtype=torch.float32).reshape(-1, 2)  # (4 or 0, 2)
         self.register_buffer("auxiliary_scales", scales, persistent=False)
@@ -107,26 +83,13 @@ class MultiTaskLoss(nn.Module):
         forecast: Tensor | None = None,
         auxiliary: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch, computed in float32: weighted sums over the samples, one number each.
+        """Losses of a batch in float32, sums over the samples by `weight`: ``total``, and each of `terms` unweighted.
 
-        They are ``total``, and before their weights ``trigger``, ``max_pct`` and, with auxiliary targets,
-        ``auxiliary``.
-
-        Parameters
-        ----------
-        trigger_logits, max_pct : Tensor, shape (B, 1)
-            The latter in percent, as its `target`.
-        trigger, target : Tensor, shape (B,)
-        weight : Tensor, shape (B,), optional
-            Weight of each sample; ``1 / B`` each, and so means, by default. The losses of several batches whose weights
-            sum to 1 add up to the loss of one large batch.
-        forecast, auxiliary : Tensor, shape (B, 4), optional
-            The auxiliary targets in standard deviations around the mean as forecast, and as they were.
-
-        Raises
-        ------
-        ValueError
-            If predictions and targets differ in shape, which would otherwise broadcast to (B, B).
+        Of `trigger_logits` and `max_pct` (B, 1), the latter in percent as its `target`; of `trigger` and `target` (B,);
+        and of the auxiliary targets (B, 4), as `forecast` in standard deviations around the mean, and as they were.
+        `weight` (B,) is ``1 / B`` each by default, which makes means; the losses of several batches whose weights sum
+        to 1 add up to the loss of one large batch. Predictions and targets that differ in shape, and would broadcast to
+        (B, B), are a ValueError.
         """
         logits, predicted = trigger_logits.squeeze(1), max_pct.squeeze(1)  # (B,)
         if not logits.shape == predicted.shape == trigger.shape == target.shape:

@@ -1,7 +1,5 @@
 """The whole model: encoders, fusion and one head per task."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,18 +40,11 @@ class Answers(NamedTuple):
 class MultiTaskCrossModalAttention(nn.Module):
     """Probability of a trigger and size of the largest rise, from several views of the market.
 
-    A view that ``model.modalities`` does not list has no encoder; its input is ignored. With ``model.auxiliary_head``
-    the fused vector first becomes a forecast of `AUXILIARY_TARGETS`, and trigger and max_pct are read off these four
-    numbers: dense targets say more than a rare trigger, and so few numbers leave no room to learn the training triggers
-    by heart.
-
-    Attributes
-    ----------
-    encoders : nn.ModuleDict
-        Encoder of each view that the model sees, by name.
-    max_pct_scale : Tensor, shape ()
-        Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
-        deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
+    `encoders` has the encoder of each view that the model sees, by name; other inputs are ignored. With
+    ``model.auxiliary_head`` the fused vector first becomes a forecast of `AUXILIARY_TARGETS`, and trigger and max_pct
+    are read off these four numbers: dense targets say more than a rare trigger, and so few numbers leave no room to
+    learn the training triggers by heart. The buffer `max_pct_scale` () is percent per unit of the head's output: 1 at
+    first, then the training standard deviation, so that the head works on numbers near 1.
     """
 
     def __init__(self, config: Config) -> None:
@@ -100,19 +91,13 @@ class MultiTaskCrossModalAttention(nn.Module):
     def forward(
         self, ohlcv: Tensor | None = None, tda: Tensor | None = None, complexity: Tensor | None = None, **others: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise in percent, (B, 1) each.
-
-        Of `ohlcv` (B, T, C), `tda` (B, F), `complexity` (B, K), and the other views that the model sees, by name.
-        """
+        """Logit of the trigger and largest rise in percent, (B, 1) each, of the views that the model sees."""
         source = dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True))
         return self.answers(source | others)[:2]
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability of the trigger and size of the largest rise in percent, (B, 1) each.
-
-        As `forward`, in evaluation mode and without gradients; every module is left in the mode it was found in.
-        """
+        """As `forward`, but the probability of the trigger, in evaluation mode and without gradients."""
         with evaluation_mode(self):
             trigger_logits, max_pct = self(*inputs, **others)  # (B, 1), (B, 1)
         return torch.sigmoid(trigger_logits), max_pct

@@ -1,7 +1,5 @@
 """How many parameters every part of a model has, beside what the source document states."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,16 +16,12 @@ class ParameterRow(NamedTuple):
 
 
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
-    """Parameters of every part, beside what the document states for its own sizes (the defaults).
-
-    Parts that the model does not have are left out; the transformer's layers are alike, the first stands for each.
-    """
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    rows = [
-        ParameterRow(part, sum(size for name, size in sizes.items() if name.startswith(prefix)), source)
-        for part, prefix, source in _table_parts(model)
-    ]
-    return [row for row in rows if row.parameters]
+    """Parameters of every part that the model has; the transformer's layers are alike, the first stands for each."""
+    rows = []
+    for part, prefix, source in _table_parts(model):
+        size = sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))
+        rows += [ParameterRow(part, size, source)] if size else []
+    return rows
 
 
 def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str, str | None]]:

@@ -1,7 +1,5 @@
 """What a model says of many samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,15 +1,10 @@
-"""``best_model.pt``: everything that a prediction needs, in one file of tensors and plain types.
-
-It is loaded with ``weights_only=True``, so a crafted file cannot run code.
-"""
-
-from __future__ import annotations
+"""``best_model.pt``: all that a prediction needs, as tensors and plain types: a crafted file cannot run code."""
 
 import io
 import zipfile
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import (
@@ -77,7 +72,7 @@ class Isotonic(Kind):
     y: list[Share]
 
     @model_validator(mode="after")
-    def _rises(self) -> Isotonic:
+    def _rises(self) -> Self:
         if len(self.x) != len(self.y) or self.x != sorted(self.x) or self.y != sorted(self.y):
             raise ValueError("x and y must be as many, and ascend")
         return self
@@ -107,30 +102,23 @@ class Content(Kind):
         return time
 
 
-KEYS = Content.model_fields
-
-
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically: all that `Content` names except ``format_version``, else a CmatError."""
     content = {"format_version": FORMAT_VERSION, **content}
-    if differ := sorted(set(content) ^ set(KEYS)):
-        raise CmatError(f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {differ}")
+    if differ := sorted(set(content) ^ set(Content.model_fields)):
+        raise CmatError(f"a checkpoint needs the keys {', '.join(Content.model_fields)}; these differ: {differ}")
     write_tensors(path, content)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, see `Content`; a CmatError if it is missing, damaged, or of another format version."""
-    return _load(Path(path), device)[0]
-
-
-def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Config]:
-    """Content of a checkpoint, checked so far that no later step can stumble over it, and its parameters."""
+    """Content of a checkpoint; a CmatError if it is missing, of another format version, or damaged."""
+    path = Path(path)
     if not path.is_file():
         raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
     content = read_tensors(path, device)
     # By repr, as a tensor has no truth value.
     version = repr(content.get("format_version")) if isinstance(content, dict) else None
-    if version != repr(FORMAT_VERSION) or set(content) != set(KEYS):
+    if version != repr(FORMAT_VERSION) or set(content) != set(Content.model_fields):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
     if reason := Content.misfit(content):
         raise _damaged(path, reason)
@@ -142,7 +130,7 @@ def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Confi
         raise _damaged(path, str(error)) from None
     if not fits:
         raise _damaged(path, "views or scalers are not what the parameters ask for")
-    return content, config
+    return content
 
 
 def _fits_views(content: dict[str, Any], config: Config) -> bool:
@@ -162,11 +150,8 @@ def _damaged(path: Path, reason: str) -> CmatError:
 
 
 def write_tensors(path: str | Path, content: Any) -> None:
-    """Write tensors and plain types atomically; a CmatError if the file cannot be written.
-
-    Through memory, because torch's own writer hides from a full disk behind errors of its format.
-    """
-    buffer = io.BytesIO()
+    """Write tensors and plain types atomically; a CmatError if the file cannot be written."""
+    buffer = io.BytesIO()  # as torch's own writer hides a full disk behind errors of its format
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -186,8 +171,8 @@ def load_model(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
     """Model in eval mode from a checkpoint, its parameters and content; a CmatError if the file cannot be used."""
-    path = Path(path)
-    content, config = _load(path, device)
+    path, content = Path(path), load_checkpoint(path, device)
+    config = validate(content["config"], str(path))
     try:
         with torch.device("meta"):  # sizes that the weights do not have must not cost their memory first
             build_model(config).load_state_dict(content["weights"], assign=True)

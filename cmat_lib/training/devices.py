@@ -1,7 +1,5 @@
 """Where training runs and with which switches: device, precision, determinism, processes."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from typing import Any
@@ -21,8 +19,7 @@ def pick_device(training: TrainingConfig) -> torch.device:
     """Device that ``training.device`` asks for; a CmatError for a GPU that torch does not see."""
     if training.device == "cuda" and not torch.cuda.is_available():
         raise CmatError("training.device is 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
-    use_gpu = training.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def is_on(switch: str, device: torch.device) -> bool:
@@ -44,10 +41,7 @@ class UnroundedInputs(MixedPrecision):
 
 
 def make_fabric(training: TrainingConfig) -> Fabric:
-    """Fabric for the processes of `training`, not launched, with the switches of the parameters applied.
-
-    A CmatError if GPUs are asked for and torch sees none, or fewer than ``training.devices``.
-    """
+    """Fabric of `training`, not launched, its switches applied; a CmatError if torch sees too few of the GPUs."""
     device = pick_device(training)
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
         raise CmatError(f"training.devices is {training.devices} but torch sees {torch.cuda.device_count()} GPUs")

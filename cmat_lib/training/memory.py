@@ -1,7 +1,5 @@
 """How much memory a training needs, asked before it starts."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import psutil
@@ -34,15 +32,14 @@ class Need(NamedTuple):
 def memory_need(config: Config) -> Need:
     """What weights, optimiser and the tensors kept for the backward pass need, in float32.
 
-    The model runs on torch's ``meta`` device, which computes shapes and nothing else, once with a small and once with a
-    larger batch; every tensor that autograd keeps is counted. A lower bound: temporaries of single kernels come on top.
+    Every tensor that autograd keeps is counted on torch's ``meta`` device, which computes nothing, for two sizes of the
+    batch. A lower bound: temporaries of single kernels come on top.
     """
     with torch.device("meta"):
         model = build_model(config).train()
     small, large = (_kept_bytes(model, config, batch) for batch in (64, 128))
-    per_sample = (large - small) / 64
+    per_sample, copies = (large - small) / 64, COPIES + (config.training.ema_decay > 0)
     weights = sum(parameter.numel() for parameter in model.parameters()) * 4
-    copies = COPIES + (config.training.ema_decay > 0)
     return Need(copies * weights + small - 64 * per_sample, per_sample)
 
 
@@ -64,20 +61,17 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
 
 
 def check_memory(config: Config, device: torch.device, batch: int, processes: int = 1) -> None:
-    """Stop before training if the device cannot hold a `batch` of samples, which the processes share.
-
-    The LocalError says which batch fits, and the accumulation that keeps the samples of an optimiser step.
-    """
-    need, free = memory_need(config), free_memory(device)
-    switches = (config.training.mixed_precision, config.training.compile)
-    need = need._replace(per_sample=need.per_sample * KEPT[tuple(is_on(switch, device) for switch in switches)])
+    """A LocalError, which says what would fit, if the device cannot hold a `batch`, which the processes share."""
+    need, free, training = memory_need(config), free_memory(device), config.training
+    share = KEPT[is_on(training.mixed_precision, device), is_on(training.compile, device)]
+    need = need._replace(per_sample=need.per_sample * share)
     if need.total(batch // processes) <= free:
         return
     fits = 0.7 * (free - need.fixed) / need.per_sample  # a margin for what single kernels take for a while
     parts = next((2**k for k in range(1, 32) if batch / processes / 2**k <= fits), 2 * batch)
     raise LocalError(
         f"a batch of {batch} samples (training.batch_size) needs about {need.total(batch // processes) / 1e9:.1f} GB "
-        f"on {device}, where {free / 1e9:.1f} GB are free; {_smaller(config.training, batch, parts, processes)}"
+        f"on {device}, where {free / 1e9:.1f} GB are free; {_smaller(training, batch, parts, processes)}"
     )
 
 

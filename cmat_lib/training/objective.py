@@ -1,7 +1,5 @@
 """One forward pass as training and validation need it: inputs and targets in, losses and answers out."""
 
-from __future__ import annotations
-
 import sys
 from typing import NamedTuple
 
@@ -35,16 +33,6 @@ class Objective(nn.Module):
         """Losses of answers (B, 2 or 6)."""
         trigger, max_pct, auxiliary = targets
         return self.loss(said[:, :1], said[:, 1:2], trigger, max_pct, weight, said[:, 2:], auxiliary)
-
-
-def compiled(objective: Objective, device: torch.device, accumulates: bool) -> nn.Module:
-    """`objective` through ``torch.compile`` with fixed shapes; on a GPU its kernels are replayed as CUDA graphs.
-
-    Not so where gradients accumulate over several passes: they would live in the graph's own memory, which the next
-    replay overwrites.
-    """
-    replay = device.type == "cuda" and not accumulates
-    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if replay else None)
 
 
 def compiled_graphs() -> int:

@@ -1,8 +1,7 @@
-"""What is minimised and how: loss of both tasks, parameter groups, steps of an epoch, learning-rate schedule."""
-
-from __future__ import annotations
+"""What is minimised and how: loss, parameter groups, steps of an epoch, learning-rate schedule, average of weights."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -32,13 +31,12 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
 
 
 def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
-    """Loss of all tasks on the CPU, with the positive weight and the scales of the targets from the training part.
-
-    A target that is the same in every training row is a CmatError.
-    """
+    """Loss on the CPU, weights and scales from the training part; a CmatError for a target that never varies there."""
     training = config.training
     rows = panel.samples[panel.samples["part"] == "train"]
     auxiliary = rows[list(AUXILIARY_TARGETS) if config.model.auxiliary_head else []]
+    rate = rows["trigger"].mean()
+    balance = (1 - rate) / rate if training.positive_weight == "balanced" else training.positive_weight
     clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
     clipped = rows["max_pct"].clip(upper=clip)
     for name, target in {"max_pct": clipped, **auxiliary}.items():
@@ -48,7 +46,7 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
         raise CmatError(f"training.loss: there is no loss '{training.loss}'{nearest(training.loss, LOSSES)}")
     return LOSSES[training.loss](
         gamma=training.focal_gamma,
-        positive_weight=positive_weight(training, panel),
+        positive_weight=float(balance),
         max_pct_std=float(clipped.std()),
         max_pct_clip=float(clip),
         task_weighting=training.task_weighting,
@@ -58,32 +56,18 @@ def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
     )
 
 
-def _base_rate(panel: Panel) -> float:
-    return panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
-
-
-def positive_weight(training: TrainingConfig, panel: Panel) -> float:
-    """Weight of a trigger in the loss; ``balanced`` is negatives over positives of the training part."""
-    rate = _base_rate(panel)
-    return float((1 - rate) / rate if training.positive_weight == "balanced" else training.positive_weight)
-
-
 def prior(loss: MultiTaskLoss, panel: Panel) -> float:
     """Share of triggers in the training part, counted by their weight in the loss."""
-    weighted = loss.positive_weight * _base_rate(panel)
-    return float(weighted / (weighted + 1 - _base_rate(panel)))
+    rate = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
+    weighted = loss.positive_weight * rate
+    return float(weighted / (weighted + 1 - rate))
 
 
 def micro_batch(samples: int, training: TrainingConfig, processes: int = 1) -> int:
-    """Samples of one forward pass over all processes: ``training.batch_size``, or all samples where they are fewer.
-
-    A batch that cannot be shared equally among the processes is a CmatError.
-    """
+    """Samples of one forward pass over all processes, the whole batch or fewer; a CmatError if they cannot share it."""
     if training.batch_size % processes:
-        raise CmatError(
-            f"training.batch_size {training.batch_size} is shared among {processes} processes (training.devices times "
-            f"training.num_nodes) and must be a multiple of them"
-        )
+        shared = f"is shared among {processes} processes (training.devices times training.num_nodes)"
+        raise CmatError(f"training.batch_size {training.batch_size} {shared} and must be a multiple of them")
     return min(training.batch_size, math.ceil(samples / processes) * processes)
 
 
@@ -94,10 +78,8 @@ def count_steps(samples: int, training: TrainingConfig, processes: int = 1) -> i
 
 
 def adamw(model: nn.Module, loss: nn.Module, training: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`, as one kernel for all parameters.
-
-    With fp16 the fused kernel would unscale the gradients itself, which leaves no place to clip them before.
-    """
+    """AdamW over `parameter_groups`, as one kernel for all parameters."""
+    # With fp16 the fused kernel would unscale the gradients itself, which leaves no place to clip them before.
     scales = is_on(training.mixed_precision, device) and half_precision(device) == "16-mixed"
     return torch.optim.AdamW(parameter_groups(model, loss, training), fused=not scales)
 
@@ -108,3 +90,37 @@ def schedule(step: int, total: int, warmup_share: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+class WeightAverage:
+    """Exponential moving average of weights and buffers, ``average = decay * average + (1 - decay) * now``.
+
+    Averaging makes small steps out of noisy ones and needs no learning-rate schedule of its own (Polyak and Juditsky
+    1992). `module` is the average; the first step is taken over as it is. Nothing here makes a GPU wait, which is why
+    it is not `torch.optim.swa_utils.AveragedModel`: that one counts its updates on the CPU.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model).requires_grad_(False)
+        self._decay, self._started = decay, False
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in one step of `model`."""
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        floats = [(average, now) for average, now in pairs if average.is_floating_point()]
+        averages, nows = (list(tensors) for tensors in zip(*floats, strict=True))
+        torch._foreach_lerp_(averages, nows, 1 - self._decay if self._started else 1.0)
+        for average, now in pairs:
+            if not average.is_floating_point():
+                average.copy_(now)
+        self._started = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a save point."""
+        return {"module": self.module.state_dict(), "started": self._started}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.module.load_state_dict(state["module"])
+        self._started = bool(state["started"])

@@ -1,10 +1,11 @@
-"""``last.pt``: the whole state of a training in one file, so that a killed one goes on as if nothing had happened."""
+"""``last.pt``: the whole state of a training, so that a killed or stopped one goes on as if nothing had happened."""
 
-from __future__ import annotations
-
+import signal
+import threading
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning_fabric import Fabric
@@ -54,10 +55,7 @@ class SavePoint(NamedTuple):
         write_tensors(self.path, {"fingerprint": self.fingerprint, **state})
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """State to go on from, on `device`; None, with a warning that says why, if there is none.
-
-        A state of a training with other parameters, which would be lost, is a CmatError.
-        """
+        """State to go on from; None, with a warning, if there is none; a CmatError if it is of other parameters."""
         if not self.resume:
             return None
         if not self.path.is_file():
@@ -68,10 +66,8 @@ class SavePoint(NamedTuple):
             return self._anew(str(error))
         # By repr, as a tensor has no truth value.
         if not isinstance(state, dict) or repr(state.get("fingerprint")) != repr(self.fingerprint):
-            raise CmatError(
-                f"{self.path} was made with other parameters, input files or code: resume with those, or train without "
-                "resume, which starts anew and replaces it"
-            )
+            advice = "resume with those, or train without resume, which starts anew and replaces it"
+            raise CmatError(f"{self.path} was made with other parameters, input files or code: {advice}")
         if reason := State.misfit(state):
             return self._anew(f"{self.path}: damaged ({reason})")
         if state["device"] != device.type:
@@ -80,6 +76,27 @@ class SavePoint(NamedTuple):
 
     def _anew(self, reason: str) -> None:
         warnings.warn(f"training starts anew: {reason}", stacklevel=4)
+
+
+class StopRequest:
+    """Inside ``with`` the first Ctrl-C (or SIGTERM) sets `asked`, a second one interrupts; in the main thread only."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.asked, self._enabled = False, enabled
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if self._enabled and threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self.__exit__()
 
 
 def random_states(fabric: Fabric) -> torch.Tensor:

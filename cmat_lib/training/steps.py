@@ -1,7 +1,5 @@
 """One optimiser step and one look at the stop part: model, loss, optimiser and schedule on their device(s)."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any
@@ -14,11 +12,10 @@ from torch import Tensor
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.models import build_model
-from cmat_lib.training.average import WeightAverage
 from cmat_lib.training.devices import is_on
 from cmat_lib.training.memory import check_memory
-from cmat_lib.training.objective import Objective, compiled
-from cmat_lib.training.optimisation import adamw, build_loss, count_steps, micro_batch, prior, schedule
+from cmat_lib.training.objective import Objective
+from cmat_lib.training.optimisation import WeightAverage, adamw, build_loss, count_steps, micro_batch, prior, schedule
 from cmat_lib.training.resume import random_states, restore_random_states
 from cmat_lib.views.panel import Panel
 
@@ -30,12 +27,8 @@ class Steps:
     weight 0, which count in BatchNorm's statistics and nowhere else. A batch of ``training.batch_size`` samples is
     shared among the processes, so their number does not change what is learned, but for BatchNorm, whose statistics are
     those of each process's share, and for dropout. `fabric` must be launched, if it has several processes; `raw` is the
-    model without wrappers, `per_epoch` the optimiser steps of an epoch.
-
-    Raises
-    ------
-    CmatError
-        If the memory does not hold a batch, or ``training.batch_size`` cannot be shared among the processes.
+    model without wrappers, `per_epoch` the optimiser steps of an epoch. A CmatError if the memory does not hold a
+    batch, or ``training.batch_size`` cannot be shared among the processes.
     """
 
     def __init__(self, fabric: Fabric, panel: Panel, config: Config) -> None:
@@ -58,13 +51,17 @@ class Steps:
             torch.compiler.reset()  # a process keeps few graphs; those of an earlier training would use them up
         self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
         self._judge = self._objective(self.best_model)
-        total = self.per_epoch * self.training.epochs
-        factor = partial(schedule, total=total, warmup_share=self.training.warmup_share)
+        factor = partial(schedule, total=self.per_epoch * self.training.epochs, warmup_share=self.training.warmup_share)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self._plain_optimizer, factor)
 
     def _objective(self, model: torch.nn.Module) -> torch.nn.Module:
-        objective, accumulates = Objective(model, self.loss), self.training.gradient_accumulation_steps > 1
-        return compiled(objective, self.panel.device, accumulates) if self.is_compiled else objective
+        objective = Objective(model, self.loss)
+        if not self.is_compiled:
+            return objective
+        # A GPU replays its kernels as CUDA graphs, but not where gradients accumulate over several passes: they would
+        # live in the graph's own memory, which the next replay overwrites.
+        replay = self.panel.device.type == "cuda" and self.training.gradient_accumulation_steps == 1
+        return torch.compile(objective, dynamic=False, mode="reduce-overhead" if replay else None)
 
     @property
     def best_model(self) -> torch.nn.Module:
@@ -82,21 +79,17 @@ class Steps:
         return self.train_index[order]
 
     def step(self, order: Tensor, number: int) -> Tensor:
-        """Optimiser step `number` from 0 of the epoch whose `order` (n,) `new_order` gave.
-
-        This process's share of the losses, (terms,). An accumulation that the epoch cuts short still steps.
-        """
+        """Optimiser step `number` from 0 of an epoch's `order` (n,): this process's share of the losses, (terms,)."""
         length = self.size * self.training.gradient_accumulation_steps
         chunk = order[number * length : (number + 1) * length]
         weights = self.panel.weight[chunk]
         weights = weights / weights.sum()
-        sums = torch.zeros(len(self.loss.terms), device=self.panel.device)
-        starts = range(0, len(chunk), self.size)
+        sums, starts = torch.zeros(len(self.loss.terms), device=self.panel.device), range(0, len(chunk), self.size)
         for start in starts:
             with self.fabric.no_backward_sync(self.objective, enabled=start != starts[-1]):
                 sums += self._forward_backward(*self._own_share(chunk, weights, start, order))
-        clip = self.training.gradient_clip
-        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+        clip = {"max_norm": self.training.gradient_clip, "error_if_nonfinite": False}
+        self.fabric.clip_gradients(self.objective, self.optimizer, **clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.scheduler.step()
@@ -107,8 +100,7 @@ class Steps:
     def _own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
         """Samples and weights of one batch for this process."""
         index, weight = chunk[start : start + self.size], weights[start : start + self.size]
-        missing = self.size - len(index)
-        if missing:
+        if missing := self.size - len(index):
             index, weight = torch.cat([index, order[:missing]]), torch.cat([weight, weight.new_zeros(missing)])
         rank, world = self.fabric.global_rank, self.fabric.world_size
         return index[rank::world], weight[rank::world]
@@ -123,10 +115,7 @@ class Steps:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean loss terms on the stop part (see `loss_name`) and ``roc_auc``, the ROC-AUC of the trigger score.
-
-        Answers that are not finite are a CmatError.
-        """
+        """Mean loss terms on the stop part and its ROC-AUC; a CmatError for answers that are not finite."""
         if self.fabric.world_size > 1:  # BatchNorm's statistics that are kept are the first process's
             for buffer in self.best_model.buffers():
                 torch.distributed.broadcast(buffer, 0)

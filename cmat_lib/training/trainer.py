@@ -1,11 +1,10 @@
 """The training loop: epochs, early stopping, save points. It knows nothing of the model, the data or the device."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -18,8 +17,7 @@ from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_in_use, out_of_memory
 from cmat_lib.training.objective import compiled_graphs
-from cmat_lib.training.resume import Loop, SavePoint
-from cmat_lib.training.signals import StopRequest
+from cmat_lib.training.resume import Loop, SavePoint, StopRequest
 from cmat_lib.training.steps import Steps, diverged, loss_name
 from cmat_lib.views.panel import Panel
 
@@ -48,26 +46,13 @@ def train(
 ) -> Training:
     """Train the model of `config` on the train part; the stop part decides when to end and which epoch is best.
 
-    Ctrl-C ends the epoch early, keeps the state and returns the best model so far (with one process; several are
-    killed, and leave the state of the last whole epoch).
+    `panel` is on the device where training shall happen. `on_epoch` takes each epoch's row of the history, in the first
+    process only; a training that goes on hands in its earlier rows first. `fabric` must be launched, if it has several
+    processes. The state is kept in `save_point` after every epoch. Ctrl-C ends the epoch early, keeps the state and
+    returns the best model so far (with one process; several are killed, and leave the state of the last whole epoch).
 
-    Parameters
-    ----------
-    panel : Panel
-        On the device where training shall happen.
-    on_epoch : callable
-        Takes each epoch's row of the history, in the first process only; a training that goes on hands in its earlier
-        rows first.
-    fabric : Fabric, optional
-        Launched, if it has several processes; made from `config` by default.
-    save_point : SavePoint, optional
-        Where the state is kept after every epoch; without it nothing is kept.
-
-    Raises
-    ------
-    CmatError
-        If a loss is not finite (the message names the term and the step), if the memory does not hold a batch, or if
-        ``training.batch_size`` cannot be shared among the processes.
+    A CmatError if a loss is not finite (it names the term and the step), if the memory does not hold a batch, or if
+    ``training.batch_size`` cannot be shared among the processes.
     """
     steps = Steps(fabric or make_fabric(config.training), panel, config)
     try:
@@ -106,7 +91,7 @@ class _Loop:
         if interrupted and not self.best_weights:  # the model as it stands
             terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
             self.history = [self._row(terms) | self._speed(math.nan, math.nan, 0)]
-            self.best_epoch, self.best_weights = self.epoch, _copy(self.steps.best_model)
+            self.best_epoch, self.best_weights = self.epoch, deepcopy(self.steps.best_model.state_dict())
         self.steps.raw.load_state_dict(self.best_weights)
         return Training(self.steps.raw.eval(), self.history, self.best_epoch, interrupted)
 
@@ -154,10 +139,10 @@ class _Loop:
         return terms.mean(0).tolist()
 
     def _row(self, terms: list[float]) -> Row:
-        names = [f"train_{loss_name(term)}" for term in self.steps.loss.terms]
-        row = {"epoch": self.epoch} | dict(zip(names, terms, strict=True))
-        row |= {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
-        return row | {"learning_rate": self.steps.optimizer.param_groups[0]["lr"]}
+        trained = {f"train_{loss_name(name)}": loss for name, loss in zip(self.steps.loss.terms, terms, strict=True)}
+        stopped = {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
+        rate = self.steps.optimizer.param_groups[0]["lr"]
+        return {"epoch": self.epoch} | trained | stopped | {"learning_rate": rate}
 
     def _speed(self, seconds: float, validation: float, steps: int) -> Row:
         """Speed of the epoch's `steps` (fewer after a resumption), time left without an early stop, and memory."""
@@ -174,7 +159,8 @@ class _Loop:
         self.history.append(row)
         badness = row["stop_loss"] if self.training.early_stopping_metric == "loss" else -row["stop_roc_auc"]
         if badness < self.best:
-            self.best, self.best_epoch, self.best_weights = badness, self.epoch, _copy(self.steps.best_model)
+            self.best, self.best_epoch = badness, self.epoch
+            self.best_weights = deepcopy(self.steps.best_model.state_dict())
         self.epoch, self.step, self.seen = self.epoch + 1, 0, []
         due = time.monotonic() - self.saved >= self.save_seconds / SAVE_SHARE
         if self.steps.fabric.broadcast(due):
@@ -210,7 +196,3 @@ class _Loop:
             problem = f"{self.save_point.path}: its state does not fit this training ({first_line(error)})"
             raise CmatError(f"{problem}; delete it to start anew") from None
         vars(self).update(state["loop"])
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -18,10 +18,7 @@ HARMONICS = {0: (1, 2), 1: (1,)}  # column -> turns of the waves that linear mod
 
 
 def clock_fractions(close_time: pd.DatetimeIndex, zone: str) -> np.ndarray:
-    """Fraction of the day and of the week (from Monday) that has passed at N moments in an IANA time zone.
-
-    Shape (N, 2), float32, in [0, 1).
-    """
+    """Fraction of the day and of the week (from Monday) passed at moments in an IANA zone, float32 (N, 2) in [0, 1)."""
     local = close_time.tz_convert(zone)
     day = (local.hour + local.minute / 60) / 24
     return np.stack([day, (local.dayofweek + day) / 7], axis=1).astype(np.float32)

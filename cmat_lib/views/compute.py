@@ -1,7 +1,5 @@
 """The numbers of views for the samples of a whole market."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Thread
 
@@ -30,19 +28,12 @@ def compute_views(
     cut: Market | None = None,
     **how,
 ) -> dict[str, Values]:
-    """Numbers of views at rows of all symbols, one symbol behind the other.
+    """Numbers of views at `rows` (n,) of each symbol's candles (of the market, or of `cut`), symbol behind symbol.
 
-    Parameters
-    ----------
-    rows : mapping of str to ndarray of int, shape (n,)
-        Rows of each symbol's candles: those of the market, or of `cut`.
-    windows : callable
-        Gives, for a symbol, what computes or reads the features of sliding windows at its rows.
-    **how
-        Further fields of `cmat_lib.views.registry.Asked`.
+    `windows` gives, for a symbol, what computes or reads the features of sliding windows at its rows; `how` are further
+    fields of `cmat_lib.views.registry.Asked`.
     """
-    found = {}
-    views = sorted(views, key=lambda view: view.prepare is not None)  # who has to prepare comes last
+    found, views = {}, sorted(views, key=lambda view: view.prepare is not None)  # who has to prepare comes last
     preparing = {v.name: Thread(target=v.prepare, args=(config,), daemon=True) for v in views if v.prepare}
     for thread in preparing.values():
         thread.start()

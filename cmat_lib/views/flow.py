@@ -5,13 +5,10 @@ For each scale k of ``complexity.ranges``, with W = ``complexity.window_size``:
 * ``taker_imbalance_k``: taker buys minus taker sells per volume of the last k candles; in [-1, 1], 0 without volume.
 * ``trade_count_k``: log of the mean trades a candle over the last k candles over that of the last W; in
   [log 0.001, log(W / k)], 0 if nothing traded in W.
-* ``trade_size_k``: log of the mean trade size over the last k candles over that of the last W; within ±log 1000, 0
-  without trades.
+* ``trade_size_k``: the same of the mean trade size; within ±log 1000, 0 without trades.
 
 No number has a unit, so that symbols can be pooled, and all are finite, in halts too.
 """
-
-from __future__ import annotations
 
 import numpy as np
 import pandas as pd
@@ -41,14 +38,8 @@ def flow_look_back(config: Config) -> int:
 def flow_values(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config) -> np.ndarray:
     """Trading activity at `rows` (n,) that have `flow_look_back` candles without a gap, float32 (n, len(flow_names)).
 
-    Finite; candles before a row's look-back leave no trace in it.
-
-    Raises
-    ------
-    CmatError
-        If ``complexity.ranges`` is empty, or one of the columns `READ` is missing or not finite.
-    ValueError
-        If a row has fewer candles than its look-back.
+    Finite; candles before a row's look-back leave no trace in it. A CmatError if ``complexity.ranges`` is empty, or one
+    of the columns `READ` is missing or not finite; a ValueError if a row has fewer candles than its look-back.
     """
     lengths, window = scales(config, "flow"), flow_look_back(config)
     if not len(rows):
@@ -56,8 +47,7 @@ def flow_values(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Co
     begin = np.min(rows) - window + 1
     if begin < 0:
         raise ValueError(f"the view 'flow' looks back {window} candles, row {np.min(rows)} of {symbol} has fewer")
-    amounts = _amounts(symbol, candles.iloc[begin : np.max(rows) + 1])  # (3, t)
-    ends = np.asarray(rows) - begin
+    amounts, ends = _amounts(symbol, candles.iloc[begin : np.max(rows) + 1]), np.asarray(rows) - begin  # (3, t), (n,)
     usual = _sums(amounts, ends, window) / window  # (3, n), a candle
     return np.concatenate([_ratios(_sums(amounts, ends, n) / n, usual) for n in lengths]).T.astype(np.float32)
 
@@ -78,10 +68,8 @@ def _amounts(symbol: str, candles: pd.DataFrame) -> np.ndarray:
 
 
 def _sums(amounts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-    """Sums over the `length` candles up to each end, (3, n); each is made afresh.
-
-    Running sums keep a rounding residue of what left the window, which is all that is seen where trading is thin.
-    """
+    """Sums over the `length` candles up to each end, (3, n)."""
+    # Each afresh: running sums keep a rounding residue of what left the window, all that is seen where trading is thin.
     return sliding_window_view(amounts, length, axis=1).sum(axis=2)[:, ends - length + 1]
 
 

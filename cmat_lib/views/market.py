@@ -1,15 +1,11 @@
 """The view ``market``: the other symbols at the same moment, and one of them, the leader, by itself.
 
-Markets move together, and where they do not, that tells something too. For each scale k of ``complexity.ranges`` there
-are the mean and the dispersion of two numbers over the other symbols, and these two numbers of the leader: the log
-range of the last k candles (see `cmat_lib.data.complexity.log_ranges`) and the log return over them. The leader is the
-first of ``data.symbols``, else the first symbol by name, and a model keeps the one that it was trained with; its own
-samples hold its own numbers there, so that a column means the same for every symbol.
-
-Candles of one open time have one close time: whatever is read is known at the close of the row's own candle.
+For each scale k of ``complexity.ranges``: mean and dispersion over the other symbols of the log range of the last k
+candles (see `cmat_lib.data.complexity.log_ranges`) and of the log return over them, and these two of the leader. That
+is the first of ``data.symbols``, else the first symbol by name, and a model keeps the one that it was trained with; its
+own samples hold its own numbers there, so that a column means the same for every symbol. Candles of one open time have
+one close time: whatever is read is known at the close of the row's own candle.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 
@@ -23,8 +19,8 @@ from cmat_lib.data.complexity import log_ranges
 from cmat_lib.data.splits import Market
 from cmat_lib.views.registry import Asked, Values, View
 
-OTHERS = ("others_range_mean", "others_range_std", "others_return_mean", "others_return_std")
-COLUMNS = (*OTHERS, "leader_range", "leader_return")
+COLUMNS = ("others_range_mean", "others_range_std", "others_return_mean", "others_return_std")
+COLUMNS += ("leader_range", "leader_return")
 
 
 def market_names(config: Config) -> list[str]:
@@ -42,12 +38,8 @@ def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config)
 
     Without a unit of price. Of the symbol's own candles only the times are read, unless it is the leader. Another
     symbol counts at a scale k if it has a candle at the row's time and k before it without a gap. A row is NaN as a
-    whole if at any scale no other symbol counts, or the leader does not.
-
-    Raises
-    ------
-    CmatError
-        If ``complexity.ranges`` is empty, or the market has one symbol only.
+    whole if at any scale no other symbol counts, or the leader does not. A CmatError if ``complexity.ranges`` is empty,
+    or the market has one symbol only.
     """
     leader, others = _leader(market, config), [name for name in market if name != symbol]
     if not len(rows):
@@ -55,8 +47,7 @@ def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config)
     times = market[symbol].index[rows]
     mean, deviation = _moments(_numbers_at(times, market[name], config) for name in others)  # (n, S, 2) each
     both = np.stack([mean, deviation], axis=-1).reshape(*mean.shape[:2], 4)  # range and return, mean and deviation
-    values = np.concatenate([both, _numbers_at(times, market[leader], config)], axis=2)  # (n, S, 6)
-    values = values.reshape(len(rows), -1)
+    values = np.concatenate([both, _numbers_at(times, market[leader], config)], axis=2).reshape(len(rows), -1)
     return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan).astype(np.float32)
 
 
@@ -97,10 +88,8 @@ def _numbers_at(times: pd.DatetimeIndex, candles: pd.DataFrame, config: Config) 
 
 
 def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are.
-
-    One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
-    """
+    """Mean and standard deviation (ddof 0) over arrays of one shape without their NaN; the latter NaN where all are."""
+    # One array at a time (Welford 1962, Technometrics 4, 419), so that memory does not grow with the symbols.
     count = mean = squares = 0.0
     for values in symbols:
         known = np.isfinite(values)
@@ -114,8 +103,7 @@ def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _problem(asked: Asked) -> str | None:
     """Another symbol without the newest candle would change what the others say."""
     time = asked.candles.index[asked.rows[-1]]
-    absent = [symbol for symbol, candles in asked.market.items() if time not in candles.index]
-    if absent:
+    if absent := [symbol for symbol, candles in asked.market.items() if time not in candles.index]:
         return f"the view 'market' reads the candle of {absent[0]} that opens at {time}, and it is not there yet"
     values = market_values(asked.symbol, asked.market, asked.rows[-1:], asked.config)
     return None if np.isfinite(values).all() else f"the view 'market' has gaps in the candles before {time}"

@@ -1,11 +1,8 @@
 """The panel: the numbers of all views, samples as an index into them, and batches gathered on the device.
 
-A window is never copied out. The panel holds one (R, F) array of each view: a row per candle, per sample, or per row of
-a table. A sample is a row of it, or the window that ends there, cut from a strided view (``unfold``) by
-``index_select``. Memory grows with candles, not with candles times look-back.
+A sample is a row of each view's array (R, F), or the window that ends there, cut from a strided view (``unfold``) by
+``index_select``, so that memory grows with candles, not with candles times look-back.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,7 +25,7 @@ CLIP = 10.0  # robustly scaled inputs beyond this say "extreme", and nothing mor
 
 
 class Batch(NamedTuple):
-    """Samples as tensors on one device: inputs of the model, targets (NaN where there is no label), weight."""
+    """Samples as tensors on one device; targets are NaN where there is no label."""
 
     inputs: dict[str, Tensor]  # view -> (B, F), or (B, L, F) where it shows windows
     trigger: Tensor  # (B,)
@@ -82,11 +79,11 @@ class Panel:
     ):
         self.samples, self.scalers, self.device = samples, scalers, torch.device(device)
         self._home = _home(self.device, 4 * sum(values.size for values in arrays.values()))
-        views = [view for view in VIEWS.active(config) if view.name in arrays]
-        self._shown = {
-            v.name: _Shown(v, arrays[v.name], sample_rows_of(v, samples), scalers[v.name], config, self._home)
-            for v in views
-        }
+        self._shown = {}
+        for view in VIEWS.active(config):
+            if (name := view.name) in arrays:
+                rows = sample_rows_of(view, samples)
+                self._shown[name] = _Shown(view, arrays[name], rows, scalers[name], config, self._home)
         columns = ("trigger", "max_pct", list(AUXILIARY_TARGETS))  # (N,), (N,), (N, 4)
         self._targets = tuple(torch.tensor(samples[c].to_numpy(np.float32), device=self.device) for c in columns)
         weight = samples["weight"].to_numpy(np.float32) if "weight" in samples else np.ones(len(samples), np.float32)

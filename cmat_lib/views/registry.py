@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config import Config
 from cmat_lib.config.schema import TableConfig
 from cmat_lib.data.cache import Sliding
 from cmat_lib.data.splits import Market
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from cmat_lib.config import Config
 
 Scaler = dict[str, list[float]]  # "center" and "scale", one number per feature each
 Group = slice | int  # columns of a view
@@ -92,8 +91,8 @@ class View:
 
     def shape(self, config: Config) -> tuple[int, ...]:
         """Of one sample: (F,), or (L, F)."""
-        width = len(self.names(config))
-        return (self.window(config), width) if self.window(config) else (width,)
+        rows = self.window(config)
+        return (*([rows] if rows else []), len(self.names(config)))
 
 
 # Rows of tables beside those of views: baselines, fusions, whole models.
@@ -134,10 +133,7 @@ class Registry:
         return [v for v in self.known(config).values() if v.standard or v.name in config.model.modalities]
 
     def seen(self, config: Config) -> list[View]:
-        """Views that the model sees, in the order of the registry.
-
-        A CmatError for a name that is none, with the nearest one that is, or if nothing of the market is seen.
-        """
+        """Views that the model sees, in order; a CmatError for an unknown name, or if nothing of the market is seen."""
         known = self.known(config)
         for name in config.model.modalities:
             if name not in known:

@@ -1,7 +1,5 @@
 """Samples: the moments at which every view is complete, with their labels and their parts."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
@@ -44,10 +42,7 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
 
 
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
-    """Rows (N,) of one symbol at which every input is complete inside one gap-free stretch of candles.
-
-    Every ``data.stride``-th such row, aligned to the clock, so that all symbols share their moments.
-    """
+    """Rows (N,) of a symbol with complete inputs, each ``data.stride``-th by the clock, so that symbols share them."""
     return window_ends(candles, config.data.bar, VIEWS.look_back(config), config.data.stride)
 
 
@@ -57,12 +52,9 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
     N rows of ``symbol``, ``timestamp`` (candle open), ``close_time``, ``input_start`` (open of the oldest candle that
     an input reads), ``row`` (into the stacked channels), ``local_row`` (into the symbol's candles), ``close``,
     ``volatility`` (standard deviation of the log returns over the look-back, the plainest baseline), ``trigger``,
-    ``max_pct``, ``label_end``, ``part``, ``weight``, and ``oracle_probability`` on the synthetic market.
-
-    Raises
-    ------
-    CmatError
-        If a symbol is shorter than the look-backs and the horizon need, or a part would be empty or of one class only.
+    ``max_pct``, ``label_end``, ``part``, ``weight`` (in the loss: mean 1 over the training part), and
+    ``oracle_probability`` on the synthetic market. A CmatError if a symbol is shorter than look-backs and horizon need,
+    or a part would be empty or of one class only.
     """
     frames, offset = [], 0
     for symbol, candles in market.items():
@@ -71,17 +63,11 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
             raise too_few_candles(symbol, candles, config)
         frames.append(_symbol_samples(symbol, candles, labels[symbol], rows, offset, config))
         offset += len(candles)
-    samples = pd.concat(frames, ignore_index=True)
-    samples["close_time"] = samples["timestamp"] + config.data.bar
-    return with_parts(samples, split_spans(market, config.data), config)
+    return with_parts(pd.concat(frames, ignore_index=True), split_spans(market, config.data), config)
 
 
 def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
-    """The same samples in the parts of another fold; a CmatError if a part is empty or of one class only.
-
-    A copy with the columns ``part`` and ``weight`` (of the sample in the loss: mean 1 over the training part, all 1
-    unless ``labels.uniqueness_weights``).
-    """
+    """The same samples in the parts of another fold; a CmatError if a part is empty or of one class only."""
     parts = assign_parts(samples["close_time"], samples["label_end"], samples["input_start"], spans)
     samples = samples.assign(part=parts, weight=1.0)
     _check_parts(samples, config.data)
@@ -106,17 +92,13 @@ def _symbol_samples(
     }
     if "oracle_probability" in candles:
         columns["oracle_probability"] = candles["oracle_probability"].to_numpy()[rows]
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | {"close_time": candles.index[rows] + data.bar})
 
 
 def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config) -> pd.DataFrame:
-    """Samples of one symbol at `rows` (N,) whose labels are not known yet, for a prediction.
-
-    As from `build_samples`, with labels NaN, and without ``part`` and ``weight``.
-    """
+    """As from `build_samples` at `rows` (N,) of one symbol, with labels NaN, and without ``part`` and ``weight``."""
     labels = pd.DataFrame(index=candles.index, columns=[*LABELS], dtype=np.float64)
-    samples = _symbol_samples(symbol, candles, labels, rows, 0, config)
-    return samples.assign(close_time=samples["timestamp"] + config.data.bar)
+    return _symbol_samples(symbol, candles, labels, rows, 0, config)
 
 
 def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:

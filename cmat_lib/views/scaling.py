@@ -1,7 +1,5 @@
 """Centres and scales of a view's numbers, from the training part alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

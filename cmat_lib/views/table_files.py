@@ -1,13 +1,12 @@
 """Tables of the user's own as they are read: every time and number checked, what is wrong named by file and row."""
 
-from __future__ import annotations
-
 import glob
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -30,15 +29,13 @@ class Table:
     """Rows of one table view in the order of their times; all parts have the same rows.
 
     `frame` has the columns ``time`` (UTC, as written: the lag is not added), ``symbol`` where the files have one, and
-    the columns of numbers, NaN where a cell is empty. `others` are further columns of times, NaT where a cell is empty.
-    `places` has the columns ``file`` (an index into `files`) and ``line``: of a text file the line, its header being
-    line 1; of a Parquet file the row from 1.
+    the columns of numbers, NaN where a cell is empty.
     """
 
     frame: pd.DataFrame
     files: tuple[Path, ...]
-    places: pd.DataFrame
-    others: pd.DataFrame
+    places: pd.DataFrame  # ``file``, an index into `files`, and ``line`` of it (the header is 1), or Parquet row from 1
+    others: pd.DataFrame  # further columns of times, NaT where a cell is empty
     time_name: str  # of the column of times in the files
 
     def place(self, row: int) -> str:
@@ -52,21 +49,14 @@ class Table:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"{self.files[0]}{more}"
 
-    def take(self, rows: np.ndarray) -> Table:
+    def take(self, rows: np.ndarray) -> Self:
         """Some of the rows, in their order."""
         parts = {"frame": self.frame, "places": self.places, "others": self.others}
         return replace(self, **{name: part.iloc[rows].reset_index(drop=True) for name, part in parts.items()})
 
 
 def read_table(name: str, config: TableConfig) -> Table:
-    """Table of the view `name`, from all of its files.
-
-    Raises
-    ------
-    CmatError
-        For a file or a column that is not there, times without a zone, unsorted or repeated times, cells that are no
-        finite numbers, and columns that say nothing; it names file, column and row.
-    """
+    """Table of the view `name`, from all of its files; a CmatError names file, column and row of what is wrong."""
     files = find_files(name, config)
     parts = [_read_part(name, path, config) for path in files]
     kinds = {"symbol" in part.frame: part.source for part in parts}
@@ -94,8 +84,7 @@ def find_files(name: str, config: TableConfig) -> list[Path]:
     if path.is_file():
         return [path]
     if glob.has_magic(config.file):
-        found = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
-        if found:
+        if found := sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()):
             return found
         raise CmatError(f"views.{name}.file: no file fits {path}; correct the pattern, or put the files there")
     if path.is_dir():
@@ -128,8 +117,7 @@ def _read_part(name: str, path: Path, config: TableConfig) -> Table:
     table = pd.DataFrame(frame | {column: _numbers_of(raw[column], path) for column in config.columns})
     # Repeated times are looked for when all files are read.
     times = table.groupby("symbol", sort=False)["time"] if symbol is not None else table["time"]
-    ascends = ~(times.diff() < pd.Timedelta(0))
-    check_rows(ascends, raw[time], path, "lies before the row above; sort rows by time")
+    check_rows(~(times.diff() < pd.Timedelta(0)), raw[time], path, "lies before the row above; sort rows by time")
     places = pd.DataFrame({"file": 0, "line": raw.index + 1}, index=raw.index)
     others = pd.DataFrame({column: read[column] for column in read if column != time}, index=raw.index)
     return Table(table, (path,), places, others, time)
@@ -145,8 +133,8 @@ def _read_file(path: Path) -> pd.DataFrame:
     try:
         raw = pd.read_parquet(path) if kind == ".parquet" else _read_text(path)
     except Exception as error:  # bytes may ask of the readers whatever they like
-        problem = f"no table that can be read ({first_line(error)}); correct it, or get it again"
-        raise CmatError(f"{path}: {problem}") from None
+        advice = "correct it, or get it again"
+        raise CmatError(f"{path}: no table that can be read ({first_line(error)}); {advice}") from None
     if kind == ".parquet" and not isinstance(raw.index, pd.RangeIndex):
         raw = raw.reset_index()
     raw.columns = [str(column).strip() for column in raw]
@@ -212,10 +200,9 @@ def _times_of(name: str, column: pd.Series, path: Path, config: TableConfig) -> 
 
 def _numbers_of(column: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    advice = "is no number; write numbers with a point, or leave it empty"
-    check_rows(numbers.notna() | column.isna(), column, path, advice)
-    advice = "is infinite, or too large for a float32; correct it, or leave it empty"
-    check_rows(~(numbers.abs() > LARGEST), column, path, advice)
+    known, is_small = numbers.notna() | column.isna(), ~(numbers.abs() > LARGEST)
+    check_rows(known, column, path, "is no number; write numbers with a point, or leave it empty")
+    check_rows(is_small, column, path, "is infinite, or too large for a float32; correct it, or leave it empty")
     return numbers
 
 
@@ -226,7 +213,7 @@ def _check_repeats(table: Table) -> None:
         row = int(again.to_numpy().argmax())
         first = int((table.frame[keys] == table.frame[keys].iloc[row]).all(axis=1).to_numpy().argmax())
         of = f"of {table.frame['symbol'].iloc[row]} " if "symbol" in table.frame else ""
-        advice = "keep one row for each time, or name the column of symbols"
         times = table.frame["time"].set_axis(table.places["line"] - 1).rename(table.time_name)
         path = table.files[table.places["file"].iloc[row]]
+        advice = "keep one row for each time, or name the column of symbols"
         check_rows(~again, times, path, f"{of}is in {table.place(first)} already; {advice}")

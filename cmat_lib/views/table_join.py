@@ -1,10 +1,7 @@
 """Tables of the user's own, joined to candles as of their close: the newest row that was published by then.
 
-A row is known from its time plus the lag on. What a candle gets is made of rows that were known at its close, and of
-nothing else; whatever was published later, or lies beyond `stale`, is missing there.
+A row is known from its time plus the lag on; what was published later, or lies beyond `stale`, is missing at a close.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
@@ -32,9 +29,8 @@ def cut(table: Table, close: pd.Timestamp, config: TableConfig) -> Table:
 def _own_rows(table: Table, symbol: str, columns: Sequence[str]) -> pd.DataFrame:
     """Rows that a symbol reads, as far as they have a value in all of `columns`."""
     frame = table.frame
-    if "symbol" in frame:
-        frame = frame[frame["symbol"] == symbol]
-    return frame[["time", *columns]].dropna()
+    own = frame[frame["symbol"] == symbol] if "symbol" in frame else frame
+    return own[["time", *columns]].dropna()
 
 
 def _of_rows(rows: pd.DataFrame, column: str, config: TableConfig) -> np.ndarray:
@@ -59,8 +55,7 @@ def _newest(rows: pd.DataFrame, closes: np.ndarray, config: TableConfig) -> tupl
 def as_of(table: Table, symbol: str, closes: pd.DatetimeIndex, config: TableConfig) -> np.ndarray:
     """What was known of each column at the close of candles, for an mlp: float32 of shape (closes, 4 · columns).
 
-    In the order of `TableConfig.feature_names`. A candle at which a column has no value yet, or no earlier one that its
-    change could be taken from, or one that is stale, has no row at all: NaN in all columns.
+    In the order of `TableConfig.feature_names`; all NaN where a column has no value yet, or one alone, or a stale one.
     """
     at, parts = nanoseconds(closes), []
     for column in config.columns:
@@ -80,14 +75,12 @@ def as_sequence(
 
     Values float32 (R, features) in the order of `TableConfig.feature_names`, and rows int64 (closes,). The window of a
     candle is ``values[row - rows + 1 : row + 1]``. Rows without a value in every column are left out. The values begin
-    with `rows` rows of NaN, whose last one stands for a candle without a whole window: too few rows, or the newest is
-    stale.
+    with `rows` rows of NaN, whose last one stands for a candle that has no whole window, or a stale one.
     """
     own = _own_rows(table, symbol, config.columns)
     gap = np.log1p(np.diff(nanoseconds(own["time"]) / HOUR, prepend=np.nan))
     features = np.column_stack([*(_of_rows(own, column, config) for column in config.columns), gap])
-    absent = np.full((config.rows, features.shape[1]), np.nan)
-    values = np.concatenate([absent, features]).astype(np.float32)
+    values = np.pad(features, ((config.rows, 0), (0, 0)), constant_values=np.nan).astype(np.float32)
     newest, _ = _newest(own, nanoseconds(closes), config)
     # The first row has neither a change nor a gap, so that a whole window begins with the second.
     rows = np.where(newest >= config.rows, newest + config.rows, config.rows - 1)

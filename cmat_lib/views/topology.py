@@ -38,18 +38,11 @@ def _compute(asked: Asked) -> Values:
     stride = 1 if config.slides else asked.config.data.stride
     for embedding in embeddings(config):
         series, window, delay = embedding
-        sliding = Sliding(
-            "tda",
-            SERIES[series](asked.candles),
-            window,
-            partial(path_features, window=window, delay=delay, config=config),
-            config.features_per_scale,
-            {**feature_params(config), **embedding._asdict(), "stride": stride},
-            stride,
-            version=2,
-            follow=partial(FollowedWindow, delay, config) if config.slides else None,
-        )
-        parts.append(asked.windows(sliding))
+        compute = partial(path_features, window=window, delay=delay, config=config)
+        key = {**feature_params(config), **embedding._asdict(), "stride": stride}
+        follow = partial(FollowedWindow, delay, config) if config.slides else None
+        numbers, width = SERIES[series](asked.candles), config.features_per_scale
+        parts.append(asked.windows(Sliding("tda", numbers, window, compute, width, key, stride, 2, follow)))
     return Values(np.concatenate(parts, axis=1))
 
 

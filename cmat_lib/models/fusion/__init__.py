@@ -1,7 +1,5 @@
 """Fusion: how the encoded views become one vector; a new one is one class of `FusionBase` and an entry in `FUSIONS`."""
 
-from __future__ import annotations
-
 from itertools import chain, pairwise
 
 import torch
@@ -17,8 +15,7 @@ from cmat_lib.models.fusion.tokens import Features, FusionBase, TokenFusion, Wid
 class ConcatFusion(FusionBase):
     """Concatenation and two linear layers, sum of widths → 2 D → D, with ReLU and dropout after each.
 
-    These are the document's ``shared_fc``. An unseen view is left out of the concatenation: zeros in its place would
-    add weights that never learn.
+    The document's ``shared_fc``. An unseen view is left out: zeros in its place would add weights that never learn.
     """
 
     stated_sizes = FusionBase.stated_sizes | {"whole": "820,736"}
@@ -38,8 +35,7 @@ class GatedFusion(TokenFusion):
     """Gated multimodal unit, ``sum_i sigmoid(W_i [x_1 ... x_M]) * tanh(V_i x_i)``, then linear, ReLU, dropout.
 
     Arevalo et al., *Gated Multimodal Units for Information Fusion*, arXiv 1702.01992, section 3.1 (figure 2a). Every
-    unit has its own gate; gates lie between 0 and 1 and need not sum to 1. An unseen view has no gate. `gate_names` are
-    the M tokens that are gated, in order.
+    unit has its own gate, which need not sum to 1; an unseen view has none. `gate_names` are the M tokens, in order.
     """
 
     def __init__(self, *dims: Width, dropout: float = 0.3, **wiring) -> None:

@@ -1,7 +1,5 @@
 """Fusion by self-attention: every token attends to every token."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 import torch
@@ -15,9 +13,8 @@ class CrossModalAttentionFusion(AttendingFusion):
 
     ``tokens = projections + positions``; `num_layers` layers of self-attention and feed-forward (Vaswani et al., arXiv
     1706.03762; pre-norm: Xiong et al., arXiv 2002.04745) without a final norm; mean over the tokens, or [CLS] with
-    `use_cls_token`; linear, ReLU, dropout. The tokens of one of the source's views that is not seen are their learned
-    positions alone; other views have tokens only where they are seen. `token_names` has ``"cls"`` first where it is
-    used. The ``layers`` of `transformer` can be walked to read attention maps.
+    `use_cls_token`, which comes first; linear, ReLU, dropout. The tokens of one of the source's views that is not seen
+    are their learned positions alone; other views have tokens only where they are seen.
     """
 
     settings = (*AttendingFusion.settings, "use_cls_token")

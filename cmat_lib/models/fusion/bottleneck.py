@@ -1,7 +1,5 @@
 """Fusion by attention bottlenecks: modalities meet only in a few tokens that all of them read and write."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from itertools import chain
 
@@ -42,13 +40,12 @@ class BottleneckLayer(nn.Module):
     def whole_map(self, weights: list[Tensor], share: float | None = None) -> Tensor:
         """One map over all tokens (B, h, M, M) from the weights that `walk` gives; 0 where two tokens do not meet.
 
-        `share` is by what the modalities' rows of a bottleneck token are multiplied before they are added; by default
-        one over their number, so that rows sum to 1, as the layer averages what the modalities write.
+        The modalities' rows of a bottleneck token are added, times `share`: by default one over their number, so that
+        rows sum to 1, as the layer averages what the modalities write.
         """
         share = 1 / len(weights) if share is None else share
-        size = sum(self.sizes.values())
+        start, size = 0, sum(self.sizes.values())
         whole = weights[0].new_zeros(*weights[0].shape[:2], size + self.bottlenecks, size + self.bottlenecks)
-        start = 0
         for part, own in zip(weights, self.sizes.values(), strict=True):
             here = slice(start, start + own)
             whole[..., here, here], whole[..., here, size:] = part[..., :own, :own], part[..., :own, own:]
@@ -63,7 +60,7 @@ class BottleneckFusion(AttendingFusion):
 
     A bottleneck token starts as a learned vector, its position. In the first layer the modalities write to it, in the
     second they read what the others wrote; so one layer alone lets them meet in the mean over all tokens only. An
-    unseen modality has no tokens. `bottleneck_tokens` are four as in the source; they stand last in `token_names`.
+    unseen modality has no tokens. The `bottleneck_tokens`, four as in the source, come last.
     """
 
     settings = (*AttendingFusion.settings, "bottleneck_tokens")
@@ -71,8 +68,7 @@ class BottleneckFusion(AttendingFusion):
     def __init__(self, *dims: Width, bottleneck_tokens: int = 4, **wiring) -> None:
         super().__init__(*dims, **wiring)
         shared = [f"bottleneck {number}" for number in range(1, bottleneck_tokens + 1)]
-        self.token_names = (*chain(*self.parts.values()), *shared)
-        self.bottlenecks = bottleneck_tokens
+        self.token_names, self.bottlenecks = (*chain(*self.parts.values()), *shared), bottleneck_tokens
         self.pos_embedding = positions(len(self.token_names), self.output_dim)
         sizes = {name: len(names) for name, names in self.parts.items()}
         self.add_layers(lambda: BottleneckLayer(sizes, bottleneck_tokens, self.new_layer))

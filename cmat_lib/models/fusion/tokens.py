@@ -1,19 +1,13 @@
 """Views as tokens: the projections that fusions share, and the layers they are built of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from cmat_lib.config.schema import SOURCE_MODALITIES
+from cmat_lib.config.schema import SOURCE_MODALITIES, FusionConfig
 from cmat_lib.encoders.dropout import Dropout
-
-if TYPE_CHECKING:
-    from cmat_lib.config.schema import FusionConfig
 
 INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
 Parts = Mapping[str, tuple[str, ...]]  # view -> names of its tokens, for those that have several
@@ -26,20 +20,10 @@ class FusionBase(nn.Module):
     """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
 
     A class defines `fuse`, which the call of the module ends in, and takes what its docstring and `settings` name
-    beside the arguments here, which it hands on.
-
-    Parameters
-    ----------
-    nbeats_dim, tda_dim, complexity_dim : int or None
-        Widths of the source's three views, encoded, their pieces together; None for one that the model does not see.
-        A ValueError if nothing is seen.
-    hidden_dim : int
-        Length D of the fused vector, which `output_dim` repeats.
-    others : mapping of str to int, optional
-        Widths of the other views that the model sees.
-    parts : mapping of str to tuple of str, optional
-        Names of the tokens of views that have several, among which their width is shared; afterwards those of every
-        view that the model sees.
+    beside the arguments here, which it hands on: widths of the source's three views, encoded, and of `others` that the
+    model sees (None for one that it does not; a ValueError if nothing is seen); `hidden_dim`, the length D of the fused
+    vector, which `output_dim` repeats; and in `parts` the names of the tokens of views that have several, among which
+    their width is shared. The attribute `parts` has those of every view that the model sees.
     """
 
     token_names: tuple[str, ...] = ()  # of the M tokens that attend to each other, in order
@@ -83,11 +67,7 @@ class FusionBase(nn.Module):
 
 
 class TokenFusion(FusionBase):
-    """Base of fusions that project every view to one or several tokens of equal width; takes what `FusionBase` takes.
-
-    A view of G tokens is a vector of G equal pieces; its pieces share one projection. A width that is no multiple of
-    its number of tokens is a ValueError.
-    """
+    """Base of fusions that project a view to G tokens: G equal pieces (else a ValueError) that share one projection."""
 
     def __init__(self, *dims: Width, **wiring) -> None:
         super().__init__(*dims, **wiring)
@@ -107,24 +87,25 @@ class AttendingFusion(TokenFusion):
     """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
 
     The `num_heads` h must divide the width (ValueError); `ffn_dim` is the width of the feed-forward part, `dropout`
-    that of the layers and the output projection. A class ends its constructor with `add_layers`, once its tokens are
-    there.
+    also that of the output projection. A class ends its constructor with `add_layers`, once its tokens are there.
     """
 
     settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
 
     def __init__(
-        self,
-        *dims: Width,
-        num_heads: int = 8,
-        num_layers: int = 2,
-        ffn_dim: int = 1024,
-        dropout: float = 0.3,
-        **wiring,
+        self, *dims: Width, num_heads: int = 8, num_layers: int = 2, ffn_dim: int = 1024, dropout: float = 0.3, **wiring
     ) -> None:
         super().__init__(*dims, **wiring)
-        self.new_layer = partial(transformer_layer, self.output_dim, num_heads, ffn_dim, dropout)
-        self.num_layers, self.dropout = num_layers, dropout
+        if self.output_dim % num_heads:
+            raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {self.output_dim}")
+        self.num_heads, self.num_layers, self.ffn_dim, self.dropout = num_heads, num_layers, ffn_dim, dropout
+
+    def new_layer(self) -> nn.TransformerEncoderLayer:
+        """Pre-norm GELU layer with the fast dropout."""
+        widths, kind = (self.output_dim, self.num_heads, self.ffn_dim), {"batch_first": True, "norm_first": True}
+        layer = nn.TransformerEncoderLayer(*widths, self.dropout, "gelu", **kind)
+        layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(self.dropout) for _ in range(3))
+        return layer
 
     def add_layers(self, new_layer: Callable[[], nn.Module]) -> None:
         """Make the layers, which start apart from each other, and the output projection."""
@@ -165,13 +146,3 @@ def output_projection(hidden_dim: int, dropout: float) -> nn.Sequential:
 def positions(count: int, hidden_dim: int) -> nn.Parameter:
     """Learned vectors, (1, count, D)."""
     return nn.Parameter(INIT_STD * torch.randn(1, count, hidden_dim))
-
-
-def transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """Pre-norm GELU layer with the fast dropout; a ValueError if the heads do not divide the width."""
-    if hidden_dim % num_heads:
-        raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {hidden_dim}")
-    kind = {"activation": "gelu", "batch_first": True, "norm_first": True}
-    layer = nn.TransformerEncoderLayer(hidden_dim, num_heads, ffn_dim, dropout, **kind)
-    layer.dropout, layer.dropout1, layer.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
-    return layer
