@@ -45,16 +45,15 @@ def check_ending(output: Path) -> None:
 class CsvOutput:
     """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
 
-    A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
-    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file. A CmatError if
-    the file does not end in .csv, cannot be read, or holds something else.
+    A file of the same `model` (`Predictor.name`) is continued, but half a line at its end, which a kill can leave, is
+    dropped; `last` is the newest candle open of each symbol in it. A CmatError if the file does not end in .csv, cannot
+    be read, or holds something else.
     """
 
     def __init__(self, path: Path | None, model: str):
         if path is not None and path.suffix != ".csv":
             raise CmatError(f"--output {path}: --follow appends line by line, which needs a .csv file")
-        self.path = path
-        is_there = path is not None and path.exists()
+        self.path, is_there = path, path is not None and path.exists()
         self.last = self._continue(model) if is_there else {}
         self._needs_header = not (is_there and path.stat().st_size)
 

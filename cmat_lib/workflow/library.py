@@ -30,10 +30,10 @@ from cmat_lib.views.compute import computed, sample_views
 from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
-from cmat_lib.workflow.settle import settle
 from cmat_lib.workflow.stages.common import check_parameters
 from cmat_lib.workflow.stages.data import check_market
 from cmat_lib.workflow.stages.evaluation import evaluate
+from cmat_lib.workflow.stages.training import settle
 
 
 class Attention(NamedTuple):
@@ -56,11 +56,11 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.workflow.predictor.Predictor.scores`."""
-        return self._predictor().scores(self._any_symbols(market), first)
+        return self._predictor().scores(self._checked(market), first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
         """Attention between the tokens at the candles that `predict` would score; a CmatError where there is none."""
-        panel = self._predictor().panel(self._any_symbols(market), first)
+        panel = self._predictor().panel(self._checked(market), first)
         if panel is None:
             raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
@@ -68,20 +68,18 @@ class Fitted:
         return Attention(found.maps, found.token_names, panel.samples[["symbol", "timestamp", "close_time", "close"]])
 
     def evaluate(self) -> dict[str, pd.DataFrame]:
-        """Predictions and scores, see `cmat_lib.workflow.stages.evaluation.evaluate`.
-
-        A CmatError if the model was loaded from a file, which does not hold its market.
-        """
+        """Tables of `cmat_lib.workflow.stages.evaluation.evaluate`; not of a model from a file, which has no market."""
         if self.panel is None:
             raise CmatError("a model from a file brings no market to be judged on; fit it, or use `cmat run`")
-        return evaluate(self.model, self.panel, self.market, self.config, self.checkpoint).tables
+        tables, _, _ = evaluate(self.model, self.panel, self.market, self.config, self.checkpoint)
+        return tables
 
     def save(self, path: str | Path) -> None:
         """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
         save_checkpoint(path, self.checkpoint)
 
-    def _any_symbols(self, market: Market) -> Market:
-        """Checked; those of the training are not asked for."""
+    def _checked(self, market: Market) -> Market:
+        """Of any symbols, not those of the training alone."""
         return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
 
     def _predictor(self) -> Predictor:
@@ -99,10 +97,9 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     check_market(market, config)
     fabric = make_fabric(config.training)
     panel = make_panel(market, config, fabric.device)
-    training = train(config, panel, on_epoch, fabric=fabric)
-    about = {"data_hash": data_hash(market), "symbols": list(market)}
-    checkpoint = settle(training.model, panel, config, about).checkpoint
-    return Fitted(training.model, config, checkpoint, panel, market)
+    model = train(config, panel, on_epoch, fabric=fabric).model
+    checkpoint, _ = settle(model, panel, config, {"data_hash": data_hash(market), "symbols": list(market)})
+    return Fitted(model, config, checkpoint, panel, market)
 
 
 def make_panel(market: Market, config: Config, device: torch.device | str = "cpu") -> Panel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,16 +32,8 @@ from cmat_lib.workflow.stages.common import load_panel
 BASELINES = ("volatility", "trees")  # what the model must beat
 
 
-class Evaluation(NamedTuple):
-    """How good a model is."""
-
-    tables: dict[str, pd.DataFrame]
-    thresholds: dict[str, float]
-    traded: pd.DataFrame  # predictions with what a trade on each would have returned
-
-
 def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 05: what `evaluate` gives, and ``trials`` (what the trades are worth among all trials).
+    """Stage 05: the tables of `evaluate`, and ``trials`` (what the trades are worth among all trials).
 
     All also in the run folder, and one row in the ledger beside it.
     """
@@ -59,12 +51,13 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
 
 def evaluate(
     model: MultiTaskCrossModalAttention, panel: Panel, market: Market, config: Config, checkpoint: dict[str, Any]
-) -> Evaluation:
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], pd.DataFrame]:
     """Predictions of every labelled sample, and scores with intervals beside the baselines.
 
     The tables: ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model
     in every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises`` (second
-    task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``.
+    task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``. Then the thresholds, and the
+    predictions with what a trade on each would have returned.
     """
     predictions = predict_all(model, panel, config, checkpoint)
     columns = [MODEL, *BASELINES, *([breakdown.ORACLE] if breakdown.ORACLE in predictions else [])]
@@ -73,7 +66,7 @@ def evaluate(
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
     shares = sorted({*config.evaluation.top_shares, *WIDER_SHARES})
     tables["decision"] = decision_table(traded, [*columns, "momentum"], shares, Resampling.from_config(config))
-    return Evaluation(tables, thresholds, traded)
+    return tables, thresholds, traded
 
 
 def predict_all(
@@ -81,8 +74,8 @@ def predict_all(
 ) -> pd.DataFrame:
     """Frame of all samples of the four parts with the scores of the model and of the baselines.
 
-    Every score has two columns: ``raw_<score>`` as it was made, which ranks, and ``<score>``, the probability that
-    calibration on the calibrate part makes of it, the same way for the model and for the baselines.
+    A score has two columns: ``raw_<score>`` as it was made, which ranks, and ``<score>``, the probability that a
+    calibration on the calibrate part makes of it.
     """
     answers: list[Tensor] = []
 
@@ -96,9 +89,8 @@ def predict_all(
     trees = tree_scores({part: shown(index) for part, index in indices.items()}, config)
     raw, max_pct = joined(answers)
     rows = np.concatenate([index.cpu().numpy() for index in indices.values()])
-    frame = panel.samples.iloc[rows].reset_index(drop=True)
+    frame = panel.samples.iloc[rows].reset_index(drop=True).rename(columns={"volatility": "raw_volatility"})
     frame = frame.drop(columns=[name for name in frame if name.startswith(("row", "local_row"))])
-    frame = frame.rename(columns={"volatility": "raw_volatility"})
     frame["raw_trees"] = np.concatenate(list(trees.values()))
     frame[f"raw_{MODEL}"], frame[MODEL] = raw, apply_calibration(raw, checkpoint["calibration"])
     frame["predicted_max_pct"] = max_pct
@@ -115,17 +107,14 @@ def score_tables(predictions: pd.DataFrame, thresholds: dict[str, float], config
     test = predictions[predictions["part"] == "test"]
     draws = draw_scores(test, thresholds, resampling, shares)
     columns = [MODEL, *BASELINES]
-    groups = {
-        "by_time": breakdown.time_groups,
-        "by_hour": breakdown.hour_groups,
-        "by_volatility": breakdown.volatility_groups,
-    }
+    times, hours, volatilities = breakdown.time_groups, breakdown.hour_groups, breakdown.volatility_groups
+    groups = {"by_time": times(test), "by_hour": hours(test), "by_volatility": volatilities(test)}
     gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
     tables = {
         "scores": draws.table(),
         "differences": draws.differences(MODEL),
         "gap": pd.concat(gaps, names=["scope", "metric"]),
-        **{name: breakdown.auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
+        **{name: breakdown.auc_by_group(test, group, columns, resampling) for name, group in groups.items()},
         "rises": rise_table(predictions, [f"raw_{name}" for name in columns], resampling),
     }
     return tables | ({"oracle_share": breakdown.oracle_share(draws)} if breakdown.ORACLE in thresholds else {})
