@@ -87,9 +87,9 @@ class Fitted:
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
-    """Train a model on the candles of a market, see `cmat_lib.data.candles.checked_market`.
+    """Train a model on candles that `cmat_lib.data.candles.checked_market` takes, or raise a CmatError.
 
-    `on_epoch` takes each row of the history. A CmatError says which parameters or candles cannot be used.
+    `on_epoch` takes each row of the history.
     """
     load_parts()
     check_parameters(config)

@@ -84,16 +84,10 @@ def execute(run: Run, page: Path) -> None:
     if not source.is_file():
         raise CmatError(f"{source}: no such notebook; run cmat from inside a clone of the repository")
     os.environ.update(_FIGURES)
+    how = {"cwd": project_root(), "progress_bar": False, "kernel_name": "python3"}
+    quiet = ["--log-level=ERROR"]  # the kernel's own remarks belong to no page
     try:
-        papermill.execute_notebook(
-            source,
-            page,
-            parameters=run.config.model_dump(mode="json"),
-            cwd=project_root(),
-            progress_bar=False,
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks belong to no page
-        )
+        papermill.execute_notebook(source, page, run.config.model_dump(mode="json"), extra_arguments=quiet, **how)
     except PapermillExecutionError as error:
         what = f"failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
         raise CmatError(f"notebooks/{run.stage}.ipynb {what}\nthe executed page is {page}") from None

@@ -68,11 +68,8 @@ class Predictor:
 
     def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
         self._data, self.name = config.data, name[:NAME_LENGTH]
-        own = {
-            "data": {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])},
-            "cache": {"jobs": jobs},
-            "training": {"device": device},
-        }
+        own_data = {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])}
+        own = {"data": own_data, "cache": {"jobs": jobs}, "training": {"device": device}}
         self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
@@ -132,7 +129,21 @@ class Predictor:
             Those to score; the others are only looked at. All by default.
         """
         panel = self.panel(market, first, progress, live, symbols)
-        return pd.DataFrame(columns=COLUMNS) if panel is None else self._frame(panel)
+        if panel is None:
+            return pd.DataFrame(columns=COLUMNS)
+        raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
+        if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
+            raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
+        probability = apply_calibration(raw, self._calibration)
+        answers = {
+            "raw_probability": raw,
+            "probability": probability,
+            "alarm": probability >= self._threshold,
+            "predicted_max_pct": max_pct,
+            "in_sample": panel.samples["close_time"] <= self._seen_until,
+            "model": self.name,
+        }
+        return panel.samples.assign(**answers)[COLUMNS]
 
     def panel(
         self,
@@ -180,12 +191,12 @@ class Predictor:
             return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
 
         found = compute_views(self.views, market, rows, self.config, windows, cut, exact=True)
-        samples, offset = [], 0
+        own_samples, offset = [], 0
         for symbol, own in rows.items():
             one = unlabelled_samples(symbol, cut[symbol], own, self.config)
-            samples.append(one.assign(row=one["row"] + offset))
+            own_samples.append(one.assign(row=one["row"] + offset))
             offset += len(cut[symbol])
-        samples = with_rows(pd.concat(samples, ignore_index=True), self.views, found)
+        samples = with_rows(pd.concat(own_samples, ignore_index=True), self.views, found)
         arrays = {name: values.values for name, values in found.items()}
         return Panel(arrays, samples, self._scalers, self.config, self.device)
 
@@ -200,21 +211,6 @@ class Predictor:
                 asked = Asked(symbol, market, np.array([len(candles) - 1]), self.config, None)
                 if len(candles) and (why := view.problem(asked)):
                     raise CmatError(f"{symbol}: no score of the newest candle: {why}")
-
-    def _frame(self, panel: Panel) -> pd.DataFrame:
-        raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
-        if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
-            raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
-        probability = apply_calibration(raw, self._calibration)
-        answers = {
-            "raw_probability": raw,
-            "probability": probability,
-            "alarm": probability >= self._threshold,
-            "predicted_max_pct": max_pct,
-            "in_sample": panel.samples["close_time"] <= self._seen_until,
-            "model": self.name,
-        }
-        return panel.samples.assign(**answers)[COLUMNS]
 
 
 def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:

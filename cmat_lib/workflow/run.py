@@ -1,7 +1,7 @@
 """The run folder: stages with fingerprints, artefacts written whole, and a record of the environment.
 
-A stage that ends well leaves a record, ``stages/<stage>.json``, with its fingerprint and the hash of every artefact
-that it wrote; a stage that fails leaves none. Artefacts are checked by these hashes when they are read.
+A stage that ends well leaves ``stages/<stage>.json`` with its fingerprint and the hashes of all artefacts that it
+wrote, by which they are checked when they are read; a stage that fails leaves none.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
@@ -231,26 +230,22 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """Read JSON of this run, see `intact`."""
-        with self._reading(name) as path:
-            return json.loads(path.read_text(encoding="utf-8"))
+        return self._read(name, lambda path: json.loads(path.read_text(encoding="utf-8")))
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Read a Parquet frame of this run, see `intact`."""
-        with self._reading(name) as path:
-            return pd.read_parquet(path)
+        return self._read(name, pd.read_parquet)
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an array of this run by memory map, see `intact`."""
-        with self._reading(name) as path:
-            return np.lib.format.open_memmap(path, mode="r")  # np.load would take an archive of arrays for one
+        # np.load would take an archive of arrays for one
+        return self._read(name, lambda path: np.lib.format.open_memmap(path, mode="r"))
 
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[Path]:
-        """For files that no stage has recorded, too: each library has errors of its own for foreign bytes."""
+    def _read(self, name: str, reader: Callable[[Path], Any]) -> Any:
         path = self.intact(name)
         try:
-            yield path
-        except Exception as error:
+            return reader(path)
+        except Exception as error:  # of a file that no stage has recorded; each library has errors of its own
             problem = f"{path} cannot be read ({first_line(error)})"
             raise CmatError(f"{problem}; delete it, and run the page that makes it again") from None
 

@@ -176,8 +176,20 @@ def run_until_training(config: Config, say: Say) -> None:
             _prepare(config, say)
             return _unfinished(config, "04_training", say) is not None
 
-        if _together(fabric, prepare):
-            _train_prepared(config, fabric, say)
+        if not _together(fabric, prepare):
+            return
+        run = Run(config, "04_training")
+        if fabric.is_global_zero:
+            run.begin()
+        training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
+        if training.interrupted:
+            say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
+            raise KeyboardInterrupt
+        if fabric.is_global_zero:
+            run.finish()
+            if line := log_run(run):
+                say(line)
+        say(f"model: {run.model_folder / MODEL_FILE}")
 
 
 def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
@@ -194,21 +206,6 @@ def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
     if failed:
         sys.exit(1)
     return answer
-
-
-def _train_prepared(config: Config, fabric: Fabric, say: Say) -> None:
-    run = Run(config, "04_training")
-    if fabric.is_global_zero:
-        run.begin()
-    training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
-    if training.interrupted:
-        say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
-        raise KeyboardInterrupt
-    if fabric.is_global_zero:
-        run.finish()
-        if line := log_run(run):
-            say(line)
-    say(f"model: {run.model_folder / MODEL_FILE}")
 
 
 def _prepare(config: Config, say: Say) -> None:
