@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.parts import load_parts
@@ -26,7 +25,7 @@ from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.trainer import Row, train
 from cmat_lib.views import VIEWS
-from cmat_lib.views.compute import computed, sample_views
+from cmat_lib.views.compute import Windows, computed, sample_views
 from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
@@ -56,11 +55,13 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.workflow.predictor.Predictor.scores`."""
-        return self._predictor().scores(self._checked(market), first)
+        predictor, market = self._ready(market)
+        return predictor.scores(market, first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
         """Attention between the tokens at the candles that `predict` would score; a CmatError where there is none."""
-        panel = self._predictor().panel(self._checked(market), first)
+        predictor, market = self._ready(market)
+        panel = predictor.panel(market, first)
         if panel is None:
             raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
@@ -78,12 +79,9 @@ class Fitted:
         """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
         save_checkpoint(path, self.checkpoint)
 
-    def _checked(self, market: Market) -> Market:
-        """Of any symbols, not those of the training alone."""
-        return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
-
-    def _predictor(self) -> Predictor:
-        return Predictor.of(self.model, self.config, self.checkpoint)
+    def _ready(self, market: Market) -> tuple[Predictor, Market]:
+        any_symbols = self.config.data.model_copy(update={"symbols": None})  # not those of the training alone
+        return Predictor.of(self.model, self.config, self.checkpoint), checked_market(market, any_symbols)
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
@@ -95,21 +93,18 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     check_parameters(config)
     market = checked_market(market, config.data)
     check_market(market, config)
-    fabric = make_fabric(config.training)
-    panel = make_panel(market, config, fabric.device)
+    fabric, views = make_fabric(config.training), VIEWS.active(config)
+    labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
+
+    def windows(symbol: str, rows: np.ndarray) -> Windows:
+        return computed(symbol, market[symbol], rows, config.cache.jobs)
+
+    samples, arrays = sample_views(views, market, labels, config, windows)
+    scalers = fit_scalers(views, arrays, samples, config)
+    panel = Panel(arrays, samples, scalers, config, fabric.device)
     model = train(config, panel, on_epoch, fabric=fabric).model
     checkpoint, _ = settle(model, panel, config, {"data_hash": data_hash(market), "symbols": list(market)})
     return Fitted(model, config, checkpoint, panel, market)
-
-
-def make_panel(market: Market, config: Config, device: torch.device | str = "cpu") -> Panel:
-    """Everything that a model sees of a market, and its labels."""
-    views = VIEWS.active(config)
-    labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
-    samples, arrays = sample_views(
-        views, market, labels, config, lambda symbol, rows: computed(symbol, market[symbol], rows, config.cache.jobs)
-    )
-    return Panel(arrays, samples, fit_scalers(views, arrays, samples, config), config, device)
 
 
 def load(path: str | Path) -> Fitted:

@@ -47,35 +47,30 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
     """
     check_before_work(config)
     with working_in(resolve_path(config.run_dir)):
-        return _run_stages(config, stages, say)
-
-
-def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], None]) -> Path:
-    again = False
-    for stage in stages:
-        run = Run(config, stage)
-        page, html = run.path(f"notebooks/{stage}.ipynb"), run.path(f"report/{stage}.html")
-        damaged = run.damaged(stage)  # the HTML is written last: without it the page did not reach its end
-        if not (again or damaged) and run.is_finished(stage) and page.is_file() and html.is_file():
-            say(f"{stage:<29} up to date")
-            continue
-        again = True  # what follows was made from what this stage is about to replace
-        for name in damaged:
-            say(f"{stage}: {name} is missing, damaged or edited; it is made again")
-        started = time.perf_counter()
-        for path in (page, html):
-            make_folder(path.parent)
-            path.unlink(missing_ok=True)  # an old page must not pass for one that failed
-        execute(run, page)
-        body, _ = HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(page, as_version=4))
-        write_text(html, offline(body))
-        say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
-    run = Run(config, STAGE_NAMES[-1])
-    report = run.path("report/index.html")
-    write_text(report, entry_page(run))
-    if line := log_run(run):
-        say(line)
-    return report
+        again = False
+        for stage in stages:
+            run = Run(config, stage)
+            page, html = run.path(f"notebooks/{stage}.ipynb"), run.path(f"report/{stage}.html")
+            damaged = run.damaged(stage)  # the HTML is written last: without it the page did not reach its end
+            if not (again or damaged) and run.is_finished(stage) and page.is_file() and html.is_file():
+                say(f"{stage:<29} up to date")
+                continue
+            again = True  # what follows was made from what this stage is about to replace
+            for name in damaged:
+                say(f"{stage}: {name} is missing, damaged or edited; it is made again")
+            started = time.perf_counter()
+            for path in (page, html):
+                make_folder(path.parent)
+                path.unlink(missing_ok=True)  # an old page must not pass for one that failed
+            execute(run, page)
+            body, _ = HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(page, as_version=4))
+            write_text(html, offline(body))
+            say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
+        run = Run(config, STAGE_NAMES[-1])
+        write_text(run.path("report/index.html"), entry_page(run))
+        if line := log_run(run):
+            say(line)
+        return run.path("report/index.html")
 
 
 def execute(run: Run, page: Path) -> None:

@@ -116,17 +116,10 @@ class Predictor:
         or later), ``model``. A symbol, or its newest candle, that cannot be scored is a UserWarning. A CmatError if no
         symbol has `history` candles without a gap, a view cannot be made of these candles, or a score is not finite.
 
-        Parameters
-        ----------
-        first : Timestamp or dict of str to Timestamp, optional
-            The first possible candle by default.
-        progress : bool, optional
-            Show a bar; None shows it where a terminal watches.
-        live : dict, optional
-            Empty at first, and given back at the next call: sliding windows as this call leaves them. The newest candle
-            is then added to them, and the same numbers come out.
-        symbols : iterable of str, optional
-            Those to score; the others are only looked at. All by default.
+        Scored are `symbols`, all by default (the others are only looked at), from `first` on, the first possible candle
+        by default. `progress` shows a bar; None shows it where a terminal watches. `live` is empty at first, and given
+        back at the next call: sliding windows as this call leaves them. The newest candle is then added to them, and
+        the same numbers come out.
         """
         panel = self.panel(market, first, progress, live, symbols)
         if panel is None:

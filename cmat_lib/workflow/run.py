@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from cmat_lib import __version__
 from cmat_lib.base.errors import CmatError, first_line
@@ -35,10 +35,8 @@ MODEL_FILE, RESULTS_FILE = "best_model.pt", "training_results.json"
 _PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "giotto-tda", "numba", "TA-Lib", "antropy", "lightning-fabric")
 
 
-class Artefact(BaseModel):
+class Artefact(BaseModel, strict=True):
     """A file of a run as its stage left it."""
-
-    model_config = ConfigDict(strict=True)
 
     bytes: int
     sha256: str
@@ -49,10 +47,8 @@ class Artefact(BaseModel):
         return there and (not content or file_hash(path) == self.sha256)
 
 
-class Record(BaseModel):
+class Record(BaseModel, strict=True):
     """What a stage that has ended leaves."""
-
-    model_config = ConfigDict(strict=True)
 
     fingerprint: str
     finished: str  # UTC

@@ -60,12 +60,28 @@ def evaluate(
     predictions with what a trade on each would have returned.
     """
     predictions = predict_all(model, panel, config, checkpoint)
-    columns = [MODEL, *BASELINES, *([breakdown.ORACLE] if breakdown.ORACLE in predictions else [])]
-    thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
-    tables = {"predictions": predictions} | score_tables(predictions, thresholds, config)
+    columns = [MODEL, *BASELINES]
+    oracle = [breakdown.ORACLE] if breakdown.ORACLE in predictions else []
+    thresholds = choose_thresholds(predictions, [*columns, *oracle]) | {MODEL: checkpoint["threshold"]}
+    resampling, shares = Resampling.from_config(config), config.evaluation.top_shares
+    test = predictions[predictions["part"] == "test"]
+    draws = draw_scores(test, thresholds, resampling, shares)
+    gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
+    tables = {
+        "predictions": predictions,
+        "scores": draws.table(),
+        "differences": draws.differences(MODEL),
+        "gap": pd.concat(gaps, names=["scope", "metric"]),
+    }
+    groups = {"time": breakdown.time_groups, "hour": breakdown.hour_groups, "volatility": breakdown.volatility_groups}
+    for name, group in groups.items():
+        tables[f"by_{name}"] = breakdown.auc_by_group(test, group(test), columns, resampling)
+    tables["rises"] = rise_table(predictions, [f"raw_{name}" for name in columns], resampling)
+    if oracle:
+        tables["oracle_share"] = breakdown.oracle_share(draws)
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
-    shares = sorted({*config.evaluation.top_shares, *WIDER_SHARES})
-    tables["decision"] = decision_table(traded, [*columns, "momentum"], shares, Resampling.from_config(config))
+    wider = sorted({*shares, *WIDER_SHARES})
+    tables["decision"] = decision_table(traded, [*columns, *oracle, "momentum"], wider, resampling)
     return tables, thresholds, traded
 
 
@@ -101,32 +117,11 @@ def predict_all(
     return frame
 
 
-def score_tables(predictions: pd.DataFrame, thresholds: dict[str, float], config: Config) -> dict[str, pd.DataFrame]:
-    """All tables of `evaluate_model` that look at predictions alone."""
-    resampling, shares = Resampling.from_config(config), config.evaluation.top_shares
-    test = predictions[predictions["part"] == "test"]
-    draws = draw_scores(test, thresholds, resampling, shares)
-    columns = [MODEL, *BASELINES]
-    times, hours, volatilities = breakdown.time_groups, breakdown.hour_groups, breakdown.volatility_groups
-    groups = {"by_time": times(test), "by_hour": hours(test), "by_volatility": volatilities(test)}
-    gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
-    tables = {
-        "scores": draws.table(),
-        "differences": draws.differences(MODEL),
-        "gap": pd.concat(gaps, names=["scope", "metric"]),
-        **{name: breakdown.auc_by_group(test, group, columns, resampling) for name, group in groups.items()},
-        "rises": rise_table(predictions, [f"raw_{name}" for name in columns], resampling),
-    }
-    return tables | ({"oracle_share": breakdown.oracle_share(draws)} if breakdown.ORACLE in thresholds else {})
-
-
 def _record_trial(run: Run, traded: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Write the model's row of the ledger, and say what its trades are worth among all trials."""
     shares = run.config.evaluation.top_shares
     test = traded[traded["part"] == "test"]
-    daily = {
-        share: daily_returns(test, rows["trades"], run.config.data.bar)
-        for (_, share), rows in decide(traded, [MODEL], shares).items()
-    }
+    decided = decide(traded, [MODEL], shares).items()
+    daily = {share: daily_returns(test, rows["trades"], run.config.data.bar) for (_, share), rows in decided}
     row = trial_row(run, tables["scores"].loc[MODEL], tables["decision"].loc[MODEL], daily)
     return trial_table(append_trial(ledger_path(run), row), row["fingerprint"], shares)
