@@ -1,7 +1,4 @@
-"""The entry page of a run, ``report/index.html``: headline scores, pages with thumbnails, parameters, environment.
-
-One HTML file without scripts, from `entry_page.html`; thumbnails are inside it and open the figures of the run folder.
-"""
+"""The entry page of a run, ``report/index.html``: one file without scripts, from the template `entry_page.html`."""
 
 from __future__ import annotations
 

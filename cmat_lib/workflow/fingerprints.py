@@ -1,7 +1,4 @@
-"""What a stage depends on, as one hash: with the same fingerprint it would come out the same.
-
-A stage is one notebook. It depends on every parameter and file that its page shows, and on the stages before it.
-"""
+"""What a stage (a notebook) depends on, as one hash: parameters and files that its page shows, and earlier stages."""
 
 from __future__ import annotations
 
@@ -43,10 +40,7 @@ OPERATIONAL = {
 
 
 def fingerprints(config: Config, folder: Path) -> dict[str, str]:
-    """Fingerprint of every stage of a run in `folder`: of parameters, input files and code version.
-
-    A CmatError if ``data.data_dir`` is no folder, or has no candle files.
-    """
+    """Fingerprint of every stage of a run in `folder`; a CmatError if ``data.data_dir`` has no candle files."""
     beside = _beside(config, folder)
     prints, previous = {}, hash_text(json.dumps([__version__, input_identity(config)]))
     for stage, names in STAGES.items():

@@ -148,10 +148,7 @@ class Follower:
                 self.last[symbol] = scores["timestamp"].iloc[-1]
 
     def _at_rest(self, sources: Mapping[str, CandleSource]) -> list[str]:
-        """Symbols whose file has changed since it was read, and not since the last look.
-
-        Where a view reads the other symbols, all of them, as soon as all are at rest.
-        """
+        """Symbols whose file changed since it was read, not since the last look; if views read others, all or none."""
         beside = _signature(path for view in self.predictor.views for path in view.files(self.predictor.config))
         now = {symbol: _signature(source.paths) + beside for symbol, source in sources.items()}
         resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]

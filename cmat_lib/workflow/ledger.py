@@ -65,10 +65,7 @@ def trial_row(
 
 
 def tried_row(run: Run) -> dict[str, Any]:
-    """Row of a trial that was trained, by a sweep or an ablation, say: who and what, no scores.
-
-    If it is evaluated later, `append_trial` puts its scores in this place, because the fingerprint is the same.
-    """
+    """Row of a trial that was trained, without scores; once it is evaluated, `append_trial` puts them in this place."""
     parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
     # without the synthetic market's true probability, which labels change and no price
     prices = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")

@@ -1,7 +1,4 @@
-"""CMAT in a program: a market and parameters in memory, no run folder and no files.
-
-The pages, ``cmat train`` and ``cmat predict`` go through the same functions, with a folder around them.
-"""
+"""CMAT in a program: a market and parameters in memory, through the same functions as pages and commands, no files."""
 
 from __future__ import annotations
 
@@ -85,10 +82,7 @@ class Fitted:
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
-    """Train a model on candles that `cmat_lib.data.candles.checked_market` takes, or raise a CmatError.
-
-    `on_epoch` takes each row of the history.
-    """
+    """Train a model on candles, see `cmat_lib.data.candles.checked_market`; `on_epoch` takes rows of the history."""
     load_parts()
     check_parameters(config)
     market = checked_market(market, config.data)

@@ -1,7 +1,4 @@
-"""Runs the notebooks through papermill: in order, skipping what is up to date, stopping at the first error.
-
-The executed pages are exported as HTML that is readable without a network.
-"""
+"""Runs the notebooks through papermill, in order, and exports them as HTML that is readable without a network."""
 
 from __future__ import annotations
 

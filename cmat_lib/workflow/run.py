@@ -122,10 +122,7 @@ class Run:
         return CmatError(f"{self.path(name)} is missing, damaged or edited; run notebooks/{stage}.ipynb again")
 
     def begin(self) -> Run:
-        """This run, if its input files are there and the stages before this one are done with the current parameters.
-
-        Nothing is written yet. A CmatError names the notebook to run first.
-        """
+        """This run, nothing written yet; a CmatError names a notebook that has to be run before this stage."""
         self.fingerprint()
         for number, stage in enumerate(STAGE_NAMES[: STAGE_NAMES.index(self.stage)]):
             record = self.record(stage)

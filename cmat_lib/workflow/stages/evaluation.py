@@ -33,10 +33,7 @@ BASELINES = ("volatility", "trees")  # what the model must beat
 
 
 def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 05: the tables of `evaluate`, and ``trials`` (what the trades are worth among all trials).
-
-    All also in the run folder, and one row in the ledger beside it.
-    """
+    """Stage 05: the tables of `evaluate`, and ``trials`` of the ledger, which gets a row; also in the run folder."""
     device = pick_device(config.training)
     model, _, checkpoint = load_model(run.model_path(), device)
     market = unstack(run.read_frame("data/candles.parquet"))
@@ -88,10 +85,9 @@ def evaluate(
 def predict_all(
     model: MultiTaskCrossModalAttention, panel: Panel, config: Config, checkpoint: dict[str, Any]
 ) -> pd.DataFrame:
-    """Frame of all samples of the four parts with the scores of the model and of the baselines.
+    """All samples of the four parts, with two columns for the model and each baseline.
 
-    A score has two columns: ``raw_<score>`` as it was made, which ranks, and ``<score>``, the probability that a
-    calibration on the calibrate part makes of it.
+    ``raw_<score>`` is as it was made, which ranks, and ``<score>`` is calibrated on the calibrate part.
     """
     answers: list[Tensor] = []
 

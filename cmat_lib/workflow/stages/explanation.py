@@ -136,10 +136,7 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def attribute_samples(subject: Subject, rows: Sequence[int]) -> pd.DataFrame:
-    """Stage 06: how the logits of chosen samples, K row numbers of ``data/samples.parquet``, come about.
-
-    Returns K rows: ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
-    """
+    """Stage 06: how the logits of chosen `rows` of ``data/samples.parquet`` come about, see `sample_table`."""
     features = subject.encoded(torch.as_tensor(np.asarray(rows), device=subject.panel.device))
     worth = coalition_logits(subject.model, features, _absent(subject), subject.config.explain.batch_size)
     return sample_table(shapley_of(worth, tuple(features)), subject.panel.samples.iloc[np.asarray(rows)])

@@ -82,6 +82,9 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
     checkpoint, answers = settle(training.model, panel, config, run.read_json("data/data.json"))
     save_checkpoint(run.claim(f"{config.logging.save_dir}/{MODEL_FILE}"), checkpoint)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
+    # The stop part chose the epoch, so its own scores flatter.
+    ranking = {"roc_auc": roc_auc_score, "pr_auc": average_precision_score}
+    scores = {part: {name: score(*own) for name, score in ranking.items()} for part, own in answers.items()}
     results = {
         "best_epoch": training.best_epoch,
         "interrupted": training.interrupted,
@@ -89,7 +92,7 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
         "calibration": checkpoint["calibration"],
         "base_rates": parts.mean().to_dict(),
         "samples": parts.size().to_dict(),
-        "scores": {part: _ranking_scores(*of_part) for part, of_part in answers.items()},
+        "scores": scores,
         "history": training.history,
         "environment": environment(),
         "device": str(panel.device),
@@ -102,10 +105,10 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
 def settle(
     model: MultiTaskCrossModalAttention, panel: Panel, config: Config, about: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Content of the checkpoint of a trained model, with the threshold and calibration that its calibrate part gives.
+    """Content of the checkpoint, whose threshold and calibration are fitted to the calibrate part.
 
-    `about` says which data it was, ``data_hash`` and ``symbols``. Also the triggers of the stop and the calibrate part
-    and the probabilities that the model itself gives them.
+    `about` says which data it was, ``data_hash`` and ``symbols``. Also the triggers and the model's own probabilities
+    of the stop and the calibrate part.
     """
     answers = {}
     for part in ("stop", "calibrate"):
@@ -129,11 +132,6 @@ def settle(
         "seen_until": panel.samples.loc[panel.samples["part"].isin(FITTED), "label_end"].max().isoformat(),
         "versions": {"cmat": __version__, "torch": metadata.version("torch")},
     }, answers
-
-
-def _ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Scores of one part; the stop part chose the epoch, so its own flatter."""
-    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
 
 
 def _train_in_processes(config: Config, run: Run, on_epoch: Callable[[Row], None]) -> Training:
