@@ -1,7 +1,5 @@
 """numba's compiler, imported from here: by then its compiled kernels have a writable home."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil

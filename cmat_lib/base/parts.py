@@ -4,8 +4,6 @@ A part is Python that enters something into a registry. It comes from an install
 ``cmat.parts``) or from a file that the command line or a call names; never from a parameter file, which runs no code.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

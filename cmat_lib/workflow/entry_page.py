@@ -1,7 +1,5 @@
 """The entry page of a run, ``report/index.html``: one file without scripts, from the template `entry_page.html`."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where predictions go, and candles that are scored as their files grow."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

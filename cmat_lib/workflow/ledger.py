@@ -4,8 +4,6 @@ A trial is a trained model, known by the fingerprint of its training: of an eval
 Evaluating it again replaces its row, deleting its run folder does not.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """CMAT in a program: a market and parameters in memory, through the same functions as pages and commands, no files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

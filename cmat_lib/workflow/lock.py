@@ -6,8 +6,6 @@
 ``.holder.json``  who holds ``.lock`` and since when; only believed while the lock is held
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """Runs the notebooks through papermill, in order, and exports them as HTML that is readable without a network."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

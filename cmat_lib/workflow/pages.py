@@ -1,7 +1,5 @@
 """What a notebook opens with: its parameters cell becomes validated parameters and a run folder."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import logging

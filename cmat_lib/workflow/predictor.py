@@ -4,8 +4,6 @@ A score is made at the close of a candle and reads only that candle and those be
 windows that are asked for, nothing else, so the newest candle costs milliseconds; the feature cache is not touched.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -13,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -58,7 +56,7 @@ class Predictor:
         self._take(*load_model(path), name, device, jobs)
 
     @classmethod
-    def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Predictor:
+    def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Self:
         """The same of a model in memory, on its device; its name is the digest of its weights."""
         weights = b"".join(tensor.numpy().tobytes() for tensor in checkpoint["weights"].values())
         name, device = hashlib.sha256(weights).hexdigest(), next(model.parameters()).device.type

@@ -4,8 +4,6 @@ A stage that ends well leaves ``stages/<stage>.json`` with its fingerprint and t
 wrote, by which they are checked when they are read; a stage that fails leaves none.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -17,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -121,7 +119,7 @@ class Run:
     def _damage(self, name: str, stage: str) -> CmatError:
         return CmatError(f"{self.path(name)} is missing, damaged or edited; run notebooks/{stage}.ipynb again")
 
-    def begin(self) -> Run:
+    def begin(self) -> Self:
         """This run, nothing written yet; a CmatError names a notebook that has to be run before this stage."""
         self.fingerprint()
         for number, stage in enumerate(STAGE_NAMES[: STAGE_NAMES.index(self.stage)]):

@@ -1,7 +1,5 @@
 """Finished runs in MLflow, for those who keep their experiments there: parameters, curves, scores and the report."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

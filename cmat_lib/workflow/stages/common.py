@@ -1,7 +1,5 @@
 """What several stages do: checks before any work, and what stages 01 and 02 have left for the others."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

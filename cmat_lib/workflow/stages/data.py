@@ -1,7 +1,5 @@
 """Stage 01: candles and labels, and the views that have a row per candle."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Stage 05: how good the model is, beside what it must beat."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stage 06: where the model looks, what its answers hang on, and what would contradict that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple

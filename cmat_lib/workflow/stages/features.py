@@ -1,7 +1,5 @@
 """Stage 02: the numbers of every other view at every sample, from the cache where it has them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

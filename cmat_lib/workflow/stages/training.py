@@ -1,7 +1,5 @@
 """Stage 04: training, threshold and calibration, and the files that it leaves; ``cmat train`` without pages."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
