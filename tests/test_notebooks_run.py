@@ -17,8 +17,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.training.checkpoint import load_model
-from cmat_lib.workflow.notebooks import run_notebooks
-from cmat_lib.workflow.report import offline
+from cmat_lib.workflow.notebooks import offline, run_notebooks
 from cmat_lib.workflow.run import STAGE_NAMES, Run, select_stages
 
 

@@ -1,7 +1,5 @@
 """Files that are either whole or absent."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import os
@@ -25,18 +23,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Temporary path beside `path`, with its suffix, that takes its place when the block ends without an error.
 
     The temporary file is synced before the rename, so a crash leaves the old file or the new one, never a part. What a
-    killed process left of it beside `path` is removed. Missing folders are made.
-
-    Raises
-    ------
-    CmatError
-        If the folder cannot be made or written to, or the block fails to write, as on a full disk.
+    killed process left of it beside `path` is removed. Missing folders are made. A CmatError if the folder cannot be
+    made or written to, or the block fails to write, as on a full disk.
     """
     path = Path(path)
     make_folder(path.parent)
     try:
-        prefix = f".{path.stem}.{MARK}-{os.getpid()}-"
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.{MARK}-{os.getpid()}-", path.parent)
     except OSError as error:
         raise _unwritable(path.parent, error) from None
     os.close(handle)
@@ -46,7 +39,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp is private by design; results are not
+        mask = os.umask(0)  # it can only be read by being set
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp is private by design; results are not
         os.replace(temporary, path)
     except OSError as error:
         raise unwritten(path, error) from None
@@ -96,9 +91,3 @@ def unwritten(path: Path, error: OSError) -> CmatError:
 
 def _unwritable(folder: Path, error: OSError) -> CmatError:
     return CmatError(f"{folder}: cannot be written to ({error.strerror}); choose another folder")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,5 @@
 """numba's compiler, imported from here: by then its compiled kernels have a writable home."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil
@@ -15,10 +13,9 @@ __all__ = ["ensure_numba_cache", "njit"]
 def ensure_numba_cache(folders: list[Path] | None = None) -> str | None:
     """Point numba to a fresh temporary folder when it can write to none of `folders`; it would refuse to compile.
 
-    By default these are where numba writes by itself: beside the source, else under the user's home; a read-only
-    installation without a home has neither. The temporary folder is private to this process and its workers (numba
-    loads pickles from it, so a shared, guessable folder would be unsafe) and goes when the process ends. Returns the
-    folder set, or None if numba needs no help.
+    By default these are where numba writes by itself: beside the source, else under the user's home. The temporary one
+    is private to this process and its workers (numba loads pickles from it, so a shared, guessable folder would be
+    unsafe) and goes when the process ends. Returns the folder set, or None if numba needs no help.
     """
     folders = [Path(__file__).parents[1], Path.home()] if folders is None else folders
     if os.environ.get("NUMBA_CACHE_DIR") or any(os.access(folder, os.W_OK) for folder in folders):

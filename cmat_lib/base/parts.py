@@ -4,8 +4,6 @@ A part is Python that enters something into a registry. It comes from an install
 ``cmat.parts``) or from a file that the command line or a call names; never from a parameter file, which runs no code.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys
@@ -75,11 +73,9 @@ def _run(name: str, path: Path) -> None:
 
 def part_hashes(things: Iterable[Any] | None = None) -> list[list[str]]:
     """File and SHA-256 of each part; of those only that define one of some functions or classes."""
-    modules = _loaded if things is None else {name for thing in things for name in _loaded if _is_of(thing, name)}
+    modules = set(_loaded)
+    if things is not None:
+        homes = [getattr(getattr(thing, "func", thing), "__module__", "") for thing in things]
+        modules = {name for name in _loaded if any(f"{home}.".startswith(f"{name}.") for home in homes)}
     files = (path for name in modules for path in _loaded[name])
     return sorted([path.name, file_hash(path)] for path in files)
-
-
-def _is_of(thing: Any, name: str) -> bool:
-    module = getattr(getattr(thing, "func", thing), "__module__", "")
-    return module == name or module.startswith(f"{name}.")

@@ -1,10 +1,4 @@
-"""The entry page of a run, ``report/index.html``: headline scores, pages with thumbnails, parameters, environment.
-
-One HTML file without scripts, made from the template `entry_page.html`. Thumbnails are inside it; a click opens the
-figure in full size from the run folder.
-"""
-
-from __future__ import annotations
+"""The entry page of a run, ``report/index.html``: one file without scripts, from the template `entry_page.html`."""
 
 import base64
 import io
@@ -33,28 +27,25 @@ PAGES = dict(zip(STAGE_NAMES, _TOLD, strict=True))
 
 def entry_page(run: Run) -> str:
     """HTML of the entry page."""
-    stored = run.read_json("environment.json")
+    stored, labels = run.read_json("environment.json"), run.config.labels
+    targets = {
+        "percent": f"at least {labels.threshold_pct:g} %",
+        "sigma": f"at least {labels.threshold_sigma:g} standard deviations",
+        "triple_barrier": f"{labels.upper_pct:g} % before it falls {labels.lower_pct:g} %",
+    }
     look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
     pages.filters["plain"] = lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return pages.get_template("entry_page.html").render(
         name=run.folder.name,
         config=run.config,
-        target=_target(run.config),
+        target=targets[labels.mode],
         scores=_scores(run) if run.is_finished("05_evaluation") else None,
         pages=[_page(run, stage) for stage in STAGE_NAMES],
         changed=changed_parameters(run.config),
         params=run.path("params.yaml").read_text(encoding="utf-8"),
         environment={key: value for key, value in stored.items() if key != "packages"} | stored["packages"],
     )
-
-
-def _target(config: Config) -> str:
-    return {
-        "percent": f"at least {config.labels.threshold_pct:g} %",
-        "sigma": f"at least {config.labels.threshold_sigma:g} standard deviations",
-        "triple_barrier": f"{config.labels.upper_pct:g} % before it falls {config.labels.lower_pct:g} %",
-    }[config.labels.mode]
 
 
 def _scores(run: Run) -> dict[str, Any]:
@@ -110,4 +101,4 @@ def changed_parameters(config: Config) -> dict[str, tuple[Any, Any]]:
     """Parameters that differ from their defaults: ``section.key`` -> (value, default)."""
     defaults = flat_parameters(Config())
     pairs = {name: (value, defaults.get(name)) for name, value in flat_parameters(config).items()}
-    return {name: (value, default) for name, (value, default) in pairs.items() if value != default}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

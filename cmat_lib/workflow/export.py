@@ -1,7 +1,5 @@
 """The model as a ``torch.export`` program, for programs that do not have CMAT's code."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

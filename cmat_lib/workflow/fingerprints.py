@@ -1,7 +1,4 @@
-"""What a stage depends on, as one hash: with the same fingerprint it would come out the same.
-
-A stage is one notebook. It depends on every parameter and file that its page shows, and on the stages before it.
-"""
+"""What a stage (a notebook) depends on, as one hash: parameters and files that its page shows, and earlier stages."""
 
 from __future__ import annotations
 
@@ -43,10 +40,7 @@ OPERATIONAL = {
 
 
 def fingerprints(config: Config, folder: Path) -> dict[str, str]:
-    """Fingerprint of every stage of a run in `folder`: of parameters, input files and code version.
-
-    A CmatError if ``data.data_dir`` is no folder, or has no candle files.
-    """
+    """Fingerprint of every stage of a run in `folder`; a CmatError if ``data.data_dir`` has no candle files."""
     beside = _beside(config, folder)
     prints, previous = {}, hash_text(json.dumps([__version__, input_identity(config)]))
     for stage, names in STAGES.items():
@@ -68,11 +62,9 @@ def flat_parameters(config: Config) -> dict[str, Any]:
 
 def _values(config: Config, names: Collection[str]) -> dict[str, Any]:
     """Values of whole sections, but for operational keys, and of single keys."""
-    chosen = {}
-    for key, value in flat_parameters(config).items():
-        if key in names or (key.partition(".")[0] in names and key not in OPERATIONAL):
-            chosen[key] = value
-    return chosen
+    flat = flat_parameters(config)
+    wanted = [key for key in flat if key in names or (key.partition(".")[0] in names and key not in OPERATIONAL)]
+    return {key: flat[key] for key in wanted}
 
 
 def _beside(config: Config, folder: Path) -> dict[str, dict[str, Any]]:
@@ -80,22 +72,17 @@ def _beside(config: Config, folder: Path) -> dict[str, dict[str, Any]]:
     from cmat_lib.views import VIEWS  # numba and TA-Lib, which a list of runs does not need
 
     views = VIEWS.active(config)
-    by_candle = [view for view in views if view.by_candle]
+    try:  # how far the views look back decides where there is a sample
+        reach = {view.title: view.look_back(config) for view in views}
+    except CmatError:  # a part that made the run is not loaded: stale, and whoever runs the stage is told
+        reach = {}
     others = [resolve_path(run) / config.logging.save_dir / "best_model.pt" for run in config.explain.other_runs]
     return {
-        "01_data_prep": {"reach": _reach(views, config)} | _numbers_of(by_candle, config),
+        "01_data_prep": {"reach": reach} | _numbers_of([view for view in views if view.by_candle], config),
         "02_tda_cache": _numbers_of(views, config),
         "05_evaluation": _contents([folder / "ablation/table.parquet"]),
         "06_attention_visualization": _contents(others),
     }
-
-
-def _reach(views: Iterable[View], config: Config) -> dict[str, int]:
-    """Candles that each view looks back, which decide where there is a sample."""
-    try:
-        return {view.title: view.look_back(config) for view in views}
-    except CmatError:  # a part that made the run is not loaded: stale, and whoever runs the stage is told
-        return {}
 
 
 def _numbers_of(views: Iterable[View], config: Config) -> dict[str, Any]:
@@ -120,27 +107,21 @@ def _used(stage: str, config: Config) -> list[Any]:
     from cmat_lib.views import VIEWS
 
     views = VIEWS.active(config)
-    used = {
-        "01_data_prep": [
-            *(channel_of(name).function for name in config.data.channel_names),
-            *(function for view in views if view.by_candle for function in _functions(view)),
-        ],
-        "02_tda_cache": [
-            *(function for view in views for function in _functions(view)),
-            *(INDICATORS[name].function for name in config.complexity.indicators if name in INDICATORS),
-        ],
-        "03_model_build": [
-            FUSIONS.get(config.fusion.fusion_type),
-            *(view.encoder for view in views),
-            *(ENCODERS.get(table.encoder) for table in config.views.tables.values()),
-            LOSSES.get(config.training.loss),
-        ],
-    }
-    return used.get(stage, [])
+    if stage == "01_data_prep":
+        by_candle = [view for view in views if view.by_candle]
+        return [*(channel_of(name).function for name in config.data.channel_names), *_functions(by_candle)]
+    if stage == "02_tda_cache":
+        known = [INDICATORS[name] for name in config.complexity.indicators if name in INDICATORS]
+        return [*_functions(views), *(indicator.function for indicator in known)]
+    if stage == "03_model_build":
+        tables = [ENCODERS.get(table.encoder) for table in config.views.tables.values()]
+        own = [FUSIONS.get(config.fusion.fusion_type), LOSSES.get(config.training.loss)]
+        return [*own, *(view.encoder for view in views), *tables]
+    return []
 
 
-def _functions(view: View) -> list[Any]:
-    return [function for function in vars(view).values() if callable(function)]
+def _functions(views: Iterable[View]) -> list[Any]:
+    return [function for view in views for function in vars(view).values() if callable(function)]
 
 
 def input_identity(config: Config) -> list[list[str]]:

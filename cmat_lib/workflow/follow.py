@@ -1,7 +1,5 @@
 """Where predictions go, and candles that are scored as their files grow."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings
@@ -45,16 +43,15 @@ def check_ending(output: Path) -> None:
 class CsvOutput:
     """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
 
-    A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
-    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file. A CmatError if
-    the file does not end in .csv, cannot be read, or holds something else.
+    A file of the same `model` (`Predictor.name`) is continued, but half a line at its end, which a kill can leave, is
+    dropped; `last` is the newest candle open of each symbol in it. A CmatError if the file does not end in .csv, cannot
+    be read, or holds something else.
     """
 
     def __init__(self, path: Path | None, model: str):
         if path is not None and path.suffix != ".csv":
             raise CmatError(f"--output {path}: --follow appends line by line, which needs a .csv file")
-        self.path = path
-        is_there = path is not None and path.exists()
+        self.path, is_there = path, path is not None and path.exists()
         self.last = self._continue(model) if is_there else {}
         self._needs_header = not (is_there and path.stat().st_size)
 
@@ -149,10 +146,7 @@ class Follower:
                 self.last[symbol] = scores["timestamp"].iloc[-1]
 
     def _at_rest(self, sources: Mapping[str, CandleSource]) -> list[str]:
-        """Symbols whose file has changed since it was read, and not since the last look.
-
-        Where a view reads the other symbols, all of them, as soon as all are at rest.
-        """
+        """Symbols whose file changed since it was read, not since the last look; if views read others, all or none."""
         beside = _signature(path for view in self.predictor.views for path in view.files(self.predictor.config))
         now = {symbol: _signature(source.paths) + beside for symbol, source in sources.items()}
         resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]

@@ -1,11 +1,8 @@
-"""The ledger of trials: every finished evaluation, every trial of a sweep and every network of an ablation leaves one
-row, so that a good number shows how many were tried.
+"""The ledger of trials, ``ledger.parquet`` beside the run folders, so that a good number shows how many were tried.
 
-``ledger.parquet`` lies beside the run folders (``outputs/`` by default). A trial is a trained model, known by the
-fingerprint of its training; evaluating it again replaces its row, deleting its run folder does not.
+A trial is a trained model, known by the fingerprint of its training: of an evaluation, a sweep or an ablation.
+Evaluating it again replaces its row, deleting its run folder does not.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -45,14 +42,9 @@ def trial_row(
     One entry per score (``pooled_roc_auc``). Per share, for example ``top_2``: ``trades_``, ``net_pct_``, ``std_pct_``
     (per trade), ``sharpe_``, ``skew_``, ``kurtosis_`` (of days) and ``daily_`` (list). ``first_day``.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        The model's scores, index (scope, metric), column ``value``.
-    decision : DataFrame
-        The model's rows of `cmat_lib.evaluation.decision.decision_table`, index share.
-    daily : mapping
-        Share -> net return of each day of the test part, in percent.
+    `scores` has the index (scope, metric) and the column ``value``; `decision` is the model's part of
+    `cmat_lib.evaluation.decision.decision_table`, index share; `daily` has the net return, percent, of each test day by
+    share.
     """
     row = tried_row(run)
     row |= {f"{scope}_{metric}": float(value) for (scope, metric), value in scores["value"].items()}
@@ -71,13 +63,9 @@ def trial_row(
 
 
 def tried_row(run: Run) -> dict[str, Any]:
-    """Row of a trial that was trained, whether or not its test part was looked at: who and what, no scores.
-
-    The trials of a sweep and the networks of an ablation are such rows. If one of them is evaluated later,
-    `append_trial` puts its scores in this place, because both have the fingerprint of the same training. The hash of
-    the data leaves out the synthetic market's true probability, which labels change and no price.
-    """
+    """Row of a trial that was trained, without scores; once it is evaluated, `append_trial` puts them in this place."""
     parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
+    # without the synthetic market's true probability, which labels change and no price
     prices = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
     return {
         "fingerprint": run.fingerprint("04_training"),
@@ -136,14 +124,11 @@ def _no_ledger(path: Path, error: Exception) -> CmatError:
 
 
 def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> pd.DataFrame:
-    """What a trial's trading result is worth among all trials of the ledger on the same candles.
+    """What a trial's trading result is worth among all trials of the ledger on the same candles, by share.
 
-    Returns
-    -------
-    DataFrame
-        Index share, of those whose daily returns the trial has. ``trials`` on the same candles; ``sharpe`` per day, not
-        annualised; ``deflated_sharpe``, for which all of them count as tries, those over the same days with their
-        ratio; ``overfitting``, the probability of backtest overfitting among those that traded over the same days.
+    Columns: ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``, for which all of
+    them count as tries, those over the same days with their ratio; ``overfitting``, the probability of backtest
+    overfitting among those that traded over the same days.
     """
     own = ledger[ledger["fingerprint"] == fingerprint].iloc[0]
     trials = ledger[ledger["data_hash"] == own["data_hash"]]

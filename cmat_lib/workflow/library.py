@@ -1,9 +1,4 @@
-"""CMAT in a program: a market and parameters in memory, no run folder and no files.
-
-The pages, ``cmat train`` and ``cmat predict`` go through the same functions, with a folder around them.
-"""
-
-from __future__ import annotations
+"""CMAT in a program: a market and parameters in memory, through the same functions as pages and commands, no files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.parts import load_parts
@@ -26,14 +20,14 @@ from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.trainer import Row, train
 from cmat_lib.views import VIEWS
-from cmat_lib.views.compute import computed, sample_views
+from cmat_lib.views.compute import Windows, computed, sample_views
 from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
-from cmat_lib.workflow.settle import settle
 from cmat_lib.workflow.stages.common import check_parameters
 from cmat_lib.workflow.stages.data import check_market
 from cmat_lib.workflow.stages.evaluation import evaluate
+from cmat_lib.workflow.stages.training import settle
 
 
 class Attention(NamedTuple):
@@ -56,11 +50,13 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.workflow.predictor.Predictor.scores`."""
-        return self._predictor().scores(self._any_symbols(market), first)
+        predictor, market = self._ready(market)
+        return predictor.scores(market, first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
         """Attention between the tokens at the candles that `predict` would score; a CmatError where there is none."""
-        panel = self._predictor().panel(self._any_symbols(market), first)
+        predictor, market = self._ready(market)
+        panel = predictor.panel(market, first)
         if panel is None:
             raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
@@ -68,51 +64,39 @@ class Fitted:
         return Attention(found.maps, found.token_names, panel.samples[["symbol", "timestamp", "close_time", "close"]])
 
     def evaluate(self) -> dict[str, pd.DataFrame]:
-        """Predictions and scores, see `cmat_lib.workflow.stages.evaluation.evaluate`.
-
-        A CmatError if the model was loaded from a file, which does not hold its market.
-        """
+        """Tables of `cmat_lib.workflow.stages.evaluation.evaluate`; not of a model from a file, which has no market."""
         if self.panel is None:
             raise CmatError("a model from a file brings no market to be judged on; fit it, or use `cmat run`")
-        return evaluate(self.model, self.panel, self.market, self.config, self.checkpoint).tables
+        tables, _, _ = evaluate(self.model, self.panel, self.market, self.config, self.checkpoint)
+        return tables
 
     def save(self, path: str | Path) -> None:
         """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
         save_checkpoint(path, self.checkpoint)
 
-    def _any_symbols(self, market: Market) -> Market:
-        """Checked; those of the training are not asked for."""
-        return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
-
-    def _predictor(self) -> Predictor:
-        return Predictor.of(self.model, self.config, self.checkpoint)
+    def _ready(self, market: Market) -> tuple[Predictor, Market]:
+        any_symbols = self.config.data.model_copy(update={"symbols": None})  # not those of the training alone
+        return Predictor.of(self.model, self.config, self.checkpoint), checked_market(market, any_symbols)
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
-    """Train a model on the candles of a market, see `cmat_lib.data.candles.checked_market`.
-
-    `on_epoch` takes each row of the history. A CmatError says which parameters or candles cannot be used.
-    """
+    """Train a model on candles, see `cmat_lib.data.candles.checked_market`; `on_epoch` takes rows of the history."""
     load_parts()
     check_parameters(config)
     market = checked_market(market, config.data)
     check_market(market, config)
-    fabric = make_fabric(config.training)
-    panel = make_panel(market, config, fabric.device)
-    training = train(config, panel, on_epoch, fabric=fabric)
-    about = {"data_hash": data_hash(market), "symbols": list(market)}
-    checkpoint = settle(training.model, panel, config, about).checkpoint
-    return Fitted(training.model, config, checkpoint, panel, market)
-
-
-def make_panel(market: Market, config: Config, device: torch.device | str = "cpu") -> Panel:
-    """Everything that a model sees of a market, and its labels."""
-    views = VIEWS.active(config)
+    fabric, views = make_fabric(config.training), VIEWS.active(config)
     labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
-    samples, arrays = sample_views(
-        views, market, labels, config, lambda symbol, rows: computed(symbol, market[symbol], rows, config.cache.jobs)
-    )
-    return Panel(arrays, samples, fit_scalers(views, arrays, samples, config), config, device)
+
+    def windows(symbol: str, rows: np.ndarray) -> Windows:
+        return computed(symbol, market[symbol], rows, config.cache.jobs)
+
+    samples, arrays = sample_views(views, market, labels, config, windows)
+    scalers = fit_scalers(views, arrays, samples, config)
+    panel = Panel(arrays, samples, scalers, config, fabric.device)
+    model = train(config, panel, on_epoch, fabric=fabric).model
+    checkpoint, _ = settle(model, panel, config, {"data_hash": data_hash(market), "symbols": list(market)})
+    return Fitted(model, config, checkpoint, panel, market)
 
 
 def load(path: str | Path) -> Fitted:

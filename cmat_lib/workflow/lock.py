@@ -6,8 +6,6 @@
 ``.holder.json``  who holds ``.lock`` and since when; only believed while the lock is held
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -34,12 +32,8 @@ _page_locks: list[AcquireReturnProxy] = []  # of this kernel, until it ends
 def working_in(folder: Path) -> Iterator[None]:
     """Hold a folder while the block runs; the hold ends with the process, however that ends.
 
-    A process whose parent holds the folder for it works under that hold.
-
-    Raises
-    ------
-    CmatError
-        If another process holds it (naming process, machine and time), or it cannot be written.
+    A process whose parent holds the folder for it works under that hold. A CmatError if another process holds it
+    (naming process, machine and time), or it cannot be written.
     """
     if _is_held_by_parent(folder):
         with _acquire(folder, TRAIN, GLANCE_SECONDS):
@@ -67,8 +61,8 @@ def working_in(folder: Path) -> Iterator[None]:
 def join_or_refuse(folder: Path) -> None:
     """What a page does when it opens: work under the hold of the command that executes it, until its kernel ends.
 
-    A page that somebody opened by hand holds nothing (kernels stay open for days). A CmatError if a command works in
-    the folder that did not start this page.
+    A page opened by hand holds nothing (kernels stay open for days). A CmatError if a command that did not start this
+    page works in the folder.
     """
     if _is_held_by_parent(folder):
         _page_locks.append(_acquire(folder, PAGE, ORPHAN_SECONDS))
@@ -83,10 +77,8 @@ def is_worked_on(folder: Path) -> bool:
     try:
         with FileLock(folder / OUTER, timeout=0):
             return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    except (Timeout, OSError) as error:
+        return isinstance(error, Timeout)
 
 
 def _is_held_by_parent(folder: Path) -> bool:

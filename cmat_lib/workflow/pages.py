@@ -1,7 +1,5 @@
 """What a notebook opens with: its parameters cell becomes validated parameters and a run folder."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import logging
@@ -22,10 +20,9 @@ DEMO_RUN = "outputs/demo"
 def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
     """First call of every notebook, with its ``globals()``: validated parameters, and access to the run folder.
 
-    The base of the parameters is the run's own ``params.yaml`` from page 02 on; on page 01 it is ``params/demo.yaml``
-    for ``outputs/demo`` and the defaults for any other run. What the parameters cell holds is laid over it. Names that
-    papermill injected but no parameter has are errors here, because papermill itself only warns about them. So are
-    impossible parameters, an earlier stage that is missing, and a command that works in the folder.
+    What the parameters cell holds is laid over the run's own ``params.yaml``; on page 01 over ``params/demo.yaml`` for
+    ``outputs/demo`` and the defaults for any other run. A CmatError for names that papermill injected but no parameter
+    has (papermill only warns), impossible parameters, a missing earlier stage, or a command that works in the folder.
     """
     load_parts()
     given = _given_parameters(stage, variables)
@@ -37,7 +34,11 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
 
 
 def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
-    known, injected = tuple(Config.model_fields), _injected_names(variables)
+    known = tuple(Config.model_fields)
+    # papermill puts what it assigns into a cell that begins with ``# Parameters``
+    cells = [cell for cell in variables.get("In", []) if cell.startswith("# Parameters\n")]
+    nodes = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    injected = [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
     for name in injected + [n for n, value in variables.items() if isinstance(value, dict)]:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if name in known or not (name in injected or close):
@@ -46,13 +47,6 @@ def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
         raise CmatError(f"parameters of {stage}: unknown section '{name}'; {hint}")
     given = {name: variables[name] for name in known if name in variables}
     return {name: value for name, value in given.items() if value is not None and value != {}}
-
-
-def _injected_names(variables: dict[str, Any]) -> list[str]:
-    """Names that papermill assigned: it puts them into a cell that begins with ``# Parameters``."""
-    cells = [cell for cell in variables.get("In", []) if cell.startswith("# Parameters\n")]
-    nodes = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
-    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
 
 
 def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:

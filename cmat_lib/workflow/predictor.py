@@ -4,8 +4,6 @@ A score is made at the close of a candle and reads only that candle and those be
 windows that are asked for, nothing else, so the newest candle costs milliseconds; the feature cache is not touched.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -13,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -47,17 +45,10 @@ Live = dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]]  # sliding
 class Predictor:
     """A trained model, ``best_model.pt``, that scores candles; `jobs` processes, as joblib counts, compute features.
 
-    A CmatError if the file is missing, damaged or of another version, or the device is not there.
-
-    Attributes
-    ----------
-    config : Config
-        Of the training and its symbols, but for device and processes, and with ``data.stride`` 1: every candle can be
-        scored.
-    name : str
-        First digits of the SHA-256 of the file, so that no prediction is without a known source.
-    history : int
-        Candles without a gap that one score reads, its own included.
+    `config` is that of the training and its symbols, but for device and processes, and with ``data.stride`` 1: every
+    candle can be scored. `name` is the start of the file's SHA-256, so that no prediction is without a known source.
+    One score reads `history` candles without a gap, its own included. A CmatError if the file is missing, damaged or of
+    another version, or the device is not there.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
@@ -65,8 +56,8 @@ class Predictor:
         self._take(*load_model(path), name, device, jobs)
 
     @classmethod
-    def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Predictor:
-        """The same of a model in memory, on its device; what it is called is the digest of its weights."""
+    def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Self:
+        """The same of a model in memory, on its device; its name is the digest of its weights."""
         weights = b"".join(tensor.numpy().tobytes() for tensor in checkpoint["weights"].values())
         name, device = hashlib.sha256(weights).hexdigest(), next(model.parameters()).device.type
         predictor = cls.__new__(cls)
@@ -75,11 +66,8 @@ class Predictor:
 
     def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
         self._data, self.name = config.data, name[:NAME_LENGTH]
-        own = {
-            "data": {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])},
-            "cache": {"jobs": jobs},
-            "training": {"device": device},
-        }
+        own_data = {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])}
+        own = {"data": own_data, "cache": {"jobs": jobs}, "training": {"device": device}}
         self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")
         self.device = pick_device(self.config.training)
         # In double precision a score is the same alone and in a batch, on one thread and on many; topology costs more.
@@ -95,12 +83,11 @@ class Predictor:
 
         Where a view reads the other symbols, always those of the training, whichever are to be scored.
         """
-        own = self._data
-        chosen = symbols or (own.symbols if data_dir is None else None)
+        chosen = symbols or (self._data.symbols if data_dir is None else None)
         if self.reads_others:
             chosen = self.config.data.symbols
-        changes = {"data_dir": data_dir or own.data_dir, "symbols": chosen, "since": None, "until": None}
-        return own.model_copy(update=changes)
+        changes = {"data_dir": data_dir or self._data.data_dir, "symbols": chosen, "since": None, "until": None}
+        return self._data.model_copy(update=changes)
 
     def market(self, data: DataConfig) -> Market:
         """Checked candles that were over when their file was written, from where `data` says."""
@@ -120,40 +107,34 @@ class Predictor:
     ) -> pd.DataFrame:
         """Scores of the checked candles of a market, which must be `Predictor.config.data.bar` long.
 
-        Parameters
-        ----------
-        first : Timestamp or dict of str to Timestamp, optional
-            The first possible candle by default.
-        progress : bool, optional
-            Show a bar; None shows it where a terminal watches.
-        live : dict, optional
-            Empty at first, and given back at the next call: sliding windows as this call leaves them. The newest candle
-            is then added to them, and the same numbers come out.
-        symbols : iterable of str, optional
-            Those to score; the others are only looked at. All by default.
+        A row for each candle whose inputs are complete, by symbol and time: ``symbol``, ``timestamp`` (open),
+        ``close_time`` (when the score is known), ``close``, ``raw_probability`` (as the model made it; ranks),
+        ``probability`` (calibrated), ``alarm`` (does that reach the threshold), ``predicted_max_pct`` (expected largest
+        rise, percent), ``in_sample`` (whether training, stopping or calibration saw candles or labels up to this close
+        or later), ``model``. A symbol, or its newest candle, that cannot be scored is a UserWarning. A CmatError if no
+        symbol has `history` candles without a gap, a view cannot be made of these candles, or a score is not finite.
 
-        Returns
-        -------
-        DataFrame
-            A row for each candle whose inputs are complete, by symbol and time: ``symbol``, ``timestamp`` (open),
-            ``close_time`` (when the score is known), ``close``, ``raw_probability`` (as the model made it; ranks),
-            ``probability`` (calibrated), ``alarm`` (does that reach the threshold), ``predicted_max_pct`` (expected
-            largest rise, percent), ``in_sample`` (whether training, stopping or calibration saw candles or labels up
-            to this close or later), ``model``.
-
-        Raises
-        ------
-        CmatError
-            If no symbol has `history` candles without a gap, a view cannot be made of these candles, or a score is not
-            finite.
-
-        Warns
-        -----
-        UserWarning
-            If a symbol, or its newest candle, cannot be scored.
+        Scored are `symbols`, all by default (the others are only looked at), from `first` on, the first possible candle
+        by default. `progress` shows a bar; None shows it where a terminal watches. `live` is empty at first, and given
+        back at the next call: sliding windows as this call leaves them. The newest candle is then added to them, and
+        the same numbers come out.
         """
         panel = self.panel(market, first, progress, live, symbols)
-        return pd.DataFrame(columns=COLUMNS) if panel is None else self._frame(panel)
+        if panel is None:
+            return pd.DataFrame(columns=COLUMNS)
+        raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
+        if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
+            raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
+        probability = apply_calibration(raw, self._calibration)
+        answers = {
+            "raw_probability": raw,
+            "probability": probability,
+            "alarm": probability >= self._threshold,
+            "predicted_max_pct": max_pct,
+            "in_sample": panel.samples["close_time"] <= self._seen_until,
+            "model": self.name,
+        }
+        return panel.samples.assign(**answers)[COLUMNS]
 
     def panel(
         self,
@@ -167,27 +148,27 @@ class Predictor:
         for view in self.views:
             view.admit(market, self.config)
         possible = {symbol: sample_rows(market[symbol], self.config) for symbol in symbols or market}
-        is_hopeless = not any(len(rows) for rows in possible.values())
+        self._check(market, possible)
         wanted = {}
         for symbol, rows in possible.items():
-            self._check(symbol, market[symbol], rows, is_hopeless)
             start = first.get(symbol) if isinstance(first, Mapping) else first
             rows = rows if start is None else rows[rows >= market[symbol].index.searchsorted(start)]
             if len(rows):
                 wanted[symbol] = rows
         return self._panel(market, wanted, progress, live) if wanted else None
 
-    def _check(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, is_hopeless: bool) -> None:
+    def _check(self, market: Market, possible: dict[str, np.ndarray]) -> None:
         """Say why a symbol, or its newest candle, has no score; an error if none has one."""
-        if not len(rows):
-            why = f"{symbol}: no score without {self.history} candles in a row; there are {len(candles)}, gaps included"
-        elif rows[-1] < len(candles) - 1:
-            why = f"{symbol}: the newest candle has no score, because the last {self.history} candles have a gap"
-        else:
-            return
-        if is_hopeless:
-            raise CmatError(why)
-        warnings.warn(why, stacklevel=3)
+        for symbol, rows in possible.items():
+            count = len(market[symbol])
+            if not len(rows):
+                why = f"{symbol}: no score without {self.history} candles in a row; there are {count}, gaps included"
+                if not any(map(len, possible.values())):
+                    raise CmatError(why)
+                warnings.warn(why, stacklevel=3)
+            elif rows[-1] < count - 1:
+                why = f"{symbol}: the newest candle has no score, because the last {self.history} candles have a gap"
+                warnings.warn(why, stacklevel=3)
 
     def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
         """What the model sees at these rows, made from the candles that they read."""
@@ -201,12 +182,12 @@ class Predictor:
             return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
 
         found = compute_views(self.views, market, rows, self.config, windows, cut, exact=True)
-        samples, offset = [], 0
+        own_samples, offset = [], 0
         for symbol, own in rows.items():
             one = unlabelled_samples(symbol, cut[symbol], own, self.config)
-            samples.append(one.assign(row=one["row"] + offset))
+            own_samples.append(one.assign(row=one["row"] + offset))
             offset += len(cut[symbol])
-        samples = with_rows(pd.concat(samples, ignore_index=True), self.views, found)
+        samples = with_rows(pd.concat(own_samples, ignore_index=True), self.views, found)
         arrays = {name: values.values for name, values in found.items()}
         return Panel(arrays, samples, self._scalers, self.config, self.device)
 
@@ -221,21 +202,6 @@ class Predictor:
                 asked = Asked(symbol, market, np.array([len(candles) - 1]), self.config, None)
                 if len(candles) and (why := view.problem(asked)):
                     raise CmatError(f"{symbol}: no score of the newest candle: {why}")
-
-    def _frame(self, panel: Panel) -> pd.DataFrame:
-        raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
-        if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
-            raise CmatError(f"model {self.name} gives scores that are not finite; check these candles, or train again")
-        probability = apply_calibration(raw, self._calibration)
-        answers = {
-            "raw_probability": raw,
-            "probability": probability,
-            "alarm": probability >= self._threshold,
-            "predicted_max_pct": max_pct,
-            "in_sample": panel.samples["close_time"] <= self._seen_until,
-            "model": self.name,
-        }
-        return panel.samples.assign(**answers)[COLUMNS]
 
 
 def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:

@@ -1,10 +1,8 @@
 """The run folder: stages with fingerprints, artefacts written whole, and a record of the environment.
 
-A stage that ends well leaves a record, ``stages/<stage>.json``, with its fingerprint and the hash of every artefact
-that it wrote; a stage that fails leaves none. Artefacts are checked by these hashes when they are read.
+A stage that ends well leaves ``stages/<stage>.json`` with its fingerprint and the hashes of all artefacts that it
+wrote, by which they are checked when they are read; a stage that fails leaves none.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -12,17 +10,16 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from cmat_lib import __version__
 from cmat_lib.base.errors import CmatError, first_line
@@ -36,19 +33,20 @@ MODEL_FILE, RESULTS_FILE = "best_model.pt", "training_results.json"
 _PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "giotto-tda", "numba", "TA-Lib", "antropy", "lightning-fabric")
 
 
-class Artefact(BaseModel):
+class Artefact(BaseModel, strict=True):
     """A file of a run as its stage left it."""
-
-    model_config = ConfigDict(strict=True)
 
     bytes: int
     sha256: str
 
+    def is_at(self, path: Path, content: bool = True) -> bool:
+        """Whether this lies at `path`; without `content` only its size is looked at, which takes no time."""
+        there = path.is_file() and path.stat().st_size == self.bytes
+        return there and (not content or file_hash(path) == self.sha256)
 
-class Record(BaseModel):
+
+class Record(BaseModel, strict=True):
     """What a stage that has ended leaves."""
-
-    model_config = ConfigDict(strict=True)
 
     fingerprint: str
     finished: str  # UTC
@@ -58,15 +56,13 @@ class Record(BaseModel):
 
 
 class Run:
-    """Access to the run folder ``config.run_dir`` for the stage that works now, for example ``"04_training"``."""
+    """Access to the run folder ``config.run_dir`` for the stage that works now, such as ``"04_training"``."""
 
     def __init__(self, config: Config, stage: str):
         if stage not in STAGE_NAMES:
             raise CmatError(f"no stage '{stage}'; the stages are {', '.join(STAGE_NAMES)}")
-        self.config = config
-        self.stage = stage
+        self.config, self.stage, self.interrupted = config, stage, False
         self.folder = resolve_path(config.run_dir)
-        self.interrupted = False
         self._written: set[Path] = set()
         self._started = time.perf_counter()
 
@@ -81,10 +77,8 @@ class Run:
 
     def headline(self) -> str:
         """One line for the top of a page: where, with what, on what."""
-        torch_version = metadata.version("torch")
-        return f"{self.config.run_dir} · cmat {__version__} · torch {torch_version} · {os.cpu_count()} CPU cores"
-
-    # -- fingerprints and records ----------------------------------------------------------------------------------
+        versions = f"cmat {__version__} · torch {metadata.version('torch')}"
+        return f"{self.config.run_dir} · {versions} · {os.cpu_count()} CPU cores"
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -110,65 +104,49 @@ class Run:
         record = self.record(stage)
         if record is None or record.interrupted or record.fingerprint != self.fingerprint(stage):
             return False
-        return not self._cut_short(record)
+        return all(artefact.is_at(self.path(name), content=False) for name, artefact in record.artefacts.items())
 
     def damaged(self, stage: str) -> list[str]:
         """Artefacts of a stage with the current parameters that are not what it wrote; reads them all."""
         record = self.record(stage)
         if record is None or record.fingerprint != self.fingerprint(stage):
             return []
-        return [name for name, artefact in record.artefacts.items() if not self._is_intact(name, artefact)]
-
-    def _since(self, stage: str) -> str:
-        """Where a stage's record may have gone: an earlier stage that begins to write withdraws it."""
-        before = [name for name in STAGE_NAMES[: STAGE_NAMES.index(stage)] if self.record(name) is not None]
-        return f" since {before[-1]} was" if before else ""
+        return [name for name, artefact in record.artefacts.items() if not artefact.is_at(self.path(name))]
 
     def _record_path(self, stage: str) -> Path:
         return self.path(f"stages/{stage}.json")
 
-    def _cut_short(self, record: Record) -> list[str]:
-        """Artefacts that are missing or of another size, which takes no time to see."""
-        paths = {name: self.path(name) for name in record.artefacts}
-        return [n for n, p in paths.items() if not p.is_file() or p.stat().st_size != record.artefacts[n].bytes]
-
-    def _is_intact(self, name: str, artefact: Artefact) -> bool:
-        path = self.path(name)
-        return path.is_file() and path.stat().st_size == artefact.bytes and file_hash(path) == artefact.sha256
-
     def _damage(self, name: str, stage: str) -> CmatError:
         return CmatError(f"{self.path(name)} is missing, damaged or edited; run notebooks/{stage}.ipynb again")
 
-    # -- begin and end ---------------------------------------------------------------------------------------------
-
-    def begin(self) -> Run:
-        """This run, if its input files are there and the stages before this one are done with the current parameters.
-
-        Nothing is written yet. A CmatError names the notebook to run first.
-        """
+    def begin(self) -> Self:
+        """This run, nothing written yet; a CmatError names a notebook that has to be run before this stage."""
         self.fingerprint()
-        for stage in STAGE_NAMES[: STAGE_NAMES.index(self.stage)]:
+        for number, stage in enumerate(STAGE_NAMES[: STAGE_NAMES.index(self.stage)]):
             record = self.record(stage)
-            if record is None:
-                since = self._since(stage)
+            if record is None:  # an earlier stage that begins to write withdraws it
+                since = f" since {STAGE_NAMES[number - 1]} was" if number else ""
                 raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
             if record.fingerprint != self.fingerprint(stage):
                 raise CmatError(
                     f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
                     f"run notebooks/{stage}.ipynb again"
                 )
-            if missing := self._cut_short(record):
-                raise self._damage(missing[0], stage)
+            for name, artefact in record.artefacts.items():
+                if not artefact.is_at(self.path(name), content=False):
+                    raise self._damage(name, stage)
         return self
 
     def finish(self) -> pd.DataFrame:
-        """Write the parameters, the environment and, last, the stage's record.
-
-        Returns the artefacts of this stage and their sizes in kB.
-        """
+        """Write parameters, environment and, last, the stage's record; returns its artefacts with their sizes in kB."""
         names = {str(path.relative_to(self.folder)): path for path in sorted(self._written)}
         artefacts = {n: Artefact(bytes=p.stat().st_size, sha256=file_hash(p)) for n, p in names.items()}
-        self._check_owner(artefacts)
+        for stage in STAGE_NAMES:  # two stages that write one file would undo each other
+            other = self.record(stage) if stage != self.stage else None
+            if taken := artefacts.keys() & (other.artefacts if other else {}):
+                raise CmatError(
+                    f"{self.stage} wrote {min(taken)}, which belongs to stage {stage}; give it another name"
+                )
         record = Record(
             fingerprint=self.fingerprint(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -181,23 +159,11 @@ class Run:
         write_text(self._record_path(self.stage), record.model_dump_json(indent=2))
         return pd.DataFrame({"artefact": list(artefacts), "kB": [a.bytes / 1000 for a in artefacts.values()]})
 
-    def _check_owner(self, artefacts: dict[str, Artefact]) -> None:
-        """Two stages that write one file would undo each other."""
-        for stage in STAGE_NAMES:
-            record = self.record(stage)
-            taken = artefacts.keys() & (record.artefacts if record else {})
-            if taken and stage != self.stage:
-                raise CmatError(
-                    f"{self.stage} wrote {min(taken)}, which belongs to stage {stage}; give it another name"
-                )
-
-    # -- artefacts -------------------------------------------------------------------------------------------------
-
     def claim(self, name: str) -> Path:
         """Place of an artefact that is about to be written.
 
-        The first claim withdraws the records of this stage and of all later ones: what they were made from is about to
-        change. Until then a mistake in the input leaves a finished run as it was.
+        The first claim withdraws the records of this stage and of all later ones, whose input is about to change. Until
+        then a mistake in the input leaves a finished run as it was.
         """
         if not self._written:
             for stage in STAGE_NAMES[STAGE_NAMES.index(self.stage) :]:
@@ -225,10 +191,7 @@ class Run:
             np.savez_compressed(file, **arrays)
 
     def save_figure(self, name: str, figure: Any, script: str | None = None) -> None:
-        """Write a matplotlib figure as PNG or a Plotly figure as HTML, by the suffix of `name`, below ``figures/``.
-
-        A Plotly figure may bring a script of its own.
-        """
+        """Write a matplotlib figure as PNG, or a Plotly one with its `script` as HTML, below ``figures/``."""
         path = self.claim(f"figures/{name}")
         with atomic_path(path) as temporary:
             if path.suffix == ".html":
@@ -244,7 +207,7 @@ class Run:
         """
         for stage in STAGE_NAMES:
             record = self.record(stage)
-            if record and name in record.artefacts and not self._is_intact(name, record.artefacts[name]):
+            if record and name in record.artefacts and not record.artefacts[name].is_at(self.path(name)):
                 raise self._damage(name, stage)
         return self.path(name)
 
@@ -258,26 +221,22 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """Read JSON of this run, see `intact`."""
-        with self._reading(name) as path:
-            return json.loads(path.read_text(encoding="utf-8"))
+        return self._read(name, lambda path: json.loads(path.read_text(encoding="utf-8")))
 
     def read_frame(self, name: str) -> pd.DataFrame:
         """Read a Parquet frame of this run, see `intact`."""
-        with self._reading(name) as path:
-            return pd.read_parquet(path)
+        return self._read(name, pd.read_parquet)
 
     def read_array(self, name: str) -> np.ndarray:
         """Read an array of this run by memory map, see `intact`."""
-        with self._reading(name) as path:
-            return np.lib.format.open_memmap(path, mode="r")  # np.load would take an archive of arrays for one
+        # np.load would take an archive of arrays for one
+        return self._read(name, lambda path: np.lib.format.open_memmap(path, mode="r"))
 
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[Path]:
-        """For files that no stage has recorded, too: each library has errors of its own for foreign bytes."""
+    def _read(self, name: str, reader: Callable[[Path], Any]) -> Any:
         path = self.intact(name)
         try:
-            yield path
-        except Exception as error:
+            return reader(path)
+        except Exception as error:  # of a file that no stage has recorded; each library has errors of its own
             problem = f"{path} cannot be read ({first_line(error)})"
             raise CmatError(f"{problem}; delete it, and run the page that makes it again") from None
 
@@ -335,8 +294,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, datetime | Path):
-        return value.isoformat() if isinstance(value, datetime) else str(value)
-    return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,14 +1,11 @@
 """Finished runs in MLflow, for those who keep their experiments there: parameters, curves, scores and the report."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
 import time
 import warnings
 from importlib.util import find_spec
-from typing import Any
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config import Config
@@ -41,19 +38,15 @@ def log_run(run: Run) -> str | None:
         return None
     from mlflow.exceptions import MlflowException
 
-    uri = _tracking_uri(run)
+    told = run.config.logging.mlflow
+    given = told if isinstance(told, str) else os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or f"sqlite:///{run.folder.parent / 'mlflow.db'}"
     try:
         return _log(run, uri)
     except (MlflowException, OSError) as error:
         about = f"{run.config.run_dir} is finished but not in MLflow at {uri}: {first_line(error)}"
         warnings.warn(_without_secrets(about), stacklevel=2)
         return None
-
-
-def _tracking_uri(run: Run) -> str:
-    if isinstance(run.config.logging.mlflow, str):
-        return run.config.logging.mlflow
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.folder.parent / 'mlflow.db'}"
 
 
 def _without_secrets(text: str) -> str:
@@ -67,7 +60,10 @@ def _log(run: Run, uri: str) -> str:
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own 7 take minutes
     client = MlflowClient(tracking_uri=uri)
-    experiment = _experiment(client, run, uri)
+    found = client.get_experiment_by_name(EXPERIMENT)
+    # A database file has no place for reports; a server has its own.
+    place = (run.folder.parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    experiment = client.create_experiment(EXPERIMENT, artifact_location=place) if found is None else found.experiment_id
     last = next(stage for stage in reversed(STAGE_NAMES) if run.record(stage) is not None)
     tag = f"{last} {run.fingerprint(last)} {run.folder.name}"
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
@@ -85,15 +81,6 @@ def _log(run: Run, uri: str) -> str:
         client.log_artifacts(logged, str(run.path("report")), "report")
     client.set_terminated(logged)
     return f"logged to MLflow at {_without_secrets(uri)}, experiment {EXPERIMENT}, run {run.folder.name}"
-
-
-def _experiment(client: Any, run: Run, uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return found.experiment_id
-    # A database file has no place for reports; a server has its own.
-    place = (run.folder.parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return client.create_experiment(EXPERIMENT, artifact_location=place)
 
 
 def _metrics(run: Run) -> list[tuple[str, float, int]]:

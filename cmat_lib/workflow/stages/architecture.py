@@ -1,7 +1,5 @@
 """Stage 03: the parts of the model, beside what the source states."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cmat_lib.models import MultiTaskCrossModalAttention, parameter_table

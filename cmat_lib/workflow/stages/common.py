@@ -1,7 +1,5 @@
 """What several stages do: checks before any work, and what stages 01 and 02 have left for the others."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -16,13 +14,10 @@ from cmat_lib.workflow.tracking import check_mlflow
 
 
 def check_before_work(config: Config) -> None:
-    """Check what the schema cannot know: names that stand in registries, candle files, packages, and the device.
+    """Raise a CmatError for what the schema cannot know.
 
-    Raises
-    ------
-    CmatError
-        For an unknown view, channel, indicator or fusion (with the nearest name), a view that the parameters do not
-        allow, missing candle files, a missing GPU, or a package that is asked for and not installed.
+    That is an unknown view, channel, indicator or fusion (with the nearest name), a view that the parameters do not
+    allow, missing candle files, a missing GPU, or a package that is asked for and not installed.
     """
     check_parameters(config)
     if config.data.data_dir is not None:

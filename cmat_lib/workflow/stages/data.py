@@ -1,7 +1,5 @@
 """Stage 01: candles and labels, and the views that have a row per candle."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -35,30 +33,28 @@ def load_candles(config: Config, raw: Market | None = None) -> Market:
 
 
 def _synthetic(config: Config) -> Market:
+    data, labels = config.data, config.labels
     market = synthetic_market(
-        symbols=config.data.synthetic_symbols,
-        days=config.data.synthetic_days,
-        timeframe=config.data.timeframe,
-        horizon=config.labels.horizon,
-        seed=config.data.synthetic_seed,
-        plant=config.data.synthetic_plant,
+        symbols=data.synthetic_symbols,
+        days=data.synthetic_days,
+        timeframe=data.timeframe,
+        horizon=labels.horizon,
+        seed=data.synthetic_seed,
+        plant=data.synthetic_plant,
     )
-    chosen = config.data.symbols or list(market)
+    chosen = data.symbols or list(market)
     for symbol in chosen:
         if symbol not in market:
             raise CmatError(f"data.symbols: the synthetic market has no '{symbol}'{nearest(symbol, market)}")
     # The market's true probability is that of a squeeze, which is the one cause of triggers near +3 % only.
-    (low, high), labels = ORACLE_THRESHOLDS_PCT, config.labels
+    low, high = ORACLE_THRESHOLDS_PCT
     is_true = labels.mode == "percent" and low <= labels.threshold_pct <= high
     unknown = [] if is_true else ["oracle_probability"]
     return {symbol: candles.drop(columns=unknown) for symbol, candles in market.items() if symbol in chosen}
 
 
 def audit_candles(config: Config, raw: Market) -> pd.DataFrame:
-    """What raw candles hold and what is wrong with them, before anything is refused or repaired.
-
-    One row per symbol, see `cmat_lib.data.candles.audit`.
-    """
+    """What raw candles hold and what is wrong with them, see `cmat_lib.data.candles.audit`."""
     return audit(raw, config.data.bar, config.data.clock_zone, config.data.sessions)
 
 

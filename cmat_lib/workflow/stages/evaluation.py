@@ -1,9 +1,7 @@
 """Stage 05: how good the model is, beside what it must beat."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,19 +30,8 @@ from cmat_lib.workflow.stages.common import load_panel
 BASELINES = ("volatility", "trees")  # what the model must beat
 
 
-class Evaluation(NamedTuple):
-    """How good a model is."""
-
-    tables: dict[str, pd.DataFrame]
-    thresholds: dict[str, float]
-    traded: pd.DataFrame  # predictions with what a trade on each would have returned
-
-
 def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 05: what `evaluate` gives, and ``trials`` (what the trades are worth among all trials).
-
-    All also in the run folder, and one row in the ledger beside it.
-    """
+    """Stage 05: the tables of `evaluate`, and ``trials`` of the ledger, which gets a row; also in the run folder."""
     device = pick_device(config.training)
     model, _, checkpoint = load_model(run.model_path(), device)
     market = unstack(run.read_frame("data/candles.parquet"))
@@ -59,30 +46,46 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
 
 def evaluate(
     model: MultiTaskCrossModalAttention, panel: Panel, market: Market, config: Config, checkpoint: dict[str, Any]
-) -> Evaluation:
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], pd.DataFrame]:
     """Predictions of every labelled sample, and scores with intervals beside the baselines.
 
     The tables: ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model
     in every part); ``by_time``, ``by_hour``, ``by_volatility`` (ROC-AUC in groups of the test part); ``rises`` (second
-    task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``.
+    task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``. Then the thresholds, and the
+    predictions with what a trade on each would have returned.
     """
     predictions = predict_all(model, panel, config, checkpoint)
-    columns = [MODEL, *BASELINES, *([breakdown.ORACLE] if breakdown.ORACLE in predictions else [])]
-    thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
-    tables = {"predictions": predictions} | score_tables(predictions, thresholds, config)
+    columns = [MODEL, *BASELINES]
+    oracle = [breakdown.ORACLE] if breakdown.ORACLE in predictions else []
+    thresholds = choose_thresholds(predictions, [*columns, *oracle]) | {MODEL: checkpoint["threshold"]}
+    resampling, shares = Resampling.from_config(config), config.evaluation.top_shares
+    test = predictions[predictions["part"] == "test"]
+    draws = draw_scores(test, thresholds, resampling, shares)
+    gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
+    tables = {
+        "predictions": predictions,
+        "scores": draws.table(),
+        "differences": draws.differences(MODEL),
+        "gap": pd.concat(gaps, names=["scope", "metric"]),
+    }
+    groups = {"time": breakdown.time_groups, "hour": breakdown.hour_groups, "volatility": breakdown.volatility_groups}
+    for name, group in groups.items():
+        tables[f"by_{name}"] = breakdown.auc_by_group(test, group(test), columns, resampling)
+    tables["rises"] = rise_table(predictions, [f"raw_{name}" for name in columns], resampling)
+    if oracle:
+        tables["oracle_share"] = breakdown.oracle_share(draws)
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
-    shares = sorted({*config.evaluation.top_shares, *WIDER_SHARES})
-    tables["decision"] = decision_table(traded, [*columns, "momentum"], shares, Resampling.from_config(config))
-    return Evaluation(tables, thresholds, traded)
+    wider = sorted({*shares, *WIDER_SHARES})
+    tables["decision"] = decision_table(traded, [*columns, *oracle, "momentum"], wider, resampling)
+    return tables, thresholds, traded
 
 
 def predict_all(
     model: MultiTaskCrossModalAttention, panel: Panel, config: Config, checkpoint: dict[str, Any]
 ) -> pd.DataFrame:
-    """Frame of all samples of the four parts with the scores of the model and of the baselines.
+    """All samples of the four parts, with two columns for the model and each baseline.
 
-    Every score has two columns: ``raw_<score>`` as it was made, which ranks, and ``<score>``, the probability that
-    calibration on the calibrate part makes of it, the same way for the model and for the baselines.
+    ``raw_<score>`` is as it was made, which ranks, and ``<score>`` is calibrated on the calibrate part.
     """
     answers: list[Tensor] = []
 
@@ -96,9 +99,8 @@ def predict_all(
     trees = tree_scores({part: shown(index) for part, index in indices.items()}, config)
     raw, max_pct = joined(answers)
     rows = np.concatenate([index.cpu().numpy() for index in indices.values()])
-    frame = panel.samples.iloc[rows].reset_index(drop=True)
+    frame = panel.samples.iloc[rows].reset_index(drop=True).rename(columns={"volatility": "raw_volatility"})
     frame = frame.drop(columns=[name for name in frame if name.startswith(("row", "local_row"))])
-    frame = frame.rename(columns={"volatility": "raw_volatility"})
     frame["raw_trees"] = np.concatenate(list(trees.values()))
     frame[f"raw_{MODEL}"], frame[MODEL] = raw, apply_calibration(raw, checkpoint["calibration"])
     frame["predicted_max_pct"] = max_pct
@@ -109,35 +111,11 @@ def predict_all(
     return frame
 
 
-def score_tables(predictions: pd.DataFrame, thresholds: dict[str, float], config: Config) -> dict[str, pd.DataFrame]:
-    """All tables of `evaluate_model` that look at predictions alone."""
-    resampling, shares = Resampling.from_config(config), config.evaluation.top_shares
-    test = predictions[predictions["part"] == "test"]
-    draws = draw_scores(test, thresholds, resampling, shares)
-    columns = [MODEL, *BASELINES]
-    groups = {
-        "by_time": breakdown.time_groups,
-        "by_hour": breakdown.hour_groups,
-        "by_volatility": breakdown.volatility_groups,
-    }
-    gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
-    tables = {
-        "scores": draws.table(),
-        "differences": draws.differences(MODEL),
-        "gap": pd.concat(gaps, names=["scope", "metric"]),
-        **{name: breakdown.auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
-        "rises": rise_table(predictions, [f"raw_{name}" for name in columns], resampling),
-    }
-    return tables | ({"oracle_share": breakdown.oracle_share(draws)} if breakdown.ORACLE in thresholds else {})
-
-
 def _record_trial(run: Run, traded: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Write the model's row of the ledger, and say what its trades are worth among all trials."""
     shares = run.config.evaluation.top_shares
     test = traded[traded["part"] == "test"]
-    daily = {
-        share: daily_returns(test, rows["trades"], run.config.data.bar)
-        for (_, share), rows in decide(traded, [MODEL], shares).items()
-    }
+    decided = decide(traded, [MODEL], shares).items()
+    daily = {share: daily_returns(test, rows["trades"], run.config.data.bar) for (_, share), rows in decided}
     row = trial_row(run, tables["scores"].loc[MODEL], tables["decision"].loc[MODEL], daily)
     return trial_table(append_trial(ledger_path(run), row), row["fingerprint"], shares)

@@ -1,7 +1,5 @@
 """Stage 06: where the model looks, what its answers hang on, and what would contradict that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +25,6 @@ from cmat_lib.views.panel import Batch, Panel
 from cmat_lib.workflow.run import MODEL_FILE, Run
 from cmat_lib.workflow.stages.common import load_panel
 
-Order = Callable[[], np.ndarray]
 SAME = ("data_hash", "views", "scalers", "labels")  # for runs as controls
 
 
@@ -39,11 +36,11 @@ class Subject(NamedTuple):
     panel: Panel
     config: Config
 
-    def tested(self, *limits: int) -> Tensor:
-        """Numbers of test samples, (N,), thinned evenly to each limit in turn."""
-        index = self.panel.index("test")
+    def index(self, part: str, *limits: int) -> Tensor:
+        """Numbers of the samples of a part, (N,), thinned evenly to each limit in turn."""
+        index = self.panel.index(part)
         for limit in limits:
-            index = _thinned(index, limit)
+            index = index[torch.linspace(0, len(index) - 1, min(len(index), limit)).long().to(index.device)]
         return index
 
     def encoded(self, index: Tensor, other: MultiTaskCrossModalAttention | None = None) -> Features:
@@ -58,13 +55,6 @@ def load_subject(config: Config, run: Run) -> Subject:
     return Subject(model, checkpoint, load_panel(config, run, device), config)
 
 
-def _thinned(index: Tensor, limit: int) -> Tensor:
-    return index[torch.linspace(0, len(index) - 1, min(len(index), limit)).long().to(index.device)]
-
-
-# -- where it looks ----------------------------------------------------------------------------------------------------
-
-
 def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
     """Stage 06: attention maps of test samples, evenly spaced in time; also in ``attention.npz``.
 
@@ -74,7 +64,7 @@ def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
     has attention: ``stack_maps`` (N, 1, h, S, S) between the ``stack_tokens`` (S,). Numbers are float16.
     """
     model, explain = subject.model, subject.config.explain
-    index = subject.tested(explain.max_samples)
+    index = subject.index("test", explain.max_samples)
     arrays = {"sample": index.cpu().numpy()}
     for key, names, present, reader in (
         ("maps", "tokens", attention.has_attention(model), attention.attention_maps),
@@ -86,7 +76,7 @@ def explain_model(subject: Subject, run: Run) -> dict[str, np.ndarray]:
             found = attention.collect_maps(model, subject.panel.batches(index, explain.batch_size), len(index), reader)
             arrays |= {key: found.maps, names: np.array(found.token_names)}
     if "gates" in arrays:
-        arrays["gates"] = arrays["gates"][:, 0]
+        arrays["gates"] = arrays["gates"][:, 0]  # they stand in one layer
     run.save_arrays("attention.npz", **arrays)
     return arrays
 
@@ -101,9 +91,6 @@ def _gates(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, a
     return gates[None], names  # (1, B, M)
 
 
-# -- what the answers hang on ------------------------------------------------------------------------------------------
-
-
 class _Judged(NamedTuple):
     """The samples of the tables, and how they are judged."""
 
@@ -113,15 +100,13 @@ class _Judged(NamedTuple):
     samples: pd.DataFrame  # N rows
     trigger: np.ndarray  # (N,)
     found: ShapleyTables
-    order: Order
+    order: Callable[[], np.ndarray]  # draws permutations of the samples, in blocks
     loss: Loss
     resampling: Resampling
 
 
 def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
-    """Stage 06: what the answers hang on, and what would contradict the attention maps.
-
-    The samples are a part of those of `explain_model`.
+    """Stage 06: what the answers hang on, for a part of the samples of `explain_model`, and what would contradict maps.
 
     Returns ``shapley``, ``interactions``, ``efficiency``, ``shapley_samples`` (see
     `cmat_lib.explain.attribution.shapley_tables`); ``ablation`` of the modalities and ``importance`` of channels,
@@ -132,7 +117,7 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
     ``explain.other_runs`` holds no model of the same data.
     """
     model, _, panel, config = subject
-    index = subject.tested(config.explain.max_samples, config.explain.attribution_samples)
+    index = subject.index("test", config.explain.max_samples, config.explain.attribution_samples)
     resampling, loss = Resampling.from_config(config), trigger_loss(config, panel)
     samples, features = panel.samples.iloc[index.cpu().numpy()], subject.encoded(index)
     worth = coalition_logits(model, features, _absent(subject), config.explain.batch_size)
@@ -149,12 +134,8 @@ def attribute_model(subject: Subject, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def attribute_samples(subject: Subject, rows: Sequence[int]) -> pd.DataFrame:
-    """Stage 06: how the logits of chosen samples, K row numbers of ``data/samples.parquet``, come about.
-
-    Returns K rows: ``sample``, ``trigger``, ``base``, ``logit``, ``shapley_<modality>``, ``interaction_<a>_<b>``.
-    """
-    index = torch.as_tensor(np.asarray(rows), device=subject.panel.device)
-    features = subject.encoded(index)
+    """Stage 06: how the logits of chosen `rows` of ``data/samples.parquet`` come about, see `sample_table`."""
+    features = subject.encoded(torch.as_tensor(np.asarray(rows), device=subject.panel.device))
     worth = coalition_logits(subject.model, features, _absent(subject), subject.config.explain.batch_size)
     return sample_table(shapley_of(worth, tuple(features)), subject.panel.samples.iloc[np.asarray(rows)])
 
@@ -162,8 +143,8 @@ def attribute_samples(subject: Subject, rows: Sequence[int]) -> pd.DataFrame:
 def _absent(subject: Subject) -> StandIns:
     """What absent modalities show: training samples, evenly spaced."""
     explain = subject.config.explain
-    background = _thinned(subject.panel.index("train"), explain.attribution_samples)
-    return StandIns(subject.encoded(background), explain.absent_draws, subject.config.seed)
+    background = subject.encoded(subject.index("train", explain.attribution_samples))
+    return StandIns(background, explain.absent_draws, subject.config.seed)
 
 
 def _permutations(judged: _Judged) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
@@ -185,11 +166,8 @@ def _permutations(judged: _Judged) -> tuple[dict[str, pd.DataFrame], np.ndarray]
 def _attention_beside(judged: _Judged, ablation: pd.DataFrame, moved: np.ndarray) -> dict[str, pd.DataFrame]:
     """Controls, and where tokens attend, attention shares of the modalities and their agreement with other measures."""
     model, size = judged.subject.model, judged.subject.config.explain.batch_size
-    times, resampling, orders = (
-        judged.samples["timestamp"],
-        judged.resampling,
-        [judged.order() for _ in judged.features],
-    )
+    times, resampling = judged.samples["timestamp"], judged.resampling
+    orders = [judged.order() for _ in judged.features]
     readings = controls.control_readings(model, judged.features, orders, size) | _other_readings(judged)
     own = readings["model"]
     tables = {"controls": controls.control_table(readings, judged.trigger, times, judged.loss, resampling)}

@@ -1,7 +1,5 @@
 """Stage 02: the numbers of every other view at every sample, from the cache where it has them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +19,7 @@ from cmat_lib.workflow.stages.data import load_candles
 def build_features(config: Config, run: Run, progress: bool | None = None) -> pd.DataFrame:
     """Stage 02: numbers of the views that have no row per candle, the index of samples (returned), and the scalers.
 
-    The run keeps its own copy of them, so that a cache which grows or is cleaned cannot change a finished run.
+    They are copied into the run, so that a cache which grows or is cleaned cannot change it.
     """
     market = unstack(run.read_frame("data/candles.parquet"))
     labels = unstack(run.read_frame("data/labels.parquet"))

@@ -1,31 +1,35 @@
 """Stage 04: training, threshold and calibration, and the files that it leaves; ``cmat train`` without pages."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cmat_lib import __version__
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, dump_params, project_root, resolve_path
-from cmat_lib.models import build_model
+from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
+from cmat_lib.evaluation.metrics import choose_threshold
+from cmat_lib.models import MultiTaskCrossModalAttention, build_model
+from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric, pick_device, processes
 from cmat_lib.training.logs import TrainingLogs, epoch_line
 from cmat_lib.training.objective import compiled_graphs
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.trainer import Row, Training, train
+from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import MODEL_FILE, RESULTS_FILE, Run, environment
-from cmat_lib.workflow.settle import settle
 from cmat_lib.workflow.stages.architecture import describe_model
 from cmat_lib.workflow.stages.common import check_before_work, load_panel
 from cmat_lib.workflow.stages.data import prepare_data
@@ -33,6 +37,7 @@ from cmat_lib.workflow.stages.features import build_features
 from cmat_lib.workflow.tracking import log_run
 
 Say = Callable[[str], None]
+FITTED = ("train", "stop", "calibrate")  # parts of whose labels something in the model was chosen
 
 
 def train_model(
@@ -44,15 +49,9 @@ def train_model(
 ) -> Training:
     """Stage 04: train, then fit threshold and calibration on the calibrate part, and store both with the weights.
 
-    Parameters
-    ----------
-    on_epoch : callable
-        Takes each row of the history; with several processes that this call starts itself, all rows at the end.
-    fabric : Fabric, optional
-        Launched. Without it several processes are started as ``cmat train``, whose lines are printed: a notebook cannot
-        be executed again in every process.
-    panel : Panel, optional
-        That of the run, if it is at hand.
+    `on_epoch` takes each row of the history; with several processes that this call starts itself, all rows at the end.
+    `fabric` is launched; without it several processes are started as ``cmat train``, whose lines are printed, because a
+    notebook cannot be executed again in every process. `panel` is that of the run, if it is at hand.
     """
     if fabric is None and processes(config.training) > 1:
         return _train_in_processes(config, run, on_epoch)
@@ -78,17 +77,20 @@ def train_model(
 
 def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
     """Fit threshold and calibration, and write ``best_model.pt`` and ``training_results.json``."""
-    settled = settle(training.model, panel, config, run.read_json("data/data.json"))
-    save_checkpoint(run.claim(f"{config.logging.save_dir}/{MODEL_FILE}"), settled.checkpoint)
+    checkpoint, answers = settle(training.model, panel, config, run.read_json("data/data.json"))
+    save_checkpoint(run.claim(f"{config.logging.save_dir}/{MODEL_FILE}"), checkpoint)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
+    # The stop part chose the epoch, so its own scores flatter.
+    ranking = {"roc_auc": roc_auc_score, "pr_auc": average_precision_score}
+    scores = {part: {name: score(*own) for name, score in ranking.items()} for part, own in answers.items()}
     results = {
         "best_epoch": training.best_epoch,
         "interrupted": training.interrupted,
-        "threshold": settled.checkpoint["threshold"],
-        "calibration": settled.checkpoint["calibration"],
+        "threshold": checkpoint["threshold"],
+        "calibration": checkpoint["calibration"],
         "base_rates": parts.mean().to_dict(),
         "samples": parts.size().to_dict(),
-        "scores": {part: _ranking_scores(settled.trigger[part], raw) for part, raw in settled.raw.items()},
+        "scores": scores,
         "history": training.history,
         "environment": environment(),
         "device": str(panel.device),
@@ -98,9 +100,36 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
     run.save_json(f"{config.logging.save_dir}/{RESULTS_FILE}", results)
 
 
-def _ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Scores of one part; the stop part chose the epoch, so its own flatter."""
-    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
+def settle(
+    model: MultiTaskCrossModalAttention, panel: Panel, config: Config, about: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Content of the checkpoint, whose threshold and calibration are fitted to the calibrate part.
+
+    `about` says which data it was, ``data_hash`` and ``symbols``. Also the triggers and the model's own probabilities
+    of the stop and the calibrate part.
+    """
+    answers = {}
+    for part in ("stop", "calibrate"):
+        index = panel.index(part)
+        raw, _ = predict(model, panel, index, config.evaluation.batch_size)
+        samples = panel.samples.iloc[index.cpu().numpy()]
+        answers[part] = samples["trigger"].to_numpy(), raw
+    trigger, raw = answers["calibrate"]
+    calibration = fit_calibration(raw, trigger, config.evaluation.calibration)
+    probability, when = apply_calibration(raw, calibration), samples["timestamp"]  # of the part that came last
+    return {
+        "weights": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
+        "config": config.model_dump(mode="json"),
+        "views": {view.name: view.names(config) for view in VIEWS.active(config)},
+        "scalers": panel.scalers,
+        "threshold": choose_threshold(probability, trigger, when),
+        "calibration": calibration,
+        "labels": config.labels.model_dump(mode="json"),
+        "symbols": about["symbols"],
+        "data_hash": about["data_hash"],
+        "seen_until": panel.samples.loc[panel.samples["part"].isin(FITTED), "label_end"].max().isoformat(),
+        "versions": {"cmat": __version__, "torch": metadata.version("torch")},
+    }, answers
 
 
 def _train_in_processes(config: Config, run: Run, on_epoch: Callable[[Row], None]) -> Training:
@@ -125,15 +154,11 @@ def _train_in_processes(config: Config, run: Run, on_epoch: Callable[[Row], None
     return Training(model, results["history"], results["best_epoch"], results["interrupted"])
 
 
-# -- without pages -----------------------------------------------------------------------------------------------------
-
-
 def run_until_training(config: Config, say: Say) -> None:
     """Stages 01 to 04 without pages; finished ones are skipped.
 
-    With several processes this is called in each of them. The first one prepares, while the others wait; all train;
-    only the first one writes. An interrupted training ends in KeyboardInterrupt: the best model so far is stored, but
-    the stage is not finished.
+    Each of several processes calls this: the first one prepares while the others wait; all train; only the first one
+    writes. An interrupted training ends in KeyboardInterrupt: the best model is stored, but the stage is not finished.
     """
     check_before_work(config)
     fabric = make_fabric(config.training)
@@ -147,8 +172,20 @@ def run_until_training(config: Config, say: Say) -> None:
             _prepare(config, say)
             return _unfinished(config, "04_training", say) is not None
 
-        if _together(fabric, prepare):
-            _train_prepared(config, fabric, say)
+        if not _together(fabric, prepare):
+            return
+        run = Run(config, "04_training")
+        if fabric.is_global_zero:
+            run.begin()
+        training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
+        if training.interrupted:
+            say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
+            raise KeyboardInterrupt
+        if fabric.is_global_zero:
+            run.finish()
+            if line := log_run(run):
+                say(line)
+        say(f"model: {run.model_folder / MODEL_FILE}")
 
 
 def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
@@ -167,21 +204,6 @@ def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
     return answer
 
 
-def _train_prepared(config: Config, fabric: Fabric, say: Say) -> None:
-    run = Run(config, "04_training")
-    if fabric.is_global_zero:
-        run.begin()
-    training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
-    if training.interrupted:
-        say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
-        raise KeyboardInterrupt
-    if fabric.is_global_zero:
-        run.finish()
-        if line := log_run(run):
-            say(line)
-    say(f"model: {run.model_folder / MODEL_FILE}")
-
-
 def _prepare(config: Config, say: Say) -> None:
     """Stages 01 to 03."""
     prepare_features(config, say)
@@ -191,10 +213,7 @@ def _prepare(config: Config, say: Say) -> None:
 
 
 def prepare_features(config: Config, say: Say) -> Run:
-    """Stages 01 and 02 without pages; finished ones are skipped.
-
-    Returns the run, from whose folder candles, features and samples can be read.
-    """
+    """Stages 01 and 02 without pages, unless they are finished; the run, from which candles and samples can be read."""
     check_before_work(config)
     for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
         if run := _unfinished(config, stage, say):
