@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.options import examples
 from cmat_lib.workflow.run import Run, open_run
+
+ROW = ["symbol", "timestamp"]
 
 
 @examples("cmat compare outputs/demo outputs/concat")
@@ -16,7 +20,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, the one in question first.")],
 ) -> None:
     """Scores of finished runs on the test rows they share, and the first run minus each other, with intervals."""
-    from cmat_lib.commands.comparison import common_rows, read_predictions, read_threshold
+    from cmat_lib.commands.comparison import read_predictions, read_threshold
     from cmat_lib.evaluation.breakdown import with_intervals
     from cmat_lib.evaluation.names import metric_name
     from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
@@ -46,3 +50,39 @@ def _evaluated(folder: str) -> Run:
     if run.record(run.stage) is None:
         raise CmatError(f"{folder} is not evaluated yet; run notebooks/05_evaluation.ipynb or `cmat run` first")
     return run
+
+
+def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Test rows that all runs have, with one pair of score columns per run.
+
+    Columns ``symbol``, ``timestamp``, ``trigger``, and ``raw_<run>`` and ``<run>`` of every run. A CmatError if two runs
+    share no test row, or call different rows triggers; if a run's name is that of another column.
+    """
+    from cmat_lib.evaluation.metrics import MODEL
+
+    columns = [*ROW, "trigger", *(f"raw_{name}" for name in predictions)]
+    if taken := [name for name in predictions if name in columns]:
+        raise CmatError(f"'{taken[0]}' is the name of a column here; name that run by another path, ./{taken[0]}")
+    merged, first = None, next(iter(predictions))
+    for name, frame in predictions.items():
+        test = frame.loc[frame["part"] == "test", [*ROW, "trigger", f"raw_{MODEL}", MODEL]]
+        test = test.rename(columns={MODEL: name, f"raw_{MODEL}": f"raw_{name}"})
+        if merged is None:
+            merged = test
+            continue
+        both = merged.merge(test, on=ROW, suffixes=("", "_other"))
+        if both.empty:
+            raise CmatError(
+                f"{first} and {name} have no test row (symbol and time) in common: {first} tests {_extent(merged)}, "
+                f"{name} {_extent(test)}; compare runs over the same candles and split (data)"
+            )
+        if (differ := (both["trigger"] != both.pop("trigger_other")).mean()) > 0:
+            raise CmatError(f"{first} and {name} have other triggers in {differ:.1%} of their common rows; see labels")
+        merged = both
+    return merged
+
+
+def _extent(test: pd.DataFrame) -> str:
+    symbols = sorted(test["symbol"].unique())
+    listed = ", ".join(symbols[:4]) + (f" and {len(symbols) - 4} more" if len(symbols) > 4 else "")
+    return f"{listed} from {test['timestamp'].min():%Y-%m-%d} to {test['timestamp'].max():%Y-%m-%d}"

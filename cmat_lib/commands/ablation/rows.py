@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,19 +101,9 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, folds: Sequence[int], say: Say) -> Path:
     """Make every cell that is missing, then the tables.
 
-    Returns the folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
-
-    Parameters
-    ----------
-    run : Run
-        With finished stages 01 and 02; results go to its folder ``ablation``.
-    seeds : int
-        Trainings of every network on every fold; their answers are averaged.
-
-    Raises
-    ------
-    CmatError
-        For combinatorial folds, whose test parts overlap.
+    Returns the run's folder ``ablation``: the tables of `write_tables`, and the ROC-AUC of single trainings in
+    ``seeds.parquet``. The run has finished stages 01 and 02; every network is trained `seeds` times on every fold, and
+    the answers are averaged. A CmatError for combinatorial folds, whose test parts overlap.
     """
     if config.data.split == "combinatorial":
         raise CmatError("ablation: every test row counts once; set data.split to walk_forward or holdout")
@@ -142,9 +132,13 @@ def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say
         if stored is not None:
             return stored
         say(f"{path.name} is damaged; it is made again")
-    made = _make_scores(cell, panel, config)
-    if cell.row not in CLASSIC:
-        append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
+    if cell.row in CLASSIC:
+        made = classic_scores(cell.row, panel, SCORED, config)
+    else:
+        own = _cell_config(cell, config)
+        model, size = train(own, panel).model, config.evaluation.batch_size
+        made = {part: predict(model, panel, panel.index(part), size)[0] for part in SCORED}
+        append_trial(ledger_path(run), tried_row(Run(own, "04_training")))
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **made)
     return made
@@ -159,14 +153,6 @@ def _stored_scores(path: Path, sizes: dict[str, int]) -> dict[str, np.ndarray] |
     except Exception:  # bytes may ask of the readers of zip and npy whatever they like
         return None
     return scores if all(fits) else None
-
-
-def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
-    if cell.row in CLASSIC:
-        return classic_scores(cell.row, panel, SCORED, config)
-    trained = train(_cell_config(cell, config), panel)
-    size = config.evaluation.batch_size
-    return {part: predict(trained.model, panel, panel.index(part), size)[0] for part in SCORED}
 
 
 def _cell_config(cell: Cell, config: Config) -> Config:
@@ -203,10 +189,10 @@ def reference_row(rows: Sequence[str]) -> str:
 
 
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
-    """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
+    """Scores with intervals, paired differences of ``full`` (or of the first row), and the pictures of both.
 
-    Returns `folder`, with ``predictions.parquet`` (`frame`: the test rows of all folds), ``table.parquet``,
-    ``differences.parquet``, ``folds.parquet`` and, on the synthetic market, ``oracle_share.parquet``.
+    `folder`, which is returned, gets ``predictions`` (`frame`: the test rows of all folds), ``table``, ``differences``,
+    ``folds`` and, on the synthetic market, ``oracle_share``, each ``.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
     from cmat_lib.plots.style import use_style
@@ -226,11 +212,9 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
     }
     for name, table in tables.items():
         _write(folder / f"{name}.parquet", table)
-    figures = {
-        "forest.png": ablation_forest(tables["table"], "roc_auc", draws.confidence),
-        "differences.png": difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference),
-    }
-    for name, figure in figures.items():
+    forest = ablation_forest(tables["table"], "roc_auc", draws.confidence)
+    differences = difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference)
+    for name, figure in {"forest.png": forest, "differences.png": differences}.items():
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, dpi=150, bbox_inches="tight")
     return folder
@@ -254,8 +238,7 @@ def _detectable(draws: ScoreDraws, reference: str) -> str:
 def _by_fold(frame: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
     """ROC-AUC of every row on the train and the test part of every fold."""
     found = {}
-    for row in rows:
-        for fold, part in frame.groupby("fold"):
-            auc = {"train": part[f"train_auc_{row}"].iloc[0], "test": roc_auc_score(part["trigger"], part[row])}
-            found[row, fold] = {**auc, "base_rate": part["trigger"].mean()}
+    for row, (fold, part) in product(rows, frame.groupby("fold")):
+        auc = {"train": part[f"train_auc_{row}"].iloc[0], "test": roc_auc_score(part["trigger"], part[row])}
+        found[row, fold] = {**auc, "base_rate": part["trigger"].mean()}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(index=["row", "fold"])

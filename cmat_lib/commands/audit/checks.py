@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from cmat_lib.commands.audit.channels import check_channels
 from cmat_lib.commands.audit.knowing import check_single_inputs
 from cmat_lib.commands.audit.labels import check_candles, check_labels, check_samples
 from cmat_lib.commands.audit.predictions import check_predictions
@@ -17,7 +16,7 @@ from cmat_lib.commands.audit.scalers import check_scalers
 from cmat_lib.commands.audit.splits import check_split
 from cmat_lib.commands.audit.subject import Report, Subject
 from cmat_lib.commands.audit.table_leaks import check_tables
-from cmat_lib.commands.audit.windows import check_view
+from cmat_lib.commands.audit.values import check_channels, check_view
 
 Check = Callable[[Subject], Report]
 
