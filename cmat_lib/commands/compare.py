@@ -55,8 +55,8 @@ def _evaluated(folder: str) -> Run:
 def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Test rows that all runs have, with one pair of score columns per run.
 
-    Columns ``symbol``, ``timestamp``, ``trigger``, and ``raw_<run>`` and ``<run>`` of every run. A CmatError if two runs
-    share no test row, or call different rows triggers; if a run's name is that of another column.
+    ``symbol``, ``timestamp``, ``trigger``, and ``raw_<run>`` and ``<run>`` of every run. A CmatError if two runs share
+    no test row, or call different rows triggers; if a run's name is that of another column.
     """
     from cmat_lib.evaluation.metrics import MODEL
 

@@ -19,14 +19,9 @@ from cmat_lib.workflow.stages.data import check_before_work
 def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> pd.DataFrame:
     """Execute the notebooks of every run; one that fails does not stop the others.
 
-    One row per run: ``run``, ``status`` (done or failed), ``seconds``, ``report`` (path of its entry page).
-    Runs that share topology never compute it at the same time: the cache is locked per symbol, and whoever comes second
-    reads what the first one wrote. With several jobs each run's kernels are told to use their share of the cores.
-
-    Raises
-    ------
-    CmatError
-        Before any run starts, if the parameters of one name something that does not exist.
+    One row per run: ``run``, ``status`` (done or failed), ``seconds``, ``report`` (path of its entry page). Runs never
+    compute the same topology at the same time: the cache is locked per symbol, and whoever comes second reads what the
+    first one wrote. A CmatError before any run starts, if the parameters of one name something that does not exist.
     """
     for config in configs:
         check_before_work(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,9 +54,7 @@ def run(
         raise CmatError(f"{failed} of {len(outcomes)} runs failed; the lines above say why")
 
 
-def _grid_configs(
-    path: Path, assignments: list[str] | None, run_dir: str | None, members: dict[str, dict[str, Any]]
-) -> list[Config]:
+def _grid_configs(path: Path, assignments: Assignments, run_dir: RunDir, members: dict[str, dict]) -> list[Config]:
     """Parameters of every member of a grid over one file, whose run folders lie side by side: one ledger of trials."""
     plain = run_config(path, assignments, run_dir)
     if members == {"": {}}:

@@ -65,11 +65,9 @@ def run_status(run: Run) -> str:
     except CmatError:
         return "no data"
     unfinished = list(dropwhile(run.is_finished, STAGE_NAMES))
-    if not unfinished:
-        return "finished"
     if left := [stage for stage in unfinished if run.record(stage) is not None]:
         return f"stale {_number(left[0])}"
-    return "sweep" if run.path("journal.log").is_file() else "unfinished"
+    return "finished" if not unfinished else "sweep" if run.path("journal.log").is_file() else "unfinished"
 
 
 def _first_status(folder: Path) -> str | None:
@@ -88,13 +86,9 @@ def _number(stage: str) -> str:
 
 def _stages(names: list[str]) -> str:
     """``1-5``, ``1-4 6`` or ``none``."""
-    spans: list[list[int]] = []
-    for number in (int(_number(name)) for name in names):
-        if spans and number == spans[-1][-1] + 1:
-            spans[-1].append(number)
-        else:
-            spans.append([number])
-    return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans) or "none"
+    numbers = pd.Series([int(_number(name)) for name in names], dtype=int)
+    spans = numbers.groupby(numbers - numbers.index).agg(["min", "max"])  # consecutive ones are as far from their place
+    return " ".join(f"{low}-{high}" if low < high else str(low) for low, high in spans.to_numpy()) or "none"
 
 
 def _read_data(run: Run) -> dict[str, str]:

@@ -132,13 +132,9 @@ def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say
         if stored is not None:
             return stored
         say(f"{path.name} is damaged; it is made again")
-    if cell.row in CLASSIC:
-        made = classic_scores(cell.row, panel, SCORED, config)
-    else:
-        own = _cell_config(cell, config)
-        model, size = train(own, panel).model, config.evaluation.batch_size
-        made = {part: predict(model, panel, panel.index(part), size)[0] for part in SCORED}
-        append_trial(ledger_path(run), tried_row(Run(own, "04_training")))
+    made = _make_scores(cell, panel, config)
+    if cell.row not in CLASSIC:
+        append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **made)
     return made
@@ -153,6 +149,13 @@ def _stored_scores(path: Path, sizes: dict[str, int]) -> dict[str, np.ndarray] |
     except Exception:  # bytes may ask of the readers of zip and npy whatever they like
         return None
     return scores if all(fits) else None
+
+
+def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
+    if cell.row in CLASSIC:
+        return classic_scores(cell.row, panel, SCORED, config)
+    model, size = train(_cell_config(cell, config), panel).model, config.evaluation.batch_size
+    return {part: predict(model, panel, panel.index(part), size)[0] for part in SCORED}
 
 
 def _cell_config(cell: Cell, config: Config) -> Config:
