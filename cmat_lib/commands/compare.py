@@ -10,6 +10,7 @@ import typer
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.options import examples
+from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.workflow.run import Run, open_run
 
 ROW = ["symbol", "timestamp"]
@@ -58,8 +59,6 @@ def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     ``symbol``, ``timestamp``, ``trigger``, and ``raw_<run>`` and ``<run>`` of every run. A CmatError if two runs share
     no test row, or call different rows triggers; if a run's name is that of another column.
     """
-    from cmat_lib.evaluation.metrics import MODEL
-
     columns = [*ROW, "trigger", *(f"raw_{name}" for name in predictions)]
     if taken := [name for name in predictions if name in columns]:
         raise CmatError(f"'{taken[0]}' is the name of a column here; name that run by another path, ./{taken[0]}")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
@@ -55,8 +56,6 @@ def _folds(text: str, count: int) -> list[int]:
 
 def _text(folder: Path, reference: str) -> str:
     """ROC-AUC of every row and its distance from the row of reference, pooled and within symbols, with intervals."""
-    import pandas as pd
-
     from cmat_lib.evaluation.breakdown import with_intervals
 
     titles = {"table": "ROC-AUC", "differences": f"{reference} minus row"}

@@ -88,8 +88,7 @@ def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
 
 def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tuple[int, Panel]]:
     """Panel of every fold: the samples in its parts, scaled by its own training part."""
-    every = run.read_frame("data/samples.parquet")
-    market = unstack(run.read_frame("data/candles.parquet"))
+    every, market = run.read_frame("data/samples.parquet"), unstack(run.read_frame("data/candles.parquet"))
     views, arrays = VIEWS.active(config), read_views(config, run)
     for fold in folds:
         of_fold = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
@@ -107,8 +106,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     """
     if config.data.split == "combinatorial":
         raise CmatError("ablation: every test row counts once; set data.split to walk_forward or holdout")
-    folder = run.path("ablation")
-    frames, single = [], {}
+    folder, frames, single = run.path("ablation"), [], {}
     for fold, panel in fold_panels(config, run, folds):
         trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
         scores: dict[str, list] = {row: [] for row in rows}

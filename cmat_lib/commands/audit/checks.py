@@ -20,21 +20,13 @@ from cmat_lib.commands.audit.values import check_channels, check_view
 
 Check = Callable[[Subject], Report]
 
-BEFORE: dict[str, Check] = {"candles": check_candles, "channels": check_channels}
-AFTER: dict[str, Check] = {
-    "labels": check_labels,
-    "samples": check_samples,
-    "split": check_split,
-    "scalers": check_scalers,
-    "single inputs": check_single_inputs,
-    "predictions": check_predictions,
-}
-
 
 def checks(subject: Subject) -> dict[str, Check]:
     """All checks of a run by name: those of candles and labels, and one of each view that has a row per sample."""
-    tables = {"tables": check_tables} if any(v.name in subject.config.views.tables for v in subject.views) else {}
-    others, found = {**tables, **AFTER}, dict(BEFORE)
+    found: dict[str, Check] = {"candles": check_candles, "channels": check_channels}
+    others = {"tables": check_tables} if any(v.name in subject.config.views.tables for v in subject.views) else {}
+    others |= {"labels": check_labels, "samples": check_samples, "split": check_split, "scalers": check_scalers}
+    others |= {"single inputs": check_single_inputs, "predictions": check_predictions}
     for view in (view for view in subject.views if not view.by_candle):
         name = view.title.lower()
         name = f"view {view.name}" if name in found or name in others else name  # no check may hide another one
@@ -44,5 +36,4 @@ def checks(subject: Subject) -> dict[str, Check]:
 
 def audit_run(subject: Subject) -> Iterator[tuple[str, Report]]:
     """Name and report of every check, one after the other."""
-    for name, check in checks(subject).items():
-        yield name, check(subject)
+    return ((name, check(subject)) for name, check in checks(subject).items())

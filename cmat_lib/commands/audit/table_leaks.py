@@ -71,7 +71,9 @@ def late_publication(name: str, table: Table, config: TableConfig) -> list[Early
     """
     found = []
     for other, published in table.others.items():
-        if AHEAD.search(other) or not _is_publication(published, table.frame["time"]):
+        delays = (published - table.frame["time"]).dropna()
+        behind = len(delays) > 0 and (delays >= pd.Timedelta(0)).mean() >= 0.5 and delays.median() <= LONGEST_DELAY
+        if not behind or AHEAD.search(other):
             continue
         for column in config.columns:
             late = _late_rows(table, column, published, config)
@@ -79,11 +81,6 @@ def late_publication(name: str, table: Table, config: TableConfig) -> list[Early
                 sentence = _late(name, table, column, published.rename(other), late, config)
                 found.append(Early(column, table.frame["time"].iloc[int(late.argmax())], int(late.sum()), sentence))
     return found
-
-
-def _is_publication(published: pd.Series, used: pd.Series) -> bool:
-    delays = (published - used).dropna()
-    return len(delays) > 0 and (delays >= pd.Timedelta(0)).mean() >= 0.5 and delays.median() <= LONGEST_DELAY
 
 
 def _late_rows(table: Table, column: str, published: pd.Series, config: TableConfig) -> np.ndarray:
@@ -133,15 +130,13 @@ def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config
     return [early for column, own in parts.items() if own for early in _judge(name, table, column, own)]
 
 
-def _pairs(table: Table, column: str, prices: Mapping[str, pd.Series], config: TableConfig) -> Iterator[pd.DataFrame]:
+def _pairs(table: Table, column: str, prices: Mapping[str, pd.Series], config: TableConfig) -> list[pd.DataFrame]:
     """Columns known (nanoseconds), change and return of what the column's rows say: once, or for each symbol."""
     rows = pd.DataFrame({"known": known_at(table, config), "value": table.frame[column]}).dropna()
     if "symbol" not in table.frame:
-        yield _changes(rows, list(prices.values()))
-        return
-    own = table.frame["symbol"]
-    for symbol, series in prices.items():
-        yield _changes(rows[own[rows.index] == symbol], [series])
+        return [_changes(rows, list(prices.values()))]
+    own = table.frame["symbol"][rows.index]
+    return [_changes(rows[own == symbol], [series]) for symbol, series in prices.items()]
 
 
 def _changes(rows: pd.DataFrame, prices: list[pd.Series]) -> pd.DataFrame:

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.config import nest, read_params, shown
-from cmat_lib.config.load import NUMBER_HINT, checked
+from cmat_lib.config.load import NUMBER_HINT, checked, nest, read_params, shown
 from cmat_lib.config.schema import OF_THE_LOSS, Config
 from cmat_lib.config.section import Positive, Section
 
