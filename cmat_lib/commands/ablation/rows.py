@@ -204,13 +204,9 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
     columns = dict.fromkeys([*rows, *([ORACLE] if ORACLE in frame else [])], np.nan)
     draws = draw_scores(frame, columns, Resampling.from_config(config), config.evaluation.top_shares)
     say(f"smallest difference of ROC-AUC that {len(frame):,} test rows can show: {_detectable(draws, reference)}")
-    tables = {
-        "predictions": frame,
-        "table": draws.table().rename_axis(index={"score": "row"}),
-        "differences": draws.differences(reference),
-        "folds": _by_fold(frame, rows),
-        **({"oracle_share": oracle_share(draws)} if ORACLE in frame else {}),
-    }
+    tables = {"predictions": frame, "table": draws.table().rename_axis(index={"score": "row"})}
+    tables |= {"differences": draws.differences(reference), "folds": _by_fold(frame, rows)}
+    tables |= {"oracle_share": oracle_share(draws)} if ORACLE in frame else {}
     for name, table in tables.items():
         _write(folder / f"{name}.parquet", table)
     forest = ablation_forest(tables["table"], "roc_auc", draws.confidence)

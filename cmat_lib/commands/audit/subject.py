@@ -32,8 +32,7 @@ SHARE_OF_SPREAD = 1e-5
 SPREAD_ROWS = 10_000
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
-# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices
-# those of parts.
+# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices parts' own.
 AGAIN = "then make the run in a new folder (cmat run ... --run-dir)."
 
 # Cause of a finding -> what it means, and what to do about it.
@@ -191,8 +190,7 @@ class Subject:
         for symbol, frame in self.samples.groupby("symbol", sort=False):
             runs = self.runs[symbol][frame["local_row"]]
             border = np.flatnonzero((np.diff(runs, prepend=-1) != 0) | (np.diff(runs, append=-1) != 0))
-            local = np.union1d(self._choose(np.arange(len(frame))), self._choose(border))
-            chosen.append(frame.iloc[local])
+            chosen.append(frame.iloc[np.union1d(self._choose(np.arange(len(frame))), self._choose(border))])
         return pd.concat(chosen)
 
     def _choose(self, numbers: np.ndarray) -> np.ndarray:
@@ -205,7 +203,7 @@ class Subject:
         """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
         starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
         look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
-        rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])
+        rows = np.unique(starts[:, None, None] + look_backs[:, None] + np.array([-2, -1]))
         return rows[(rows >= 0) & (rows < len(self.runs[symbol]))]
 
     def end(self, symbol: str, time: pd.Timestamp) -> int:

@@ -97,10 +97,8 @@ def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
         study.set_user_attr("identity", identity)
     elif known != identity:
         differ = ", ".join(key for key in identity if known.get(key) != identity[key])
-        raise CmatError(
-            f"{run.folder} holds a sweep with another {differ}; its trials cannot be compared with new ones. "
-            "Give --run-dir for a new folder, or put the old values back"
-        )
+        problem = f"{run.folder} holds a sweep with another {differ}; its trials cannot be compared with new ones"
+        raise CmatError(f"{problem}. Give --run-dir for a new folder, or put the old values back")
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         study.tell(trial.number, state=TrialState.FAIL)
         say(f"trial {trial.number} was cut off and is marked as failed")
@@ -169,17 +167,12 @@ def _named(choices: list[Any]) -> dict[Any, Any]:
 
 def study_table(study: optuna.Study) -> pd.DataFrame:
     """Trials, the best first: ``trial``, ``state``, ``value`` (if complete), ``epochs``, ``seconds``, keys searched."""
-    rows = [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower().replace("fail", "failed"),
-            "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "epochs": trial.user_attrs.get("epochs"),
-            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
-            **trial.params,
-        }
-        for trial in study.get_trials(deepcopy=False)
-    ]
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        state, value = trial.state.name.lower().replace("fail", "failed"), trial.value
+        row = {"trial": trial.number, "state": state, "value": value if state == "complete" else None}
+        seconds = round(trial.duration.total_seconds(), 1) if trial.duration else None
+        rows.append(row | {"epochs": trial.user_attrs.get("epochs"), "seconds": seconds} | trial.params)
     rising = study.direction == optuna.study.StudyDirection.MINIMIZE
     return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[rising, True], ignore_index=True)
 

@@ -1,4 +1,4 @@
-"""What has to be right before work starts: environment, machine, folders, data, and three self-tests.
+"""``cmat doctor``: what has to be right before work starts: environment, machine, folders, data, and three self-tests.
 
 The self-tests, ten seconds of work, touch what most often breaks: compiled topology, torch, the notebook kernel.
 """
@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import psutil
+import typer
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import cmat_lib
 from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.options import Assignments, examples, run_config
 from cmat_lib.config import Config, project_root, resolve_path
 
 PYTHONS = ("3.11", "3.12")  # giotto-tda has no wheels for others
@@ -31,6 +33,30 @@ INSTALL = 'pip install -c constraints.txt -e ".[dev]"'
 LITTLE_DISK, LITTLE_MEMORY = 5e9, 4e9  # bytes; below, work may end in the middle
 FLOAT32 = 1e-6  # giotto-tda computes in single precision: 6e-8 of the largest distance, here below 10
 KERNEL = "python3"
+
+
+@examples("cmat doctor", "cmat doctor --params params/crypto_15m.yaml --set data.data_dir=/path/to/candles")
+def doctor(
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Parameter file of a planned run: look at its data and memory too.")
+    ] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Check Python, packages, machine, folders, data, topology, model and notebook kernel; say how to mend each.
+
+    Exit code 1 if there is a problem; a warning is none. Takes half a minute.
+    """
+    config = run_config(params, assignments, None) if params or assignments else None
+    states = set()
+    for found in examine(config):
+        states.add(found.state)
+        print(f"{found.state:<8} {found.check:<16} {' '.join(found.text.split())}", flush=True)
+        if found.mend:
+            print(f"{'':<25} mend: {found.mend}", flush=True)
+    if "problem" in states:
+        print("\nThere are problems; the lines above say how to mend them.")
+        raise typer.Exit(1)
+    print("\nThis works; look at the warnings." if "warning" in states else "\nAll is well.")
 
 
 class Diagnosis(NamedTuple):
@@ -54,17 +80,10 @@ def examine(config: Config | None) -> Iterator[Diagnosis]:
     of data.
     """
     chosen = config or Config()
-    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {
-        "python": check_python,
-        "packages": check_packages,
-        "machine": partial(check_machine, chosen),
-        "memory": partial(check_memory_for, config),
-        "disk": partial(check_folders, chosen),
-        **({"data": partial(check_data, config)} if config else {}),
-        "topology": check_topology,
-        "model": partial(check_model, chosen),
-        "notebook kernel": check_kernel,
-    }
+    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {"python": check_python, "packages": check_packages}
+    checks |= {"machine": partial(check_machine, chosen), "memory": partial(check_memory_for, config)}
+    checks |= {"disk": partial(check_folders, chosen)} | ({"data": partial(check_data, config)} if config else {})
+    checks |= {"topology": check_topology, "model": partial(check_model, chosen), "notebook kernel": check_kernel}
     for name, check in checks.items():
         try:
             for found in check():
@@ -148,7 +167,7 @@ def check_memory_for(config: Config | None) -> Iterator[Diagnosis]:
 
 def check_folders(config: Config) -> Iterator[Diagnosis]:
     """Room and write rights where runs and the feature cache go."""
-    for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": Path(config.cache.dir)}.items():
+    for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": config.cache.dir}.items():
         path = resolve_path(folder)
         there = next(place for place in (path, *path.parents) if place.exists())
         try:
