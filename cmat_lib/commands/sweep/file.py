@@ -148,5 +148,5 @@ def _explain(item: dict[str, Any]) -> str:
 
 def trial_changes(values: dict[str, Any]) -> dict[str, Any]:
     """Sections of the parameters from values by key. ``fusion.output_dim`` follows ``fusion.hidden_dim``."""
-    width = {"fusion.output_dim": value for key, value in values.items() if key == "fusion.hidden_dim"}
+    width = {"fusion.output_dim": values["fusion.hidden_dim"]} if "fusion.hidden_dim" in values else {}
     return nest(width | values)
