@@ -129,7 +129,8 @@ def index_batches(panel: Panel, size: int) -> Iterator:
     generator = torch.Generator(panel.device).manual_seed(0)
     index = torch.arange(len(panel) // size * size, device=panel.device)
     while True:
-        yield from panel.batches(index, size, generator)
+        order = torch.randperm(len(index), generator=generator, device=panel.device)
+        yield from panel.batches(index[order], size)
 
 
 def loader_batches(dataset: WindowDataset, size: int, workers: int, device: torch.device) -> Iterator:

@@ -7,10 +7,13 @@ from slim import SLIM
 from test_sessions import NEW_YORK, forex_index, stock_index
 
 from cmat_lib.config import load_config
+from cmat_lib.data.sources import files, report
 from cmat_lib.views import VIEWS
 from cmat_lib.views.samples import needed_candles
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import audit_candles, build_features, load_panel, prepare_data
+from cmat_lib.workflow.stages.common import load_panel
+from cmat_lib.workflow.stages.data import audit_candles, prepare_data, read_candles
+from cmat_lib.workflow.stages.features import build_features
 
 WINDOW = 64
 CHANNELS = ["log_open", "log_high", "log_low", "log_close", "volume_zscore:48", "volume_ratio:24", "mfi", "roc:12"]
@@ -112,8 +115,8 @@ def test_stock_sessions(tmp_path, timeframe):
     bars = check(*found)
     assert (bars >= 6).all() and (bars > 6).mean() > 0.2  # the label of an afternoon ends on the next day
     assert len(found[2]) > 2 * (len(index) - WINDOW) // 5 - 4
-    report = audit_candles(found[0])
-    assert (report["regular_closures"] == report["gaps"]).all() and (report["gaps"] > 100).all()
+    audited = audit_candles(found[0], read_candles(found[0]))
+    assert (audited["regular_closures"] == audited["gaps"]).all() and (audited["gaps"] > 100).all()
 
 
 def test_forex(tmp_path):
@@ -137,3 +140,17 @@ def test_joined_and_continuous_sessions_have_caches_of_their_own(tmp_path, caplo
     build_features(other, Run(other, "02_tda_cache").begin(), progress=False)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(list((tmp_path / "cache").glob("tda_*"))) == 2
+
+
+def test_page_01_parses_each_file_once(tmp_path, monkeypatch):
+    index = pd.date_range("2024-01-01", periods=1200, freq="15min", tz="UTC")
+    config, _, _ = stages(tmp_path, index, 2)
+    parsed, parse = [], files.read_candles
+    monkeypatch.setattr(files, "read_candles", lambda path, *rest: parsed.append(path.name) or parse(path, *rest))
+    raw = read_candles(config)
+    shown, found = report.understood(config.data, raw), audit_candles(config, raw)
+    prepared = prepare_data(config, Run(config, "01_data_prep").begin(), raw)
+    assert sorted(parsed) == ["S0_15m.parquet", "S1_15m.parquet"]
+    pd.testing.assert_frame_equal(shown, report.understood(config.data))
+    assert found["rows"].tolist() == [1200, 1200] and list(prepared["market"]) == ["S0", "S1"]
+    assert set(raw["S0"].attrs) > {"source", "unread"}, "the cell of the audit can be run again"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from smoke_run import signed
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.checks import audit_run, checks
@@ -23,7 +24,7 @@ from cmat_lib.views import ohlcv, table
 from cmat_lib.views import samples as samples_module
 from cmat_lib.views.samples import sample_rows
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages import data as stages
+from cmat_lib.workflow.stages import data, features
 
 ROWS = 8
 CHANGES = {
@@ -61,7 +62,7 @@ def build(candle_folder, tmp_path_factory):
         folder = tmp_path_factory.mktemp("run")
         own = {"run_dir": str(folder), "data": {"data_dir": str(candle_folder)}, "cache": {"dir": str(cache_dir)}}
         config = load_config(project_root() / "params/smoke.yaml", merge(merge(CHANGES, own), changes))
-        for stage, work in (("01_data_prep", stages.prepare_data), ("02_tda_cache", stages.build_features)):
+        for stage, work in (("01_data_prep", data.prepare_data), ("02_tda_cache", features.build_features)):
             run = Run(config, stage).begin()
             work(config, run)
             run.finish()
@@ -269,7 +270,7 @@ def test_a_label_among_the_features(monkeypatch, build):
 
 def topology(monkeypatch, build, ends, longer):
     """Audit of a run whose topology is of other windows."""
-    original = stages.cached
+    original = features.cached
 
     def leaky(symbol, candles, rows, config, progress):
         section = config.tda.model_copy(update={"window_size": config.tda.window_size + longer})
@@ -283,7 +284,7 @@ def topology(monkeypatch, build, ends, longer):
 
         return windows
 
-    monkeypatch.setattr(stages, "cached", leaky)
+    monkeypatch.setattr(features, "cached", leaky)
     return build()
 
 
@@ -341,12 +342,12 @@ def test_ranges_of_the_next_candle(monkeypatch, build):
 
 
 def test_labels_of_another_horizon(monkeypatch, build):
-    original = stages.compute_labels
+    original = data.compute_labels
 
     def longer(candles, labels, bar):
         return original(candles, labels.model_copy(update={"horizon": labels.horizon + 1}), bar)
 
-    monkeypatch.setattr(stages, "compute_labels", longer)
+    monkeypatch.setattr(data, "compute_labels", longer)
     findings = found(build())
     assert {"max_pct", "label_end"} <= {f.feature for f in findings["labels"]}
     end = next(f for f in findings["labels"] if f.feature == "label_end")
@@ -354,13 +355,13 @@ def test_labels_of_another_horizon(monkeypatch, build):
 
 
 def test_a_label_that_ends_later_than_it_says(monkeypatch, build):
-    original = stages.compute_labels
+    original = data.compute_labels
 
     def longer(candles, labels, bar):
         known = original(candles, labels, bar)
         return known.assign(max_pct=known["max_pct"].shift(-1).where(known["max_pct"].notna()).ffill())
 
-    monkeypatch.setattr(stages, "compute_labels", longer)
+    monkeypatch.setattr(data, "compute_labels", longer)
     assert [f.feature for f in found(build())["labels"]] == ["max_pct"]
 
 
@@ -470,13 +471,13 @@ def test_test_rows_that_were_dropped_for_their_outcome(clean, name):
     ],
 )
 def test_a_scaler_that_knows_other_rows(monkeypatch, build, parts, whose):
-    fit = stages.fit_scalers
+    fit = features.fit_scalers
 
     def leaky(views, arrays, samples, config):
         samples = samples.assign(part=np.where(samples["part"].isin(parts), "train", "other"))
         return fit(views, arrays, samples, config)
 
-    monkeypatch.setattr(stages, "fit_scalers", leaky)
+    monkeypatch.setattr(features, "fit_scalers", leaky)
     findings = found(build())
     assert list(findings) == ["scalers"] and {f.cause for f in findings["scalers"]} == {"scaler"}
     assert all(f"statistics of {whose}" in f.detail for f in findings["scalers"])
@@ -518,6 +519,7 @@ def test_predictions_of_another_model(cmat, finished):
     content = torch.load(path, weights_only=True)
     content["weights"] = {n: 1.02 * w if w.is_floating_point() else w for n, w in content["weights"].items()}
     torch.save(content, path)
+    signed(finished)
     code, out, _ = cmat("audit", finished, "--rows", ROWS)
     assert code == 1 and "predictions: raw_probability (prediction), first at SYN" in out
     assert CAUSES["prediction"][0] in out
@@ -527,6 +529,7 @@ def test_findings_are_told_although_a_later_check_cannot_go_on(cmat, finished):
     candles = pd.read_parquet(finished / "data/candles.parquet")
     candles.loc[7, "close"] *= 1.001
     candles.to_parquet(finished / "data/candles.parquet")
+    signed(finished)
     (finished / "models/cross_modal_attention/best_model.pt").write_bytes(b"nothing")
     code, out, err = cmat("audit", finished, "--rows", 2)
     assert code == 1 and "candles: candles (stored)" in out and "best_model.pt" in err
@@ -543,15 +546,16 @@ def test_a_prediction_that_was_altered(finished):
     row = int(stored[stored["symbol"] == "SYNB"]["timestamp"].idxmax())
     stored.loc[row, "raw_probability"] += 0.01
     stored.to_parquet(finished / "predictions.parquet")
+    signed(finished)
     findings = checked("predictions", open_subject(str(finished), ROWS)).findings
     assert [f.feature for f in findings] == ["raw_probability", "probability"]
     assert {(f.symbol, f.time) for f in findings} == {("SYNB", stored["timestamp"].iloc[row])}
 
 
 def test_probabilities_that_are_none(finished):
-    pd.read_parquet(finished / "predictions.parquet").assign(probability=np.nan).to_parquet(
-        finished / "predictions.parquet"
-    )
+    path = finished / "predictions.parquet"
+    pd.read_parquet(path).assign(probability=np.nan).to_parquet(path)
+    signed(finished)
     assert [f.feature for f in checked("predictions", open_subject(str(finished), ROWS)).findings] == ["probability"]
 
 
@@ -571,6 +575,7 @@ def test_predictions_of_other_rows_or_labels(finished):
         (stored.assign(part=stored["part"].where(~place, "test")), "part", where),
     ):
         frame.to_parquet(finished / "predictions.parquet")
+        signed(finished)
         (finding,) = checked("predictions", subject).findings
         assert (finding.cause, finding.feature, (finding.symbol, finding.time)) == ("stored", feature, first)
 
@@ -588,6 +593,7 @@ def test_the_scalers_of_the_model(finished):
     content = torch.load(path, weights_only=True)
     content["scalers"]["complexity"]["center"][1] += 0.5
     torch.save(content, path)
+    signed(finished)
     (finding,) = checked("scalers", open_subject(str(finished), ROWS)).findings
     assert finding.feature == "sample_entropy" and "best_model.pt: 1 of 8" in finding.detail
 
@@ -611,56 +617,29 @@ def test_runs_that_cannot_be_looked_at(cmat, build, tmp_path, stage, message):
     assert code == 1 and message in err
 
 
-def frame(name, change):
-    """Damage to a Parquet file of a run."""
-    return f"data/{name}.parquet", lambda path: change(pd.read_parquet(path)).to_parquet(path)
+DAMAGES = {
+    "data/candles.parquet": lambda path: pd.read_parquet(path).assign(close=1.0).to_parquet(path),
+    "data/labels.parquet": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "data/samples.parquet": lambda path: path.unlink(),
+    "data/tda.npy": lambda path: np.save(path, np.load(path)[:-3]),
+    "data/data.json": lambda path: path.write_text("{}"),
+    "data/scalers.json": lambda path: path.write_text(path.read_text().replace("1", "2")),
+}
 
 
-def array(name, change):
-    return f"data/{name}.npy", lambda path: np.save(path, change(np.load(path)))
-
-
-def text(name, content):
-    return f"data/{name}.json", lambda path: path.write_text(content)
-
-
-FRAMES = ("candles", "labels", "samples")
-FOREIGN = [
-    *(frame(name, lambda rows: pd.DataFrame({"a": [1]})) for name in FRAMES),
-    *(frame(name, lambda rows: rows.iloc[:0]) for name in FRAMES),
-    *(frame(name, lambda rows: rows.assign(symbol="X")) for name in FRAMES),
-    *(frame(name, lambda rows: rows.assign(timestamp=rows["timestamp"].dt.tz_localize(None))) for name in FRAMES),
-    *(frame(name, lambda rows: rows.assign(trigger="x")) for name in FRAMES),
-    frame("candles", lambda rows: rows.assign(close=np.nan)),
-    frame("labels", lambda rows: rows[rows["symbol"] == "SYNA"]),
-    *(frame("samples", lambda rows, c=c: rows.assign(**{c: rows[c] + 10**6})) for c in ("row", "local_row", "trigger")),
-    *(array(name, lambda rows: rows[:-3]) for name in ("nbeats", "tda", "complexity", "clock")),
-    *(array(name, lambda rows: rows.astype(str)) for name in ("nbeats", "tda", "complexity", "clock")),
-    *(text("data", content) for content in ("[]", "{}", '{"data_hash": 5}')),
-    *(text("scalers", content) for content in ("[]", "{}", '{"nbeats": 5}', '{"nbeats": {"center": ["x"]}}')),
-]
-
-
-@pytest.mark.parametrize(("name", "damage"), FOREIGN)
-def test_foreign_files_are_named(clean, tmp_path, name, damage):
+@pytest.mark.parametrize("name", DAMAGES)
+def test_files_that_the_run_has_not_written_are_named(clean, tmp_path, name):
     shutil.copytree(clean.run.folder, tmp_path / "run")
-    damage(tmp_path / "run" / name)
-    with pytest.raises(CmatError, match=name):
+    DAMAGES[name](tmp_path / "run" / name)
+    with pytest.raises(CmatError, match=rf"{name} is missing, damaged or edited; run notebooks/0[12]_"):
         audit_foreign(tmp_path / "run", "candles", "scalers")
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"device": 5}', '{"device": "tpu"}'])
-def test_foreign_training_results_are_named(finished, content):
-    (finished / "models/cross_modal_attention/training_results.json").write_text(content)
-    with pytest.raises(CmatError, match=r"training_results\.json names no device"):
-        audit_foreign(finished, "predictions")
-
-
-@pytest.mark.parametrize("change", [{"symbol": "X"}, {"probability": "x"}, {"part": 1}])
-def test_foreign_predictions_are_named(finished, change):
-    path = finished / "predictions.parquet"
-    pd.read_parquet(path).assign(**change).to_parquet(path)
-    with pytest.raises(CmatError, match=r"predictions\.parquet has no"):
+@pytest.mark.parametrize("name", ["training_results.json", "best_model.pt", "predictions.parquet"])
+def test_results_that_the_run_has_not_written_are_named(finished, name):
+    (path,) = finished.rglob(name)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CmatError, match=rf"{name} is missing, damaged or edited; run notebooks/0[45]_"):
         audit_foreign(finished, "predictions")
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from functools import partial
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm.auto import tqdm
 
 from cmat_lib.base import files
 from cmat_lib.base.errors import CmatError
@@ -328,7 +330,9 @@ def test_death_at_any_write_resumes_to_the_same_bytes(tmp_path, monkeypatch, cap
     assert number > 7
 
 
-def test_killed_builder_process_resumes_to_the_same_bytes(tmp_path):
+def test_killed_builder_process_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    # tqdm's own lock is shared with forked processes, and one that is killed with it would leave everybody waiting.
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)
     rng, context = random.Random(1), multiprocessing.get_context("fork")
     build(tmp_path / "whole")
     compute = partial(slow_moments, log=tmp_path / "log")

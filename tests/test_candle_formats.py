@@ -14,7 +14,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.workflow.run import input_identity
+from cmat_lib.workflow.fingerprints import input_identity
 
 
 def folder(path, **data) -> DataConfig:

@@ -14,7 +14,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, project_root
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.data.sources.makers import MAKERS, formats_table, maker_of
+from cmat_lib.data.sources.makers import MAKERS, maker_of
 from cmat_lib.views import VIEWS, Asked
 from cmat_lib.views.compute import computed
 
@@ -144,6 +144,16 @@ def test_every_maker_is_told_from_the_others():
             assert maker_of(names) is maker, maker.name
 
 
+def formats_table() -> str:
+    """The table of ``docs/howto/own-data.md``."""
+    lines = ["| maker | columns | to know |", "|---|---|---|"]
+    for maker in MAKERS:
+        columns = f"`{maker.columns}`" + ("" if maker.header else ", no header line")
+        advice = [f"set `{key}: {value}`" for key, value in maker.advice.items()]
+        lines.append(f"| {maker.name} | {columns} | {'; '.join(filter(None, [maker.note, *advice]))} |")
+    return "\n".join(lines)
+
+
 def test_the_table_of_the_documentation_is_that_of_the_reader():
     page = (project_root() / "docs/howto/own-data.md").read_text(encoding="utf-8")
     assert formats_table() in page
@@ -266,17 +276,17 @@ def test_4_a_lunch_that_is_no_whole_number_of_candles(tmp_path):
     index = lunch_index()
     join = {"timeframe": "1h", "sessions": "join", "clock_zone": "Asia/Shanghai"}
     table = make_candles(len(index)).set_axis(index.rename("timestamp"))
-    from cmat_lib.data.candles import segment_ids
+    from cmat_lib.data.candles import stretch_ids
 
     table.to_csv(tmp_path / "A.csv")
     candles = load_market(folder(tmp_path, **join))["A"]
-    assert len(candles) == len(index) and segment_ids(candles, HOUR).max() == 0
+    assert len(candles) == len(index) and stretch_ids(candles, HOUR).max() == 0
     for lost in (1, 2, 6):  # 10:30, 13:00, 13:00 of the next day: each is a gap, and known to be missing
         table.drop(index[lost + 20]).to_csv(tmp_path / "A.csv")
         candles = load_market(folder(tmp_path, **join))["A"]
-        assert segment_ids(candles, HOUR).max() == 1, lost
+        assert stretch_ids(candles, HOUR).max() == 1, lost
         filled = load_market(folder(tmp_path, gaps="fill_flat", **join))["A"]
-        assert filled.index.equals(index.as_unit("ns")) and segment_ids(filled, HOUR).max() == 0
+        assert filled.index.equals(index.as_unit("ns")) and stretch_ids(filled, HOUR).max() == 0
     table.set_axis(index.delete(41).insert(41, index[41] + MINUTE).rename("timestamp")).to_csv(tmp_path / "A.csv")
     with pytest.raises(CmatError, match="no whole number of candles"):
         load_market(folder(tmp_path, **join))

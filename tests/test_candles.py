@@ -1,4 +1,4 @@
-"""Candle files in, candles or a clear error out; audit, repair, gap-free runs, windows, hash."""
+"""Candle files in, candles or a clear error out; audit, repair, gap-free stretches, windows, hash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cmat_lib.data.candles import (
     load_market,
     read_market,
     repair,
-    segment_ids,
+    stretch_ids,
     window_ends,
 )
 from cmat_lib.data.synthetic import synthetic_market
@@ -450,9 +450,9 @@ def test_drop_changes_nothing():
     assert repair(market, DataConfig(gaps="drop"))["A"] is market["A"]
 
 
-def test_segment_ids():
-    assert segment_ids(gappy(), BAR).tolist() == [0] * 5 + [1] * 14 + [2] * 17
-    assert segment_ids(gappy().set_axis(gappy().index.as_unit("s")), BAR).tolist() == segment_ids(gappy(), BAR).tolist()
+def test_stretch_ids():
+    assert stretch_ids(gappy(), BAR).tolist() == [0] * 5 + [1] * 14 + [2] * 17
+    assert stretch_ids(gappy().set_axis(gappy().index.as_unit("s")), BAR).tolist() == stretch_ids(gappy(), BAR).tolist()
 
 
 def test_window_ends():

@@ -8,7 +8,8 @@ import pytest
 from cmat_lib.commands.cli import main
 from cmat_lib.config import load_config, project_root
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import build_features, prepare_data
+from cmat_lib.workflow.stages.data import prepare_data
+from cmat_lib.workflow.stages.features import build_features
 
 SMOKE = project_root() / "params/smoke.yaml"
 

@@ -12,7 +12,9 @@ from cmat_lib.explain.measures import mean_table, trigger_loss
 from cmat_lib.explain.shapley import StandIns, coalition_logits, embed_samples
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import build_features, load_panel, prepare_data
+from cmat_lib.workflow.stages.common import load_panel
+from cmat_lib.workflow.stages.data import prepare_data
+from cmat_lib.workflow.stages.features import build_features
 
 pytestmark = pytest.mark.long
 

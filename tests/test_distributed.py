@@ -17,7 +17,7 @@ from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.optimisation import count_steps, micro_batch
 from cmat_lib.training.steps import Steps
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.common import load_panel
 from cmat_lib.workflow.stages.training import _prepare, train_model
 
 # Without dropout, and with the encoder that has BatchNorm frozen in the first epoch or absent.

@@ -32,7 +32,7 @@ from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, ver
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.sources.download_file import DownloadFile
 from cmat_lib.models import build_model
-from cmat_lib.training.checkpoint import load_model, save_checkpoint
+from cmat_lib.training.checkpoint import FORMAT_VERSION, load_model, save_checkpoint
 from cmat_lib.workflow.follow import CsvOutput
 
 LIMIT = timedelta(seconds=60)  # of one case, far above what any needs on a busy machine
@@ -343,7 +343,7 @@ def check_checkpoint(folder: Path, case: bytes | dict) -> None:
     if isinstance(case, bytes):
         path.write_bytes(case)
     else:
-        torch.save(case if not isinstance(case, dict) else {"format_version": 2, **case}, path)
+        torch.save(case if not isinstance(case, dict) else {"format_version": FORMAT_VERSION, **case}, path)
     load_model(path)
 
 

@@ -52,9 +52,7 @@ def test_focal_loss_is_finite_for_huge_logits(dtype, gamma):
 
 
 def test_multi_task_loss_by_hand():
-    loss = MultiTaskLoss(
-        gamma=2.0, positive_weight=3.0, max_pct_std=2.0, max_pct_clip=5.0, trigger_weight=0.5, max_pct_weight=4.0
-    )
+    loss = MultiTaskLoss(gamma=2.0, positive_weight=3.0, max_pct_std=2.0, max_pct_clip=5.0, task_weights=(0.5, 4.0))
     logits, predicted = torch.tensor([[logit(0.2)], [logit(0.9)]]), torch.tensor([[1.0], [8.0]])
     got = loss(logits, predicted, torch.tensor([1.0, 0.0]), torch.tensor([4.0, 9.0]))
     trigger = (3 * 0.8**2 * -math.log(0.2) + 0.9**2 * -math.log(0.1)) / 2
@@ -82,8 +80,8 @@ def batch():
 
 
 def test_learned_weights_start_at_the_fixed_ones():
-    fixed = MultiTaskLoss(trigger_weight=2.0, max_pct_weight=0.25)(*batch())["total"]
-    loss = MultiTaskLoss(task_weighting="learned", trigger_weight=2.0, max_pct_weight=0.25)
+    fixed = MultiTaskLoss(task_weights=(2.0, 0.25))(*batch())["total"]
+    loss = MultiTaskLoss(task_weighting="learned", task_weights=(2.0, 0.25))
     assert [p.numel() for p in loss.parameters()] == [2]
     log_terms = -math.log(2.0) - math.log(0.25)
     assert loss(*batch())["total"].item() == pytest.approx(fixed.item() + log_terms, rel=1e-6)
@@ -128,7 +126,7 @@ def test_targets_of_another_shape_are_refused():
         ({"max_pct_clip": math.nan}, "max_pct_clip is nan"),
         ({"gamma": -1.0}, "gamma is -1.0"),
         ({"task_weighting": "learnt"}, "'fixed' or 'learned'"),
-        ({"task_weighting": "learned", "max_pct_weight": 0.0}, "positive to be learned"),
+        ({"task_weighting": "learned", "task_weights": (1.0, 0.0)}, "positive to be learned"),
     ],
 )
 def test_numbers_out_of_range_are_refused(changes, message):
@@ -153,7 +151,7 @@ def test_auxiliary_loss_by_hand():
 @pytest.mark.parametrize("weighting", ["fixed", "learned"])
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole(weighting):
     torch.manual_seed(0)
-    loss = MultiTaskLoss(task_weighting=weighting, trigger_weight=0.5)
+    loss = MultiTaskLoss(task_weighting=weighting, task_weights=(0.5, 1.0))
     logits, predicted, target = torch.randn(7, 1), torch.randn(7, 1), torch.randn(7)
     trigger, weight = torch.tensor([1.0, 0, 0, 1, 0, 0, 1]), torch.full((7,), 1 / 7)
     whole = loss(logits, predicted, trigger, target)

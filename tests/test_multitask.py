@@ -7,7 +7,7 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, load_config
 from cmat_lib.models import FUSIONS, MultiTaskLoss, build_model, parameter_table
 from cmat_lib.views import VIEWS
-from cmat_lib.workflow.stages.data import check_before_work
+from cmat_lib.workflow.stages.common import check_before_work
 
 SUBSETS = [["nbeats"], ["tda"], ["complexity"], ["nbeats", "complexity"], ["nbeats", "tda", "complexity"]]
 

@@ -17,7 +17,9 @@ from cmat_lib.tda.features import tda_features
 from cmat_lib.views import VIEWS, ohlcv, scaling
 from cmat_lib.views.panel import Panel
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import build_features, prepare_data, read_views
+from cmat_lib.workflow.stages.common import read_views
+from cmat_lib.workflow.stages.data import prepare_data
+from cmat_lib.workflow.stages.features import build_features
 
 CHANGES = {
     "data": {"channels": load_config().data.channels, "stride": 4},

@@ -89,7 +89,7 @@ def test_the_model_file_gives_the_stored_predictions(smoke):
     config = smoke_config(folder)
     run = Run(config, STAGE_NAMES[0])
     from cmat_lib.training.answers import predict
-    from cmat_lib.workflow.stages.data import load_panel
+    from cmat_lib.workflow.stages.common import load_panel
 
     model, stored, content = load_model(run.model_folder / "best_model.pt")
     panel = load_panel(config, run)
@@ -204,11 +204,11 @@ def test_a_damaged_model_is_named_and_made_again(smoke, tmp_path):
     config = smoke_config(folder, run_dir=str(tmp_path / "run"))
     model = Run(config, "04_training").model_folder / "best_model.pt"
     model.write_bytes(model.read_bytes()[:1000])
-    with pytest.raises(CmatError, match=r"best_model\.pt is missing or cut short"):
+    with pytest.raises(CmatError, match=r"best_model\.pt is missing, damaged or edited"):
         Run(config, "05_evaluation").begin()
     lines = []
     run_notebooks(config, select_stages("04", "04"), lines.append)
-    assert "best_model.pt is missing or cut short; it is made again" in lines[0]
+    assert "best_model.pt is missing, damaged or edited; it is made again" in lines[0]
     assert Run(config, "05_evaluation").record("05_evaluation") is None, "it was made from the model that is gone"
 
 

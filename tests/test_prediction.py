@@ -19,7 +19,7 @@ def everything(predictor, market):
 
 
 def test_every_candle_with_its_whole_history_has_a_score(predictor, market, everything):
-    assert tuple(everything.columns) == COLUMNS
+    assert list(everything.columns) == COLUMNS
     for symbol, frame in everything.groupby("symbol"):
         assert frame["timestamp"].tolist() == market[symbol].index[predictor.history - 1 :].tolist()
     assert everything["raw_probability"].nunique() > len(everything) / 2

@@ -122,9 +122,9 @@ def resave(path, **changes):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
         (lambda path: resave(path, device="cuda"), "made on a device of another kind"),
-        (lambda path: torch.save({"fingerprint": "print"}, path), r"damaged \(device is no str"),
-        (lambda path: resave(path, model=[1]), r"damaged \(model is no dict"),
-        (lambda path: resave(path, loop={"epoch": 2}), "damaged .loop has no step"),
+        (lambda path: torch.save({"fingerprint": "print"}, path), r"damaged \(device: Field required"),
+        (lambda path: resave(path, model=[1]), r"damaged \(model: Input should be a valid dictionary"),
+        (lambda path: resave(path, loop={"epoch": 2}), "damaged .loop.step: Field required"),
     ],
 )
 def test_a_state_that_cannot_be_used_is_named_and_not_used(whole, tmp_path, damage, reason):

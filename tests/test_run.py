@@ -61,6 +61,10 @@ def test_other_parameters_name_the_notebook(config):
         ("complexity", "higuchi_kmax", 8, 1),
         ("fusion", "num_layers", 1, 2),
         ("training", "epochs", 3, 3),
+        ("training", "focal_gamma", 1.0, 2),  # page 03 shows a loss
+        ("tda", "betti_bins", 8, 1),
+        ("tda", "window_size", 480, 0),  # page 01 shows samples, and how far each view looks back
+        ("complexity", "window_size", 480, 0),
         ("evaluation", "calibration", "temperature", 3),  # fitted and stored with the model
         ("evaluation", "cost_pct", 0.05, 4),
         ("explain", "max_samples", 7, 5),
@@ -77,10 +81,10 @@ def test_a_change_makes_its_stage_and_all_later_ones_stale(config, section, key,
     assert stale == list(STAGE_NAMES[first_stale:])
 
 
-def test_seed_counts_from_training_on(config):
+def test_seed_counts_from_the_model_on(config):
     other = Run(changed(config, seed=5), STAGE_NAMES[0])
     stale = [name for name in STAGE_NAMES if other.fingerprint(name) != Run(config, STAGE_NAMES[0]).fingerprint(name)]
-    assert stale == list(STAGE_NAMES[3:])
+    assert stale == list(STAGE_NAMES[2:])
 
 
 def test_candle_files_count_by_content(config, tmp_path):
@@ -103,8 +107,63 @@ def test_truncated_artefact_is_noticed(config):
     finish(config, STAGE_NAMES[0])
     path = Run(config, STAGE_NAMES[1]).path(f"data/{STAGE_NAMES[0]}.json")
     path.write_text("{")
-    with pytest.raises(CmatError, match="missing or cut short"):
+    with pytest.raises(CmatError, match="missing, damaged or edited"):
         Run(config, STAGE_NAMES[1]).begin()
+
+
+def edit(path):
+    path.write_text(path.read_text().replace("1.5", "2.5"))
+
+
+def swap(path):
+    np.savez_compressed(path, x=np.arange(4))
+
+
+DAMAGES = [
+    ("a.json", edit),
+    ("a.parquet", lambda path: path.write_bytes(path.read_bytes()[:-20])),
+    ("a.npy", lambda path: np.save(path, np.arange(3.0) + 1)),
+    ("a.npz", swap),
+    ("a.json", lambda path: path.unlink()),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=["edited", "cut", "other numbers", "swapped", "deleted"])
+def test_an_artefact_that_is_not_what_its_stage_wrote_is_named(config, name, damage):
+    run = Run(config, STAGE_NAMES[0]).begin()
+    run.save_json("a.json", {"value": 1.5})
+    run.save_frame("a.parquet", pd.DataFrame({"x": [1.0]}))
+    run.save_array("a.npy", np.arange(3.0))
+    run.save_arrays("a.npz", x=np.arange(3))
+    run.finish()
+    later = Run(config, STAGE_NAMES[1]).begin()
+    assert later.intact(name) == run.path(name) and not later.damaged(STAGE_NAMES[0])
+    damage(run.path(name))
+    read = {"json": later.read_json, "parquet": later.read_frame, "npy": later.read_array, "npz": later.intact}
+    message = rf"{name} is missing, damaged or edited; run notebooks/01_data_prep\.ipynb again"
+    with pytest.raises(CmatError, match=message):
+        read[name.partition(".")[2]](name)
+    assert later.damaged(STAGE_NAMES[0]) == [name]
+
+
+def test_a_file_is_hashed_once_in_a_process(config, monkeypatch):
+    run = Run(config, STAGE_NAMES[0]).begin()
+    run.save_json("a.json", {})
+    run.finish()
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
+    assert run.read_json("a.json") == {} and not run.damaged(STAGE_NAMES[0])
+
+
+def test_an_ablation_and_another_model_that_is_compared_are_inputs_of_their_pages(config, tmp_path):
+    config = changed(config, explain={"other_runs": [str(tmp_path / "other")]})
+    prints = lambda: {stage: Run(config, STAGE_NAMES[0]).fingerprint(stage) for stage in STAGE_NAMES}  # noqa: E731
+    model = tmp_path / "other" / config.logging.save_dir / "best_model.pt"
+    for path, first in ((model, 5), (tmp_path / "run/ablation/table.parquet", 4)):
+        before = prints()
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+        after = prints()
+        assert [stage for stage in STAGE_NAMES if before[stage] != after[stage]] == list(STAGE_NAMES[first:])
 
 
 def test_the_first_write_withdraws_this_record_and_all_later_ones(config):

@@ -7,7 +7,7 @@ import pytest
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.candles import audit, load_market, segment_ids, window_ends
+from cmat_lib.data.candles import audit, load_market, stretch_ids, window_ends
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions
@@ -49,7 +49,7 @@ def joined(index, bar="15min", zone=NEW_YORK):
 
 
 def runs(index, bar="15min", zone=NEW_YORK) -> int:
-    return segment_ids(joined(index, bar, zone), pd.Timedelta(bar)).max() + 1
+    return stretch_ids(joined(index, bar, zone), pd.Timedelta(bar)).max() + 1
 
 
 def at(text: str) -> pd.Timestamp:
@@ -63,7 +63,7 @@ def at(text: str) -> pd.Timestamp:
 def test_a_year_of_a_stock_is_one_run(bar):
     index = stock_index(bar)
     assert runs(index, bar) == 1
-    assert segment_ids(candles_at(index), pd.Timedelta(bar)).max() + 1 == 256  # days with candles
+    assert stretch_ids(candles_at(index), pd.Timedelta(bar)).max() + 1 == 256  # days with candles
 
 
 @pytest.mark.parametrize("bar", ["1min", "15min", "1h", "4h"])
@@ -84,7 +84,7 @@ def test_daily_candles_of_a_stock():
 def test_a_missing_candle_of_a_session_stays_a_gap(missing):
     index = stock_index()
     found = joined(index.drop(at(missing)))
-    ids = segment_ids(found, pd.Timedelta("15min"))
+    ids = stretch_ids(found, pd.Timedelta("15min"))
     after = found.index.searchsorted(at(missing))
     assert ids.max() == 1 and ids[after] == 1 and ids[after - 1] == 0
     closures = find_closures(found.index, pd.Timedelta("15min"), NEW_YORK)
@@ -101,7 +101,7 @@ def test_a_lost_stretch_across_nights_stays_a_gap():
 def test_the_first_early_close_is_a_gap_and_later_ones_at_the_same_hour_are_none():
     for count in (1, 2, 3):
         index = stock_index(early=EARLY[:count])
-        ids = segment_ids(joined(index), pd.Timedelta("15min"))
+        ids = stretch_ids(joined(index), pd.Timedelta("15min"))
         assert (np.flatnonzero(np.diff(ids)) == index.searchsorted(at("2024-07-05 09:30")) - 1).all() and ids[-1] == 1
 
 
@@ -262,7 +262,7 @@ def test_fill_flat_fills_sessions_only(tmp_path):
     write(tmp_path, index.drop(lost))
     filled = load_market(config_for(tmp_path, sessions="join", gaps="fill_flat").data)["AAPL"]
     assert filled.index.equals(index) and (filled.loc[lost, "volume"] == 0).all()
-    assert segment_ids(filled, pd.Timedelta("15min")).max() == 0
+    assert stretch_ids(filled, pd.Timedelta("15min")).max() == 0
 
 
 def test_fill_flat_leaves_no_gap_at_early_closes(tmp_path):
@@ -272,7 +272,7 @@ def test_fill_flat_leaves_no_gap_at_early_closes(tmp_path):
     filled = load_market(config_for(tmp_path, sessions="join", gaps="fill_flat").data)["AAPL"]
     added = filled.index.difference(index)
     assert added[0] == at("2024-07-03 13:00") and added[-1] == at("2024-07-03 15:45") and len(added) == 12
-    assert segment_ids(filled, pd.Timedelta("15min")).max() == 0
+    assert stretch_ids(filled, pd.Timedelta("15min")).max() == 0
 
 
 def test_audit_counts_closures(tmp_path):
@@ -288,13 +288,13 @@ def test_a_part_of_joined_candles_has_the_same_runs():
     holed = candles.drop(candles.index[1000])
     for start in (0, 13, 500):
         part = holed.iloc[start:]
-        assert np.array_equal(segment_ids(part, bar), segment_ids(holed, bar)[start:])
+        assert np.array_equal(stretch_ids(part, bar), stretch_ids(holed, bar)[start:])
 
 
 def test_a_row_that_is_taken_out_of_joined_candles_is_a_gap():
     candles, bar = joined(stock_index()), pd.Timedelta("15min")
     for text in ("2024-03-05 09:30", "2024-03-05 12:00", "2024-03-05 15:45"):
-        assert segment_ids(candles.drop(at(text)), bar).max() == 1, text
+        assert stretch_ids(candles.drop(at(text)), bar).max() == 1, text
 
 
 def test_sessions_is_a_known_word():

@@ -13,8 +13,10 @@ from cmat_lib.config import load_config, merge, project_root
 from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import build_features, load_panel, prepare_data
-from cmat_lib.workflow.stages.explanation import attribute_model, attribute_samples, explain_model
+from cmat_lib.workflow.stages.common import load_panel
+from cmat_lib.workflow.stages.data import prepare_data
+from cmat_lib.workflow.stages.explanation import attribute_model, attribute_samples, explain_model, load_subject
+from cmat_lib.workflow.stages.features import build_features
 from cmat_lib.workflow.stages.training import train_model
 
 TINY = {
@@ -46,7 +48,8 @@ def trained(tmp_path_factory):
 
 def test_maps_and_attribution_are_kept(trained):
     config, run = trained("plain")
-    arrays, tables = explain_model(config, run), attribute_model(config, run)
+    subject = load_subject(config, run)
+    arrays, tables = explain_model(subject, run), attribute_model(subject, run)
     with np.load(run.path("attention.npz"), allow_pickle=False) as stored:
         assert set(stored) == {"sample", "maps", "signed", "tokens", "stack_maps", "stack_tokens"}
         assert all((stored[name] == arrays[name]).all() for name in stored)
@@ -67,7 +70,7 @@ def test_maps_and_attribution_are_kept(trained):
     controls = ["model", "uniform attention", "shuffled tokens", "untrained model"]
     assert list(tables["controls"]["control"].unique()) == controls
     assert tables["shares"]["value"].sum() == pytest.approx(1)
-    again = attribute_model(config, run)
+    again = attribute_model(subject, run)
     assert all(again[name].equals(tables[name]) for name in tables)  # the seed decides every draw
 
 
@@ -75,7 +78,7 @@ def test_chosen_samples_are_explained_themselves(trained):
     config, run = trained("plain")
     every = run.read_frame("data/samples.parquet")
     rows = every.index[every["part"] == "test"].to_numpy()[[5, -1]]
-    each = attribute_samples(config, run, rows)
+    each = attribute_samples(load_subject(config, run), rows)
     assert each["sample"].tolist() == rows.tolist()
     assert each["trigger"].tolist() == every["trigger"].iloc[rows].tolist()
     said, _ = predict(load_model(run.model_folder / "best_model.pt")[0], load_panel(config, run), torch.tensor(rows), 8)
@@ -87,19 +90,20 @@ def test_other_runs_are_controls_if_their_data_are_the_same(trained):
     _, other = trained("seed1", seed=1)
     folder = str(other.folder)
     config, run = trained("seed0", explain={"other_runs": [folder]})
-    controls = attribute_model(config, run)["controls"].set_index(["control", "measure"])["value"]
+    controls = attribute_model(load_subject(config, run), run)["controls"].set_index(["control", "measure"])["value"]
     assert -1 <= controls[folder, "agreement"] <= 1 and controls[folder, "loss"] != controls["model", "loss"]
     _, strange = trained("strange", data={"synthetic_seed": 5})
     config, run = trained("seed0", explain={"other_runs": [str(strange.folder)]})
     with pytest.raises(CmatError, match=r"explain\.other_runs: .*strange has another data_hash"):
-        attribute_model(config, run)
+        attribute_model(load_subject(config, run), run)
 
 
 @pytest.mark.parametrize("fusion_type", ["gated", "bottleneck", "concat"])
 def test_other_fusions(trained, fusion_type):
     fusion = {"fusion_type": fusion_type, "tokens": "fine"}
     config, run = trained(fusion_type, fusion=fusion, model={"use_attention": False})
-    arrays, tables = explain_model(config, run), attribute_model(config, run)
+    subject = load_subject(config, run)
+    arrays, tables = explain_model(subject, run), attribute_model(subject, run)
     assert "stack_maps" not in arrays and len(tables["interactions"]) == 3
     assert ("gates" in arrays) == (fusion_type == "gated") and ("maps" in arrays) == (fusion_type == "bottleneck")
     assert ("agreement" in tables) == (fusion_type == "bottleneck")

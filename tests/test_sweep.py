@@ -20,7 +20,7 @@ from cmat_lib.config.schema import OF_THE_LOSS
 from cmat_lib.training.optimisation import build_loss
 from cmat_lib.training.trainer import train
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.common import load_panel
 
 PARAMS = project_root() / "params"
 SEARCH = {

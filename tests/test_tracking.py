@@ -10,7 +10,7 @@ import pytest
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import check_before_work
+from cmat_lib.workflow.stages.common import check_before_work
 from cmat_lib.workflow.tracking import log_run
 
 HISTORY = [{"epoch": n, "stop_loss": 1 / n, "samples_per_second": None if n == 1 else 10.0} for n in range(1, 601)]

@@ -34,7 +34,7 @@ from cmat_lib.views.compute import compute_views
 from cmat_lib.views.registry import TAKEN, Asked, Registry
 from cmat_lib.workflow.predictor import Predictor
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import cached
+from cmat_lib.workflow.stages.features import cached
 
 PART = Path(__file__).parent / "parts/momentum.py"
 SMOKE = project_root() / "params/smoke.yaml"

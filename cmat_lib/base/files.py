@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -20,20 +22,10 @@ _TEMPORARY = re.compile(rf"\..+\.{MARK}-(\d{{1,9}})-[a-z0-9_]{{8}}(\.\w+)?")
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Temporary path beside `path` that takes its place when the block ends without an error.
+    """Temporary path beside `path`, with its suffix, that takes its place when the block ends without an error.
 
     The temporary file is synced before the rename, so a crash leaves the old file or the new one, never a part. What a
-    killed process left of it beside `path` is removed.
-
-    Parameters
-    ----------
-    path : str or Path
-        Final place; missing folders are made.
-
-    Yields
-    ------
-    Path
-        Where to write. It has the suffix of `path`.
+    killed process left of it beside `path` is removed. Missing folders are made.
 
     Raises
     ------
@@ -63,13 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents.
-
-    Raises
-    ------
-    CmatError
-        If it cannot be made.
-    """
+    """Make a folder and its parents, or raise a CmatError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,6 +75,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; taken once in a process, unless the file's size or time changes."""
+    state = path.stat()
+    return _hash_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _hash_of(path: Path, size: int, modified_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unwritten(path: Path, error: OSError) -> CmatError:

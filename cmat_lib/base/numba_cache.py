@@ -13,17 +13,12 @@ __all__ = ["ensure_numba_cache", "njit"]
 
 
 def ensure_numba_cache(folders: list[Path] | None = None) -> str | None:
-    """Point numba to a fresh temporary folder when it has nowhere to write; it would otherwise refuse to compile.
+    """Point numba to a fresh temporary folder when it can write to none of `folders`; it would refuse to compile.
 
-    numba writes beside the source, else under the user's cache folder; a read-only installation without a home has
-    neither. The temporary folder is private to this process and its workers (numba loads pickles from it, so a shared,
-    guessable folder would be unsafe) and goes when the process ends. Returns the folder set, or None if numba needs no
-    help.
-
-    Parameters
-    ----------
-    folders : list of Path, optional
-        Where numba would write by itself; the package and the user's home by default.
+    By default these are where numba writes by itself: beside the source, else under the user's home; a read-only
+    installation without a home has neither. The temporary folder is private to this process and its workers (numba
+    loads pickles from it, so a shared, guessable folder would be unsafe) and goes when the process ends. Returns the
+    folder set, or None if numba needs no help.
     """
     folders = [Path(__file__).parents[1], Path.home()] if folders is None else folders
     if os.environ.get("NUMBA_CACHE_DIR") or any(os.access(folder, os.W_OK) for folder in folders):

@@ -6,7 +6,6 @@ A part is Python that enters something into a registry. It comes from an install
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 from cloudpickle import register_pickle_by_value
 
 from cmat_lib.base.errors import CmatError, first_line
+from cmat_lib.base.files import file_hash
 
 GROUP = "cmat.parts"
 VARIABLE = "CMAT_PARTS"  # files, for the kernels and worker processes that a process starts
@@ -26,13 +26,7 @@ _loaded: dict[str, list[Path]] = {}  # module or package -> its files
 
 
 def use_parts(*files: str | Path) -> None:
-    """Run Python files that enter parts into the registries of CMAT; each once.
-
-    Raises
-    ------
-    CmatError
-        If a file is not there, or does not run.
-    """
+    """Run Python files that enter parts into the registries of CMAT, each once; a CmatError if one does not run."""
     for file in files:
         path = Path(file).expanduser().resolve()
         if [path] not in _loaded.values():
@@ -83,7 +77,7 @@ def part_hashes(things: Iterable[Any] | None = None) -> list[list[str]]:
     """File and SHA-256 of each part; of those only that define one of some functions or classes."""
     modules = _loaded if things is None else {name for thing in things for name in _loaded if _is_of(thing, name)}
     files = (path for name in modules for path in _loaded[name])
-    return sorted([path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files)
+    return sorted([path.name, file_hash(path)] for path in files)
 
 
 def _is_of(thing: Any, name: str) -> bool:

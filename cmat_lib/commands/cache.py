@@ -25,7 +25,7 @@ def build(params: Params = None, assignments: Assignments = None, cache_dir: Cac
     own = {} if cache_dir is None else {"cache": {"dir": cache_dir}}
     config = load_config(params, merge(assign(assignments), own))
     logging.basicConfig(level=config.logging.level, format="%(message)s")
-    from cmat_lib.workflow.stages.data import build_cache
+    from cmat_lib.workflow.stages.features import build_cache
 
     build_cache(config)
     info(config.cache.dir)

@@ -21,7 +21,6 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run folders, the one in question first.")],
 ) -> None:
     """Scores of finished runs on the test rows they share, and the first run minus each other, with intervals."""
-    from cmat_lib.commands.comparison import read_predictions, read_threshold
     from cmat_lib.evaluation.breakdown import with_intervals
     from cmat_lib.evaluation.names import metric_name
     from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
@@ -29,8 +28,8 @@ def compare(
     opened = {name: _evaluated(name) for name in runs}
     if len(opened) < 2:
         raise CmatError("compare needs two different runs or more")
-    frame = common_rows({name: read_predictions(run) for name, run in opened.items()})
-    thresholds = {name: read_threshold(run) for name, run in opened.items()}
+    frame = common_rows({name: run.read_frame("predictions.parquet") for name, run in opened.items()})
+    thresholds = {name: run.read_json("metrics.json")["thresholds"][MODEL] for name, run in opened.items()}
     config = opened[runs[0]].config
     draws = draw_scores(frame, thresholds, Resampling.from_config(config), config.evaluation.top_shares)
     first, last = frame["timestamp"].min(), frame["timestamp"].max()

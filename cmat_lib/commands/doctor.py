@@ -184,11 +184,12 @@ def check_folders(config: Config) -> Iterator[Diagnosis]:
 def check_data(config: Config) -> Iterator[Diagnosis]:
     """The candles as page 01 would find them."""
     from cmat_lib.views.samples import check_length
-    from cmat_lib.workflow.stages.data import audit_candles, load_candles
+    from cmat_lib.workflow.stages.data import audit_candles, load_candles, read_candles
 
-    for symbol, candles in load_candles(config).items():
+    raw = read_candles(config)
+    for symbol, candles in load_candles(config, raw).items():
         check_length(symbol, candles, config)
-    table = audit_candles(config)
+    table = audit_candles(config, raw)
     source, count = config.data.data_dir or "synthetic market", f"{table['rows'].sum():,}"
     span = f"{table['from'].min():%Y-%m-%d} to {table['to'].max():%Y-%m-%d}"
     yield Diagnosis("ok", f"{source}: {len(table)} symbols, {count} candles of {config.data.timeframe}, {span}")

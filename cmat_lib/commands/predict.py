@@ -89,4 +89,4 @@ def model_file(run: str) -> Path:
     path = resolve_path(run)
     if path.is_file():
         return path
-    return open_run(run, "04_training").model_folder / "best_model.pt"
+    return open_run(run, "04_training").model_path()

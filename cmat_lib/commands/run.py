@@ -72,7 +72,7 @@ def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> p
     """
     from joblib import Parallel, delayed
 
-    from cmat_lib.workflow.stages.data import check_before_work
+    from cmat_lib.workflow.stages.common import check_before_work
 
     for config in configs:
         check_before_work(config)

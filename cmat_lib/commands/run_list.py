@@ -72,7 +72,7 @@ def _row(path: Path) -> dict[str, Any]:
     records = {stage: run.record(stage) for stage in STAGE_NAMES}
     there = {stage: record for stage, record in records.items() if record}
     row |= {"stages": _stages(list(there)), "data": _data(run.config.data, []), "seed": run.config.seed}
-    row |= {"finished": max((record["finished"] for record in there.values()), default=None)}
+    row |= {"finished": max((record.finished for record in there.values()), default=None)}
     damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
     for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
         try:
@@ -123,11 +123,7 @@ def _stages(names: list[str]) -> str:
 
 def _read_data(run: Run) -> dict[str, str]:
     """The column of `_data`, with the symbols that stage 01 found."""
-    found = run.read_json("data/data.json")
-    symbols = found.get("symbols") if isinstance(found, dict) else None
-    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
-        raise CmatError(f"{run.path('data/data.json')} has no list of symbols; run notebooks/01_data_prep.ipynb again")
-    return {"data": _data(run.config.data, symbols)}
+    return {"data": _data(run.config.data, run.read_json("data/data.json")["symbols"])}
 
 
 def _data(data: DataConfig, symbols: list[str]) -> str:
@@ -138,13 +134,7 @@ def _data(data: DataConfig, symbols: list[str]) -> str:
 
 def _headline(run: Run) -> dict[str, float]:
     """The columns `SCORES`."""
-    content = run.read_json("metrics.json")
-    try:
-        table = pd.DataFrame(content["scores"]).set_index(["score", "scope", "metric"])
-        table = table[["value", "low", "high"]].astype(float).loc[MODEL]
-        pooled, within = (table.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
-        return dict(zip(SCORES, [float(table.loc[("pooled", "base_rate"), "value"]), *pooled, *within], strict=True))
-    except Exception:  # the file may hold anything, and pandas has an error of its own for each
-        raise CmatError(
-            f"{run.path('metrics.json')} has no ROC-AUC of the model; run notebooks/05_evaluation.ipynb again"
-        ) from None
+    table = pd.DataFrame(run.read_json("metrics.json")["scores"]).set_index(["score", "scope", "metric"])
+    table = table[["value", "low", "high"]].astype(float).loc[MODEL]
+    pooled, within = (table.loc[(scope, "roc_auc")].tolist() for scope in ("pooled", "within"))
+    return dict(zip(SCORES, [float(table.loc[("pooled", "base_rate"), "value"]), *pooled, *within], strict=True))

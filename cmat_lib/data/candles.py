@@ -1,4 +1,4 @@
-"""A market of candles: what is wrong with it, the one repair that may be asked for, and where its gap-free runs lie.
+"""A market of candles: its defects, the one repair that may be asked for, and where its gap-free stretches lie.
 
 A market is a dict of symbol to candles, sorted by symbol. Candles are a frame with the index `timestamp` (candle open,
 UTC, ascending) and the float64 columns open, high, low, close, volume and, if known, those of taker statistics. With
@@ -17,13 +17,14 @@ from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.doubts import doubts
 from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
-from cmat_lib.data.sources.files import market_files, read_market
+from cmat_lib.data.sources.choice import market_files
+from cmat_lib.data.sources.files import read_market
+from cmat_lib.data.sources.makers import OHLC
 
-PRICES = ["open", "high", "low", "close"]
+Market = dict[str, pd.DataFrame]
+PRICES = list(OHLC)
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
-
-# A candle is extreme if its high-low range is this many times the symbol's median range.
-EXTREME_RANGE = 20.0
+EXTREME_RANGE = 20.0  # times the symbol's median high-low range
 ROUNDING = 1e-9  # share of a price by which adjusted prices may contradict each other
 
 # Mistakes that make candles unusable, causes before their consequences: name in the audit -> what the error says.
@@ -39,25 +40,24 @@ DEFECTS = {
 }
 
 
-def load_market(data: DataConfig) -> dict[str, pd.DataFrame]:
+def load_market(data: DataConfig, raw: Market | None = None) -> Market:
     """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
 
-    Sorted by symbol; with `gaps: drop` they may still have gaps (see `window_ends`), with `sessions: join` they have
-    the column ``closed_before``.
+    `raw` is what `read_market` gave, if that is at hand. With `gaps: drop` they may still have gaps (see
+    `window_ends`).
 
-    Raises
-    ------
-    CmatError
-        For an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices that are not
-        positive, negative volumes, and candles whose high or low contradicts the other prices; names file and row.
+    Raises a CmatError for an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices
+    that are not positive, negative volumes, and candles whose high or low contradicts the other prices; names file and
+    row.
     """
-    market, files = read_market(data), market_files(data)
+    raw, files = read_market(data) if raw is None else raw, market_files(data)
+    market = {symbol: candles.copy(deep=False) for symbol, candles in raw.items()}
     for candles in market.values():
         candles.attrs = {"source": candles.attrs["source"]}  # what else the reader noted is for the audit
     return _checked(market, data, {symbol: str(source) for symbol, source in files.items()})
 
 
-def checked_market(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+def checked_market(market: Market, data: DataConfig) -> Market:
     """The same of candles in memory: frames by candle open with the prices and what views read; text is left out."""
     if absent := [symbol for symbol in data.symbols or [] if symbol not in market]:
         raise CmatError(f"data.symbols: the market has no '{absent[0]}'{nearest(absent[0], market)}")
@@ -71,18 +71,22 @@ def checked_market(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[st
     return _checked(frames, data, {symbol: symbol for symbol in frames})
 
 
-def _checked(market: dict[str, pd.DataFrame], data: DataConfig, names: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+def _checked(market: Market, data: DataConfig, names: Mapping[str, str]) -> Market:
     """Checked and repaired candles; `names` says what a symbol is called in error messages."""
+    joined = data.sessions == "join"
     for symbol, candles in market.items():
-        _check(candles, data, names[symbol])
-    if data.sessions == "join":
+        for defect, rows in _defects(candles, data.bar, data.clock_zone if joined else None).items():
+            if rows.any():
+                row = candles.iloc[int(rows.argmax())]
+                values = ", ".join(f"{name} {row[name]:.10g}" for name in [*PRICES, *AMOUNTS] if name in candles)
+                problem = f"{DEFECTS[defect]} (rows affected: {rows.sum()})"
+                raise CmatError(f"{names[symbol]}: {row.name:%Y-%m-%d %H:%M:%S} UTC ({values}): {problem}")
+    if joined:
         market = {s: join_sessions(own, data.bar, data.clock_zone, names[s]) for s, own in market.items()}
     return repair(market, data)
 
 
-def audit(
-    market: dict[str, pd.DataFrame], bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous"
-) -> pd.DataFrame:
+def audit(market: Market, bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous") -> pd.DataFrame:
     """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
 
     In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`.
@@ -92,9 +96,7 @@ def audit(
     DataFrame, one row per symbol
         source (what was read), unread (names of its columns that nothing reads); rows, from, to (first and last candle
         open, UTC); missing_candles, gaps, longest_gap (in candles), regular_closures (how many of the gaps are, see
-        `cmat_lib.data.sessions`); rows with each defect:
-        duplicate_times, unsorted_times, off_grid_times, missing_values, non_positive_prices, negative_amounts,
-        inconsistent_candles; zero_volume rows; extreme_candles (range above 20 times its median); largest_move_pct
+        `cmat_lib.data.sessions`); rows with each of the `DEFECTS`; zero_volume rows; extreme_candles; largest_move_pct
         (largest close-to-close change in percent, signed); volume_hour (hour of the day by `zone` that trades most, by
         which times that are not the opens of candles can be told); doubts (see `cmat_lib.data.doubts`).
     """
@@ -104,48 +106,44 @@ def audit(
 
 def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, joined: bool) -> dict[str, object]:
     times = candles.index.unique().sort_values()
-    gap_lengths = np.diff(_nanoseconds(times)) // _nanoseconds(bar) - 1
-    gap_lengths = gap_lengths[gap_lengths > 0]
+    lengths = np.diff(times.as_unit("ns").asi8) // bar.as_unit("ns").value - 1
+    gaps = lengths[lengths > 0]
     spread = candles["high"] / candles["low"] - 1
     moves = 100 * candles["close"].pct_change(fill_method=None).to_numpy()
+    volume, volume_hour = candles.get("volume", pd.Series(dtype=float)), ""
+    if bar < pd.Timedelta("1D") and volume.any():
+        volume_hour = f"{volume.groupby(candles.index.tz_convert(zone).hour).mean().idxmax():02d}:00"
     return {
         "source": candles.attrs.get("source", ""),
         "unread": ", ".join(candles.attrs.get("unread", [])),
         "rows": len(candles),
         "from": candles.index.min(),
         "to": candles.index.max(),
-        "missing_candles": int(gap_lengths.sum()),
-        "gaps": len(gap_lengths),
-        "longest_gap": int(gap_lengths.max(initial=0)),
+        "missing_candles": int(gaps.sum()),
+        "gaps": len(gaps),
+        "longest_gap": int(gaps.max(initial=0)),
         "regular_closures": int((find_closures(times, bar, zone).before > 0).sum()),
         **{name: int(rows.sum()) for name, rows in _defects(candles, bar, zone if joined else None).items()},
-        "zero_volume": int((candles["volume"] == 0).sum()) if "volume" in candles else 0,
+        "zero_volume": int((volume == 0).sum()),
         "extreme_candles": int((spread > EXTREME_RANGE * spread.median()).sum()),
         "largest_move_pct": float(moves[np.nanargmax(np.abs(moves))]) if np.isfinite(moves).any() else 0.0,
-        "volume_hour": _volume_hour(candles, bar, zone),
+        "volume_hour": volume_hour,
         "doubts": "; ".join(doubts(candles, bar)),
     }
 
 
-def _volume_hour(candles: pd.DataFrame, bar: pd.Timedelta, zone: str) -> str:
-    if "volume" not in candles or bar >= pd.Timedelta("1D") or not candles["volume"].any():
-        return ""
-    hours = candles.index.tz_convert(zone).hour
-    return f"{candles['volume'].groupby(hours).mean().idxmax():02d}:00"
-
-
 def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) -> dict[str, np.ndarray]:
     """Rows, (T,) bool, with each of the `DEFECTS`; with joined sessions each session has a grid of its own."""
-    opens = _nanoseconds(candles.index)
+    opens, step = candles.index.as_unit("ns").asi8, bar.as_unit("ns").value
     prices = candles[PRICES].to_numpy()  # (T, 4)
-    amounts = candles[[name for name in AMOUNTS if name in candles]].to_numpy()  # (T, 1 to 5)
+    amounts = candles[[name for name in AMOUNTS if name in candles]].to_numpy()  # (T, 0 to 5)
     slack = ROUNDING * np.abs(prices[:, 3])
     lower_high = candles["high"] < prices.max(axis=1) - slack
     higher_low = candles["low"] > prices.min(axis=1) + slack
-    off_grid = (opens - opens[:1]) % _nanoseconds(bar) != 0
+    off_grid = (opens - opens[:1]) % step != 0
     if join_zone and off_grid.any():
-        steps = np.diff(opens, prepend=opens[:1] - _nanoseconds(bar))
-        off_grid &= off_session(candles.index, join_zone) | ((steps > 0) & (steps < _nanoseconds(bar)))
+        steps = np.diff(opens, prepend=opens[:1] - step)
+        off_grid &= off_session(candles.index, join_zone) | ((steps > 0) & (steps < step))
     return {
         "duplicate_times": candles.index.duplicated(),
         "unsorted_times": np.diff(opens, prepend=opens[:1]) < 0,
@@ -157,17 +155,7 @@ def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) ->
     }
 
 
-def _check(candles: pd.DataFrame, data: DataConfig, name: str) -> None:
-    """Raise for the first defect, naming its first row and how many rows have it."""
-    for defect, rows in _defects(candles, data.bar, data.clock_zone if data.sessions == "join" else None).items():
-        if rows.any():
-            row = candles.iloc[int(rows.argmax())]
-            values = ", ".join(f"{column} {row[column]:.10g}" for column in [*PRICES, *AMOUNTS] if column in candles)
-            when = f"{row.name:%Y-%m-%d %H:%M:%S} UTC"
-            raise CmatError(f"{name}: {when} ({values}): {DEFECTS[defect]} (rows affected: {rows.sum()})")
-
-
-def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.DataFrame]:
+def repair(market: Market, data: DataConfig) -> Market:
     """Do what `data.gaps` declares about missing candles, and nothing else.
 
     `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted with
@@ -180,7 +168,8 @@ def repair(market: dict[str, pd.DataFrame], data: DataConfig) -> dict[str, pd.Da
 
 
 def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
-    if data.sessions == "join":
+    joined = data.sessions == "join"
+    if joined:
         grid = candles.index.union(find_closures(candles.index, data.bar, data.clock_zone).absent)
     else:
         grid = pd.date_range(candles.index[0], candles.index[-1], freq=data.bar, unit=candles.index.unit)
@@ -189,7 +178,7 @@ def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     filled["close"] = filled["close"].ffill()
     filled[PRICES] = filled[PRICES].apply(lambda prices: prices.fillna(filled["close"]))
     filled[amounts] = filled[amounts].fillna(0.0)
-    return filled.assign(**{CLOSED: closed_when_filled(filled.index, data.bar)}) if data.sessions == "join" else filled
+    return filled.assign(**{CLOSED: closed_when_filled(filled.index, data.bar)}) if joined else filled
 
 
 def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> pd.DataFrame:
@@ -197,16 +186,15 @@ def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> p
     return candles[candles.index + bar <= min(written, pd.Timestamp.now("UTC"))]
 
 
-def segment_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
-    """Number of the gap-free run that each candle belongs to, (T,): 0 for the first run, one more after each gap.
+def stretch_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
+    """Number of the gap-free stretch that each candle belongs to, (T,): 0 for the first, one more after each gap.
 
     The index ascends strictly. A step over exactly as many candles as ``closed_before`` tells, if there is that column,
     is no gap.
     """
-    opens = _nanoseconds(candles.index)
+    opens, step = candles.index.as_unit("ns").asi8, bar.as_unit("ns").value
     closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
-    steps = np.diff(opens, prepend=opens[:1] - _nanoseconds(bar))
-    gap = steps != np.rint(_nanoseconds(bar) * (1 + closed))
+    gap = np.diff(opens, prepend=opens[:1] - step) != np.rint(step * (1 + closed))
     gap[:1] = False
     return np.cumsum(gap)
 
@@ -217,40 +205,32 @@ def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: i
     Only every `stride`-th candle is kept, counted from 1970-01-01 UTC and not from the first row, so that all symbols
     keep the same moments and new candles do not shift them.
 
-    Raises
-    ------
-    ValueError
-        If `window` or `stride` is below 1.
+    Raises a ValueError if `window` or `stride` is below 1.
     """
     if window < 1 or stride < 1:
         raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")
     rows = np.arange(len(candles))
-    starts_run = np.diff(segment_ids(candles, bar), prepend=-1) != 0
-    run_start = np.maximum.accumulate(np.where(starts_run, rows, 0))
-    on_stride = _nanoseconds(candles.index) // _nanoseconds(bar) % stride == 0
-    return np.flatnonzero((rows - run_start + 1 >= window) & on_stride)
+    starts = np.diff(stretch_ids(candles, bar), prepend=-1) != 0
+    start = np.maximum.accumulate(np.where(starts, rows, 0))  # of the stretch of each row
+    on_stride = candles.index.as_unit("ns").asi8 // bar.as_unit("ns").value % stride == 0
+    return np.flatnonzero((rows - start + 1 >= window) & on_stride)
 
 
-def stack(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def stack(frames: Market) -> pd.DataFrame:
     """One long frame with the columns ``symbol`` and ``timestamp`` first."""
     return pd.concat(frames, names=["symbol", "timestamp"]).reset_index()
 
 
-def unstack(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def unstack(frame: pd.DataFrame) -> Market:
     """Inverse of `stack`."""
     return {s: f.drop(columns="symbol").set_index("timestamp") for s, f in frame.groupby("symbol", sort=False)}
 
 
-def data_hash(market: dict[str, pd.DataFrame]) -> str:
+def data_hash(market: Market) -> str:
     """SHA-256 (hex) of symbols, column names, candle opens and values; the order of the symbols does not matter."""
     digest = hashlib.sha256()
     for symbol, candles in sorted(market.items()):
         digest.update(repr((symbol, [str(name) for name in candles.columns], len(candles))).encode())
-        digest.update(_nanoseconds(candles.index).tobytes())
+        digest.update(candles.index.as_unit("ns").asi8.tobytes())
         digest.update(np.ascontiguousarray(candles.to_numpy(dtype=np.float64)).tobytes())
     return digest.hexdigest()
-
-
-def _nanoseconds(time: pd.DatetimeIndex | pd.Timedelta) -> np.ndarray | int:
-    """Whole nanoseconds of times or of a length; pandas keeps either in coarser units too."""
-    return time.as_unit("ns").asi8 if isinstance(time, pd.DatetimeIndex) else int(time / pd.Timedelta(1, unit="ns"))

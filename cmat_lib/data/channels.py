@@ -1,12 +1,12 @@
 """Input channels of the OHLCV view: causal, scale-free, each with a declared look-back.
 
-A channel is one function of a gap-free run of candles and one line in `CHANNELS`. The function gets a frame with the
-index `timestamp` and prices divided by the symbol's first close, so that no price level can matter (quote columns stay
-as they are), and returns one number per candle, which may depend on that candle and earlier ones only. Its *look-back*
-is the number of candles, the newest included, that its value needs; rows before that are NaN.
+A channel is one function of a gap-free stretch of candles and one line in `CHANNELS`. The function gets a frame with
+the index `timestamp` and prices divided by the symbol's first close, so that no price level can matter (quote columns
+stay as they are), and returns one number per candle, which may depend on that candle and earlier ones only. Its
+*look-back* is the number of candles, the newest included, that its value needs; rows before that are NaN.
 
 Every channel is defined for any valid candle: flat prices give RSI 0, MFI 0 and %B 0.5 before the mapping to [-1, 1], a
-candle without volume the lower bound of volume z-score and ratio, a stretch without any volume 0 in both.
+candle without volume the lower bound of volume z-score and ratio, a window without any volume 0 in both.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import talib
 from numpy.typing import DTypeLike
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.data.candles import segment_ids
+from cmat_lib.data.candles import stretch_ids
+from cmat_lib.data.sources.makers import OHLC
 
-OHLC = ("open", "high", "low", "close")
 RECURSIVE = 256  # candles in which Wilder's and exponential averages forget their start, to 1e-7
 Z_BOUND = 6.0  # bound of the volume z-score; a candle without volume stands at the lower one
 Z_SMALLEST_SIGMA = 1e-3  # of log volume; below it the volume is constant
@@ -40,7 +40,7 @@ FLAT_AFTER = 64
 class Channel:
     """One input channel."""
 
-    # a gap-free run of T candles -> (T,) floats; values before the look-back are ignored
+    # a gap-free stretch of T candles -> (T,) floats; values before the look-back are ignored
     function: Callable[[pd.DataFrame], np.ndarray]
     look_back: int  # candles, the newest included, that a value depends on
     group: str  # ``price``, ``volume`` or ``technical``; free for a user's own
@@ -50,10 +50,10 @@ class Channel:
 def compute_channels(
     candles: pd.DataFrame, names: Sequence[str], bar: pd.Timedelta, dtype: DTypeLike = np.float32
 ) -> np.ndarray:
-    """Channels of one symbol.
+    """Channels of one symbol, (T, C): NaN where the look-back is not complete inside the row's gap-free stretch.
 
     Price channels are log prices minus the anchor, the log of the frame's first close; it keeps them precise in float32
-    and cancels when the window's last log close is subtracted.
+    and cancels when the window's last log close is subtracted (in float64 it leaves no trace in what a window holds).
 
     Parameters
     ----------
@@ -62,39 +62,38 @@ def compute_channels(
     bar : Timedelta
         Length of a candle; a longer step between two rows is a gap, and no channel looks across it, unless the
         market was closed then (column ``closed_before``).
-    dtype : dtype, default float32
-        Of the result; in float64 the anchor leaves no trace in what a window holds.
 
-    Returns
-    -------
-    ndarray, shape (T, C)
-        NaN where the look-back is not complete inside the row's gap-free run.
-
-    Raises
-    ------
-    CmatError
-        For an unknown channel, a column that is missing or not finite, or a channel that is not finite somewhere.
+    Raises a CmatError for an unknown channel, a column that is missing or not finite, or a channel that is not finite
+    somewhere.
     """
-    channels = _chosen(names)
-    _check_columns(candles, channels)
+    channels = {name: channel_of(name) for name in names}
+    columns = dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)])
+    for column in columns:
+        if column not in candles:
+            users = ", ".join(name for name, channel in channels.items() if column in channel.columns) or "all channels"
+            raise CmatError(f"candles have no column '{column}', needed by {users}: add it or change data.channels")
+        bad = candles.index[~np.isfinite(candles[column].to_numpy(dtype=np.float64))]
+        if len(bad):
+            problem = f"column '{column}' is not finite at {bad[0]}"
+            raise CmatError(f"{_origin(candles)}{problem}: complete or remove the row")
     out = np.full((len(candles), len(names)), np.nan, dtype=dtype)  # (T, C)
     if candles.empty:
         return out
-    relative = candles.astype(dict.fromkeys(_columns(channels), np.float64))
+    relative = candles.astype(dict.fromkeys(columns, np.float64))
     relative[list(OHLC)] /= relative["close"].iloc[0]
-    borders = np.flatnonzero(np.diff(segment_ids(candles, bar), prepend=-1, append=-1))
+    borders = np.flatnonzero(np.diff(stretch_ids(candles, bar), prepend=-1, append=-1))
     for start, stop in pairwise(borders):
-        run = relative.iloc[start:stop]
-        for column, name in enumerate(names):
+        stretch = relative.iloc[start:stop]
+        for place, name in enumerate(names):
             first = channels[name].look_back - 1
-            if first < len(run):
-                out[start + first : stop, column] = _evaluate(name, channels[name], run)[first:]
+            if first < len(stretch):
+                out[start + first : stop, place] = _evaluate(name, channels[name], stretch)[first:]
     return out
 
 
 def look_back(names: Sequence[str]) -> int:
     """Candles, the newest included, that the longest-looking of these channels needs."""
-    return max(channel.look_back for channel in _chosen(names).values())
+    return max(channel_of(name).look_back for name in names)
 
 
 def channel_of(name: str) -> Channel:
@@ -112,46 +111,21 @@ def channel_of(name: str) -> Channel:
     return replace(CHANNELS[base], function=partial(function, window=int(size)), look_back=reach)
 
 
-def _chosen(names: Sequence[str]) -> dict[str, Channel]:
-    return {name: channel_of(name) for name in names}
-
-
-def _columns(channels: dict[str, Channel]) -> list[str]:
-    return list(dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)]))
-
-
-def _check_columns(candles: pd.DataFrame, channels: dict[str, Channel]) -> None:
-    for column in _columns(channels):
-        if column not in candles:
-            users = ", ".join(name for name, channel in channels.items() if column in channel.columns) or "all channels"
-            raise CmatError(f"candles have no column '{column}', needed by {users}: add it or change data.channels")
-        bad = candles.index[~np.isfinite(candles[column].to_numpy(dtype=np.float64))]
-        if len(bad):
-            raise CmatError(
-                f"{_origin(candles)}column '{column}' is not finite at {bad[0]}: complete or remove the row"
-            )
-
-
 def _origin(candles: pd.DataFrame) -> str:
-    """Beginning of an error message: what the candles were read from, if that is known."""
     return f"{candles.attrs['source']}: " if candles.attrs.get("source") else ""
 
 
-def _evaluate(name: str, channel: Channel, run: pd.DataFrame) -> np.ndarray:
-    """Values of one channel in one run, checked: a NaN that slipped through would end in the weights of the model.
-
-    They must be finite in float32, whatever is asked for, because that is what the model sees.
-    """
+def _evaluate(name: str, channel: Channel, stretch: pd.DataFrame) -> np.ndarray:
+    """Values of one channel in one stretch, (T,), checked: a NaN would end in the weights of the model."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        values = np.asarray(channel.function(run), dtype=np.float64)  # (T,)
-        seen = values.astype(np.float32)
-    if values.shape != (len(run),):
+        values = np.asarray(channel.function(stretch), dtype=np.float64)
+        seen = values.astype(np.float32)  # by the model, whatever is asked for
+    if values.shape != (len(stretch),):
         raise CmatError(f"channel '{name}' returned the shape {values.shape}: return one number for each candle")
     bad = np.flatnonzero(~np.isfinite(seen[channel.look_back - 1 :]))
     if bad.size:
-        when = run.index[channel.look_back - 1 + bad[0]]
-        problem = f"{_origin(run)}channel '{name}' is not finite at {when}"
-        raise CmatError(f"{problem}: check the candles up to it, or define the channel there")
+        problem = f"channel '{name}' is not finite at {stretch.index[channel.look_back - 1 + bad[0]]}"
+        raise CmatError(f"{_origin(stretch)}{problem}: check the candles up to it, or define the channel there")
     return values
 
 
@@ -167,29 +141,31 @@ def _rolling_sum(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Change from the candle before, 0 for the first, shape (T,)."""
     return np.diff(values, prepend=values[:1])
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
-    """top / bottom, and `otherwise` where bottom is 0."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
-def _arrays(run: pd.DataFrame, *columns: str) -> list[np.ndarray]:
-    return [run[column].to_numpy() for column in columns]
+def _arrays(stretch: pd.DataFrame, *columns: str) -> list[np.ndarray]:
+    return [stretch[column].to_numpy() for column in columns]
 
 
-def _log_price(column: str) -> Callable[[pd.DataFrame], np.ndarray]:
-    return lambda run: np.log(run[column].to_numpy())
+def _typical_price(stretch: pd.DataFrame) -> np.ndarray:
+    return sum(_arrays(stretch, "high", "low", "close")) / 3
 
 
-def volume_zscore(run: pd.DataFrame, window: int = 672) -> np.ndarray:
+def _log_price(stretch: pd.DataFrame, column: str) -> np.ndarray:
+    return np.log(stretch[column].to_numpy())
+
+
+def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
     """Log volume, z-scored over the traded candles among the last `window`; in [-6, 6], -6 without volume.
 
     If no candle of the window traded, or all volumes are the same, it is 0.
     """
-    volume = run["volume"].to_numpy()
+    volume = stretch["volume"].to_numpy()
     traded = volume > 0
     log_volume = np.log(np.where(traded, volume, 1.0))
     count = np.maximum(_rolling_sum(traded.astype(np.float64), window), 1.0)
@@ -199,46 +175,46 @@ def volume_zscore(run: pd.DataFrame, window: int = 672) -> np.ndarray:
     return np.where(traded, z, np.where(_rolling_sum(volume, window) > 0, -Z_BOUND, 0.0))
 
 
-def volume_ratio(run: pd.DataFrame, window: int = 96) -> np.ndarray:
+def volume_ratio(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of volume over its mean of the last `window` candles; in [log 0.001, log `window`], 0 if nothing traded."""
-    volume = run["volume"].to_numpy()
+    volume = stretch["volume"].to_numpy()
     mean = _rolling_sum(volume, window) / window
     return np.log(np.maximum(_ratio(volume, mean, otherwise=1.0), SMALLEST_RATIO))
 
 
-def obv_change(run: pd.DataFrame, window: int = 24) -> np.ndarray:
+def obv_change(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:
     """Change of on-balance volume (Granville 1963) over `window` candles per volume of those; in [-1, 1]."""
-    close, volume = _arrays(run, "close", "volume")
+    close, volume = _arrays(stretch, "close", "volume")
     signed = np.sign(_changes(close)) * volume
     return _ratio(_rolling_sum(signed, window), _rolling_sum(volume, window), otherwise=0.0)
 
 
-def vwap_distance(run: pd.DataFrame, window: int = 96) -> np.ndarray:
+def vwap_distance(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the close over the volume-weighted typical price of `window` candles; 0 if nothing traded."""
-    close, volume = _arrays(run, "close", "volume")
-    money = _rolling_sum(sum(_arrays(run, "high", "low", "close")) / 3 * volume, window)
+    close, volume = _arrays(stretch, "close", "volume")
+    money = _rolling_sum(_typical_price(stretch) * volume, window)
     vwap = _ratio(money, _rolling_sum(volume, window), otherwise=0.0)
     return np.log(_ratio(close, vwap, otherwise=1.0))
 
 
-def mfi(run: pd.DataFrame, window: int = 14) -> np.ndarray:
+def mfi(stretch: pd.DataFrame, window: int = 14) -> np.ndarray:
     """Money flow index (Quong and Soudack 1989), mapped from [0, 100] to [-1, 1]; -1 if no money flows."""
-    typical, volume = sum(_arrays(run, "high", "low", "close")) / 3, run["volume"].to_numpy()
-    change = _changes(typical) / typical
-    rising = _rolling_sum(np.where(change > ROUNDING, typical * volume, 0.0), window)
-    moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, typical * volume, 0.0), window)
+    typical = _typical_price(stretch)
+    money, change = typical * stretch["volume"].to_numpy(), _changes(typical) / typical
+    rising = _rolling_sum(np.where(change > ROUNDING, money, 0.0), window)
+    moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, money, 0.0), window)
     return 2 * _ratio(rising, moving, otherwise=0.0) - 1
 
 
-def taker_imbalance(run: pd.DataFrame) -> np.ndarray:
+def taker_imbalance(stretch: pd.DataFrame) -> np.ndarray:
     """Taker buys minus taker sells per volume of the candle; in [-1, 1], 0 without volume."""
-    volume, bought = _arrays(run, "volume", "taker_buy_volume")
+    volume, bought = _arrays(stretch, "volume", "taker_buy_volume")
     return np.clip(2 * _ratio(bought, volume, otherwise=0.5) - 1, -1.0, 1.0)
 
 
-def trade_size(run: pd.DataFrame, window: int = 96) -> np.ndarray:
+def trade_size(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the mean trade size over that of the last `window` candles; within ±log 1000, 0 without trades."""
-    volume, trades = _arrays(run, "volume", "trades")
+    volume, trades = _arrays(stretch, "volume", "trades")
     usual = _ratio(_rolling_sum(volume, window), _rolling_sum(trades, window), otherwise=0.0)
     ratio = _ratio(_ratio(volume, trades, otherwise=0.0), usual, otherwise=0.0)
     return np.log(np.clip(np.where(ratio > 0, ratio, 1.0), SMALLEST_RATIO, 1 / SMALLEST_RATIO))
@@ -249,46 +225,43 @@ def _is_flat(close: np.ndarray) -> np.ndarray:
     return _rolling_sum(np.abs(_changes(close)), FLAT_AFTER) == 0
 
 
-def rsi(run: pd.DataFrame) -> np.ndarray:
+def rsi(stretch: pd.DataFrame) -> np.ndarray:
     """Relative strength index (Wilder 1978), 14 candles, mapped from [0, 100] to [-1, 1]; -1 for flat prices."""
-    close = run["close"].to_numpy()
+    close = stretch["close"].to_numpy()
     return np.where(_is_flat(close), 0.0, talib.RSI(close, 14)) / 50 - 1
 
 
-def _average_true_range(run: pd.DataFrame) -> np.ndarray:
+def _average_true_range(stretch: pd.DataFrame) -> np.ndarray:
     """ATR(14) in price units, at least a millionth of the close: flat prices have an ATR of 0."""
-    high, low, close = _arrays(run, "high", "low", "close")
+    high, low, close = _arrays(stretch, "high", "low", "close")
     return np.maximum(talib.ATR(high, low, close, 14), SMALLEST_RANGE * close)
 
 
-def macd(run: pd.DataFrame) -> np.ndarray:
+def macd(stretch: pd.DataFrame) -> np.ndarray:
     """MACD(12, 26, 9) histogram (Appel 1979) over ATR(14); 0 for flat prices."""
-    close = run["close"].to_numpy()
-    return np.where(_is_flat(close), 0.0, talib.MACD(close, 12, 26, 9)[2] / _average_true_range(run))
+    close = stretch["close"].to_numpy()
+    return np.where(_is_flat(close), 0.0, talib.MACD(close, 12, 26, 9)[2] / _average_true_range(stretch))
 
 
-def bollinger(run: pd.DataFrame) -> np.ndarray:
+def bollinger(stretch: pd.DataFrame) -> np.ndarray:
     """Bollinger's %B(20, 2), mapped so that the bands are at ±1; within ±sqrt(19)/2, 0 for flat prices."""
-    close = run["close"].to_numpy()
+    close = stretch["close"].to_numpy()
     upper, middle, lower = talib.BBANDS(close, 20, 2, 2)
     return np.where(upper - lower > SMALLEST_RANGE * close, 2 * (close - middle) / (upper - lower), 0.0)
 
 
-def atr(run: pd.DataFrame) -> np.ndarray:
+def atr(stretch: pd.DataFrame) -> np.ndarray:
     """Log of ATR(14) over the close (Wilder 1978); at least log 1e-6, which flat prices have."""
-    return np.log(_average_true_range(run) / run["close"].to_numpy())
+    return np.log(_average_true_range(stretch) / stretch["close"].to_numpy())
 
 
-def roc(run: pd.DataFrame, window: int = 24) -> np.ndarray:
+def roc(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:
     """Rate of change over `window` candles, as a share of the price then."""
-    return talib.ROCP(run["close"].to_numpy(), window)
+    return talib.ROCP(stretch["close"].to_numpy(), window)
 
 
 CHANNELS: dict[str, Channel] = {
-    "log_open": Channel(_log_price("open"), 1, "price", ("open",)),
-    "log_high": Channel(_log_price("high"), 1, "price", ("high",)),
-    "log_low": Channel(_log_price("low"), 1, "price", ("low",)),
-    "log_close": Channel(_log_price("close"), 1, "price", ("close",)),
+    **{f"log_{price}": Channel(partial(_log_price, column=price), 1, "price", (price,)) for price in OHLC},
     "volume_zscore": Channel(volume_zscore, 672, "volume", ("volume",)),
     "volume_ratio": Channel(volume_ratio, 96, "volume", ("volume",)),
     "obv_change": Channel(obv_change, 25, "volume", ("close", "volume")),

@@ -22,10 +22,7 @@ from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config.schema import ComplexityConfig
 from cmat_lib.data.complexity_kernels import count_phrases, template_matches
 
-__all__ = ["INDICATORS", "Indicator", "check_indicators", "complexity_features", "log_ranges", "path_complexity"]
-
 BLOCK = 256  # windows whose spectra are in memory at once, about 10 MB
-WELCH_SEGMENT = 256  # returns per segment of the Welch spectrum, scipy's default
 RANGE_FLOOR = 0.01  # percent
 CONSTANT = 1e-12  # range of log returns that is rounding alone: float64 log prices differ by 2e-15 at best
 
@@ -41,37 +38,37 @@ class Indicator:
 
 
 def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
-    """Complexity indicators of windows of log closes.
+    """Complexity indicators of windows of log closes (N, W), oldest first, which may be a strided view.
 
-    Parameters
-    ----------
-    log_close_windows : array_like, shape (N, W)
-        Natural logs of the last W closes, oldest first; may be a strided view. The W - 1 log returns are analysed.
+    The W - 1 log returns are analysed. The result, float32 (N, K), is finite, within each indicator's range (see
+    `INDICATORS`) and independent of price level and volatility.
 
-    Returns
-    -------
-    ndarray of float32, shape (N, len(config.indicators))
-        Finite, within each indicator's range (see `INDICATORS`), independent of price level and volatility.
-
-    Raises
-    ------
-    CmatError
-        If the array is not (N, W), W is too short for the parameters, or a value is not finite.
+    Raises a CmatError if the array is not (N, W), W is too short for the parameters, or a value is not finite.
     """
     windows = np.asarray(log_close_windows)
-    _check(windows, config)
+    check_indicators(config.indicators)
+    if windows.ndim != 2:
+        raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
+    _check_length(windows.shape[1] - 1, config)
     out = np.empty((len(windows), len(config.indicators)), dtype=np.float32)  # (N, K)
     for start in range(0, len(windows), BLOCK):
         block = windows[start : start + BLOCK].astype(np.float64)  # (n, W)
         if not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             raise CmatError(f"log closes of window {row} are not finite: complete or remove the candles it spans")
-        out[start : start + BLOCK] = _block_features(np.diff(block, axis=1), config)
+        returns = np.diff(block, axis=1)  # (n, R)
+        constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
+        for column, indicator in enumerate(INDICATORS[name] for name in config.indicators):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                measured = indicator.function(returns, config)  # (n,)
+            clipped = np.clip(measured, indicator.low, indicator.high)
+            undefined = constant | np.isnan(measured)
+            out[start : start + BLOCK, column] = np.where(undefined, indicator.regular, clipped)
     return out
 
 
 def path_complexity(log_close: np.ndarray, ends: np.ndarray, config: ComplexityConfig) -> np.ndarray:
-    """Indicators of those windows of a series (T,) that end at the rows `ends` (n,), shape (n, K), float32."""
+    """`complexity_features` of those windows of a series (T,) that end at the rows `ends` (n,), float32 (n, K)."""
     windows = sliding_window_view(log_close, config.window_size)[ends - config.window_size + 1]  # (n, W)
     return complexity_features(windows, config)
 
@@ -80,16 +77,8 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
     """Log of the range of the last candles, in percent: no complexity, but the scale that the indicators leave out.
 
     ``log(100 * log(highest high / lowest low) + 0.01)``; the little that is added gives a flat market a logarithm too.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Candles that each range looks back on, its own row included.
-
-    Returns
-    -------
-    ndarray of float32, shape (T, len(lengths))
-        NaN in the first rows; rows that look back across a gap are the caller's to leave out.
+    `lengths` are candles that each range looks back on, its own row included. float32 (T, lengths), NaN in the first
+    rows; rows that look back across a gap are the caller's to leave out.
     """
     high, low = candles["high"], candles["low"]
     ranges = [np.log(high.rolling(n).max() / low.rolling(n).min()).to_numpy() for n in lengths]
@@ -103,11 +92,7 @@ def check_indicators(names: Sequence[str]) -> None:
             raise CmatError(f"complexity.indicators: unknown indicator '{name}'{nearest(name, INDICATORS)}")
 
 
-def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
-    check_indicators(config.indicators)
-    if windows.ndim != 2:
-        raise CmatError(f"log_close_windows must have the shape (N, W), got {windows.shape}")
-    returns = windows.shape[1] - 1
+def _check_length(returns: int, config: ComplexityConfig) -> None:
     needed = {
         "permutation_order or permutation_delay": (config.permutation_order - 1) * config.permutation_delay + 1,
         "sample_order": config.sample_order + 2,
@@ -119,24 +104,10 @@ def _check(windows: np.ndarray, config: ComplexityConfig) -> None:
             raise CmatError(f"complexity: {short}; raise complexity.window_size or lower complexity.{keys}")
 
 
-def _block_features(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
-    """Indicators of log returns (n, R) -> (n, K), undefined values replaced."""
-    constant = np.ptp(returns, axis=1) <= CONSTANT  # (n,)
-    values = np.empty((len(returns), len(config.indicators)))  # (n, K)
-    for column, name in enumerate(config.indicators):
-        indicator = INDICATORS[name]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            measured = indicator.function(returns, config)  # (n,)
-        undefined = constant | np.isnan(measured)
-        values[:, column] = np.where(undefined, indicator.regular, np.clip(measured, indicator.low, indicator.high))
-    return values
-
-
 def permutation_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of ordinal patterns over its maximum, log2(order!); in [0, 1], 0 for a monotone series.
 
-    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time. Read are
-    ``permutation_order``, ``permutation_delay``.
+    Bandt and Pompe 2002, Phys. Rev. Lett. 88, 174102. Equal returns keep their order in time.
     """
     from antropy import perm_entropy
 
@@ -151,27 +122,24 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 
     Richman and Moorman 2000, Am. J. Physiol. 278, H2039: with A and B the pairs that match (every return closer than r
     sigma) for m + 1 and m returns, -log(A / B). It is undefined without matches; then, as for the rarest result that R
-    returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns. Read are
-    ``sample_order`` m and ``sample_tolerance`` r.
+    returns can give, it is their upper bound log((R - m)(R - m - 1) / 2): 12.3 for 671 returns.
     """
-    tolerance = config.sample_tolerance * returns.std(axis=1)  # (N,)
-    longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,), (N,)
+    tolerance = config.sample_tolerance * returns.std(axis=1)
+    longer, shorter = template_matches(returns, config.sample_order, tolerance).T  # (N,) each
     free = returns.shape[1] - config.sample_order
-    bound = np.log(free * (free - 1) / 2)
-    return np.where(longer > 0, -np.log(longer / shorter), bound)
+    return np.where(longer > 0, -np.log(longer / shorter), np.log(free * (free - 1) / 2))
 
 
 def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of the normalised Welch spectrum over its maximum; in [0, 1], 1 for a flat spectrum.
 
-    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns, half overlapping. NaN if no
-    segment has any power.
+    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns (scipy's default), half
+    overlapping. NaN if no segment has any power.
     """
     from antropy import spectral_entropy as entropy
 
     # Welch leaves out what does not fill a segment at the end; a spectrum has no direction, so let that be the oldest.
-    segment = min(WELCH_SEGMENT, returns.shape[1])
-    return entropy(returns[:, ::-1], sf=1.0, method="welch", nperseg=segment, normalize=True)
+    return entropy(returns[:, ::-1], sf=1.0, method="welch", nperseg=min(256, returns.shape[1]), normalize=True)
 
 
 def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
@@ -179,8 +147,7 @@ def lempel_ziv(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 
     Lempel and Ziv 1976, IEEE Trans. Inf. Theory 22, 75.
     """
-    length = returns.shape[1]
-    return count_phrases(returns > 0) * np.log2(length) / length
+    return count_phrases(returns > 0) * np.log2(returns.shape[1]) / returns.shape[1]
 
 
 def dfa_exponent(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
@@ -198,7 +165,7 @@ def higuchi_dimension(returns: np.ndarray, config: ComplexityConfig) -> np.ndarr
     """Fractal dimension of the graph of the returns; in [1, 3], 1 for a smooth line, about 2 for noise.
 
     Higuchi 1988, Physica D 31, 277. As an estimate it passes 2 when neighbouring returns are opposed. NaN if the
-    returns repeat with a period of at most kmax. Read is ``higuchi_kmax``.
+    returns repeat with a period of at most kmax.
     """
     from antropy import higuchi_fd
 

@@ -9,33 +9,21 @@ import numpy as np
 
 from cmat_lib.base.numba_cache import njit
 
-__all__ = ["count_phrases", "template_matches"]
-
 
 @njit(nogil=True, cache=True)
 def template_matches(series: np.ndarray, order: int, tolerance: np.ndarray) -> np.ndarray:
     """Pairs of templates that match, the counts behind sample entropy (Richman and Moorman 2000, eq. for A and B).
 
-    Lag by lag, in plain loops over bytes that the compiler turns into vector instructions.
-
-    Parameters
-    ----------
-    series : ndarray of float64, shape (N, R)
-    order : int
-        Length m of the shorter templates, below R - 1.
-    tolerance : ndarray of float64, shape (N,)
-        Values match if they differ by less.
-
-    Returns
-    -------
-    ndarray of int64, shape (N, 2)
-        Pairs (A, B) that match for m + 1 and for m values; a pair is counted if m + 1 values follow both starts.
+    Of `series` (N, R) float64; values match if they differ by less than `tolerance` (N,); `order` is the length m of
+    the shorter templates, below R - 1. Pairs (A, B) that match for m + 1 and for m values, int64 (N, 2); a pair is
+    counted if m + 1 values follow both starts.
     """
     count, length = series.shape
     pairs = np.zeros((count, 2), np.int64)
     match = np.empty(length, np.uint8)
     for row in range(count):
         x, r = series[row], tolerance[row]
+        # Plain loops over bytes, which the compiler turns into vector instructions.
         for lag in range(1, length - order):
             size = length - lag
             for i in range(size):
@@ -57,12 +45,10 @@ def template_matches(series: np.ndarray, order: int, tolerance: np.ndarray) -> n
 
 @njit(nogil=True, cache=True)
 def count_phrases(signs: np.ndarray) -> np.ndarray:
-    """Phrases of the parsing of Lempel and Ziv (1976).
+    """Phrases of the parsing of Lempel and Ziv (1976), of (N, R) bool, (N,) int64.
 
-    A phrase is the longest stretch that also starts earlier, and one symbol more. 64 symbols are compared at once: the
+    A phrase is the longest sequence that also starts earlier, and one symbol more. 64 symbols are compared at once: the
     lowest bit in which two codes differ marks the length of their match.
-
-    (N, R) bool to (N,) int64.
     """
     count, length = signs.shape
     phrases = np.zeros(count, np.int64)
@@ -81,7 +67,7 @@ def count_phrases(signs: np.ndarray) -> np.ndarray:
 
 @njit(nogil=True, cache=True)
 def _longest_match(symbols: np.ndarray, codes: np.ndarray, start: int) -> int:
-    """Length of the longest stretch from `start` on that also starts earlier."""
+    """Length of the longest sequence from `start` on that also starts earlier."""
     farthest, whole = np.uint64(0), False
     for i in range(start):
         differ = codes[i] ^ codes[start]

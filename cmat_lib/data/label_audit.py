@@ -22,19 +22,12 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     """Average uniqueness of every label: the mean, over the candles that it reads, of one over the labels reading them.
 
     López de Prado, *Advances in Financial Machine Learning* (2018), sections 4.3 and 4.4. Only labels of the same
-    symbol count. All labels here read `horizon` candles, so uniqueness differs at the ends of runs of candles and where
-    samples are missing, and is `stride / horizon` elsewhere. Its sum over rows is the number of labels that would carry
-    the same without any overlap.
+    symbol count. All labels here read `horizon` candles, so uniqueness differs at the ends of stretches of candles and
+    where samples are missing, and is `stride / horizon` elsewhere. Its sum over rows is the number of labels that would
+    carry the same without any overlap.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        ``symbol``, ``local_row``, ``trigger`` (NaN: no label).
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
-        In (0, 1]; NaN without a label.
+    Of `samples` (N rows) are read ``symbol``, ``local_row``, ``trigger`` (NaN: no label). Values (N,) in (0, 1]; NaN
+    without a label.
     """
     result = np.full(len(samples), np.nan)
     labelled = samples["trigger"].notna().to_numpy()
@@ -50,17 +43,7 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
 
 
 def uniqueness_weights(samples: pd.DataFrame, horizon: int) -> np.ndarray:
-    """Weights of the training rows in proportion to their uniqueness among training rows, mean 1; 1 for all others.
-
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        As for `uniqueness`, and ``part``.
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
-    """
+    """Weights (N,) of training rows (``part``) by `uniqueness` among training rows, mean 1; 1 for all others."""
     weights = np.ones(len(samples))
     train = (samples["part"] == "train").to_numpy()
     own = uniqueness(samples[train], horizon)
@@ -72,16 +55,11 @@ def independent_symbols(samples: pd.DataFrame) -> float:
     """How many symbols' worth of news the symbols bring, from 1 (all trigger together) to their number.
 
     The participation ratio of the eigenvalues of the correlation matrix of triggers, ``(Σλ)² / Σλ²``. A symbol without
-    triggers, or without moments in common with another, has no correlation and counts as a symbol of its own.
-
-    Parameters
-    ----------
-    samples : DataFrame
-        ``symbol``, ``timestamp``, ``trigger``.
+    triggers, or without moments in common with another, has no correlation and counts as a symbol of its own. Read are
+    ``symbol``, ``timestamp``, ``trigger``.
     """
-    correlation = (
-        samples.pivot(index="timestamp", columns="symbol", values="trigger").corr().fillna(0.0).to_numpy(copy=True)
-    )
+    triggers = samples.pivot(index="timestamp", columns="symbol", values="trigger")
+    correlation = triggers.corr().fillna(0.0).to_numpy(copy=True)
     np.fill_diagonal(correlation, 1.0)
     return float(len(correlation) ** 2 / (correlation**2).sum())
 
@@ -89,10 +67,7 @@ def independent_symbols(samples: pd.DataFrame) -> float:
 def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
     """What there is to know about the labels of some samples.
 
-    Parameters
-    ----------
-    samples : DataFrame
-        ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
+    Read are ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
 
     Returns
     -------
@@ -105,56 +80,38 @@ def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
     rows = samples.dropna(subset="trigger")
     unique = uniqueness(rows, horizon)
     months = rows.groupby(rows["timestamp"].dt.strftime("%Y-%m"))["trigger"].mean()
-    steps = rows.groupby("symbol", observed=True)["local_row"].diff(-1).abs()
-    per_symbol = [_volatility_auc(own) for _, own in rows.groupby("symbol", observed=True)]
-    symbols = rows["symbol"].nunique()
+    by_symbol = rows.groupby("symbol", observed=True)
     values = {
         "labels": len(rows),
         "base_rate": rows["trigger"].mean(),
         "lowest_month": months.min(),
         "highest_month": months.max(),
-        "overlapping": (steps < horizon).mean(),
+        "overlapping": (by_symbol["local_row"].diff(-1).abs() < horizon).mean(),
         "uniqueness": unique.mean(),
-        "independent_labels": unique.sum() * independent_symbols(rows) / symbols,
+        "independent_labels": unique.sum() * independent_symbols(rows) / rows["symbol"].nunique(),
         "volatility_auc": _volatility_auc(rows),
-        "volatility_auc_within": pd.Series(per_symbol).mean(),
+        "volatility_auc_within": pd.Series([_volatility_auc(own) for _, own in by_symbol]).mean(),
     }
     return pd.Series(values, dtype=float)
 
 
 def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """`label_statistics` of the same samples under each way to decide what a trigger is.
+    """`label_statistics` of the same samples under each way to decide what a trigger is, one row per mode.
 
-    Parameters
-    ----------
-    config : Config
-        Thresholds and barriers of all modes come from its labels section.
-
-    Returns
-    -------
-    DataFrame
-        One row per mode, columns as `label_statistics`, and ``same_as_configured`` (share of rows that have the trigger
-        of the configured labels).
+    Thresholds and barriers of all modes are those of ``config.labels``. ``same_as_configured`` is the share of rows
+    that have the trigger of the configured labels.
     """
     rows = {}
     for mode in MODES:
         labels = config.labels.model_copy(update={"mode": mode, "source": "computed"})
-        trigger = _triggers(market, samples, labels, config)
-        same = trigger == samples["trigger"].to_numpy()
+        trigger = np.empty(len(samples))
+        for symbol, places in samples.groupby("symbol", observed=True).indices.items():
+            found = compute_labels(market[symbol], labels, config.data.bar)["trigger"].to_numpy()
+            trigger[places] = found[samples["local_row"].to_numpy()[places]]
         known = ~np.isnan(trigger) & samples["trigger"].notna().to_numpy()
-        statistics = label_statistics(samples.assign(trigger=trigger), config.labels.horizon)
-        statistics["same_as_configured"] = same[known].mean()
-        rows[mode] = statistics
+        rows[mode] = label_statistics(samples.assign(trigger=trigger), labels.horizon)
+        rows[mode]["same_as_configured"] = (trigger == samples["trigger"].to_numpy())[known].mean()
     return pd.DataFrame(rows).T.rename_axis("mode")
-
-
-def _triggers(market: Market, samples: pd.DataFrame, labels: LabelsConfig, config: Config) -> np.ndarray:
-    """Triggers of the samples under other labels, (N,)."""
-    trigger = np.empty(len(samples))
-    for symbol, places in samples.groupby("symbol", observed=True).indices.items():
-        found = compute_labels(market[symbol], labels, config.data.bar)["trigger"].to_numpy()
-        trigger[places] = found[samples["local_row"].to_numpy()[places]]
-    return trigger
 
 
 def _volatility_auc(rows: pd.DataFrame) -> float:

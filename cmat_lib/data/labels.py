@@ -12,11 +12,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import AUXILIARY_TARGETS, LabelsConfig
-from cmat_lib.data.candles import segment_ids
+from cmat_lib.data.candles import stretch_ids
 
 
 def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:
-    """Trigger, largest rise and end of the label for every candle.
+    """Trigger, largest rise and end of the label for every candle of a symbol, then its `auxiliary_targets`, (T, 7).
+
+    trigger (0.0 or 1.0), max_pct (percent) and label_end (close of candle t+H, UTC) are NaN, NaN and NaT where there is
+    no label, which includes the last H rows, also when the label comes from the file.
 
     ``percent``: ``max_pct >= threshold_pct``.
     ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of
@@ -25,48 +28,25 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
 
-    Parameters
-    ----------
-    candles : DataFrame, shape (T, ...)
-        Checked candles of one symbol; with `labels.source` "file" also columns `trigger` and `max_pct`.
-
-    Returns
-    -------
-    DataFrame, shape (T, 7), index as `candles`
-        trigger (0.0 or 1.0), max_pct (percent), label_end (close of candle t+H, UTC); NaN, NaN, NaT where there is no
-        label, which includes the last H rows, also when the label comes from the file. Then the `auxiliary_targets`.
-
-    Raises
-    ------
-    CmatError
-        If `labels.source` is "file" and a label column is missing or holds impossible values.
+    Raises a CmatError if `labels.source` is "file" and the column `trigger` or `max_pct` is missing or holds impossible
+    values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
     known = _horizon_is_complete(candles, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
     # The market may close in between: the end is that of the candle H rows on, not H bars later.
     ends = np.minimum(np.arange(len(candles)) + labels.horizon, len(candles) - 1)
     label_end = (candles.index[ends] + bar).as_unit("ns")
-    return pd.DataFrame(
-        {
-            "trigger": np.where(known, trigger, np.nan),
-            "max_pct": np.where(known, max_pct, np.nan),
-            "label_end": label_end.where(known),
-        },
-        index=candles.index,
-    ).join(auxiliary_targets(candles, labels.horizon, bar).where(pd.Series(known, index=candles.index)))
+    found = pd.DataFrame({"trigger": trigger, "max_pct": max_pct, "label_end": label_end}, index=candles.index)
+    return found.join(auxiliary_targets(candles, labels.horizon, bar)).where(pd.Series(known, index=candles.index))
 
 
 def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) -> pd.DataFrame:
     """What else the next H candles do, known for every candle and not only for the rare one before a rise.
 
-    Logarithms of: the realised volatility (root mean square of the H one-candle log returns), the range (largest rise
-    plus largest fall), the largest rise and the largest fall, in percent of the close; a little is added first, so that
-    a flat market has a logarithm too.
-
-    Returns
-    -------
-    DataFrame of float32, shape (T, 4), index as `candles`
-        The columns `AUXILIARY_TARGETS`; NaN where the next H candles are not all there, without a gap.
+    The columns `AUXILIARY_TARGETS`, float32 (T, 4), are logarithms of: the realised volatility (root mean square of the
+    H one-candle log returns), the range (largest rise plus largest fall), the largest rise and the largest fall, in
+    percent of the close; a little is added first, so that a flat market has a logarithm too. NaN where the next H
+    candles are not all there, without a gap.
     """
     close = candles["close"].to_numpy()
     returns = 100 * np.log(candles["close"]).diff()
@@ -81,45 +61,26 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
     """How far the labels in the file are from those that the candles give.
 
-    Parameters
-    ----------
-    candles, labels, bar
-        As in `compute_labels`; `labels.source` does not matter.
-
-    Returns
-    -------
-    dict
-        rows (that have both labels), trigger_disagreement (share of them whose triggers differ), max_pct_difference
-        (mean absolute difference, in percentage points); the last two are NaN without common rows.
-
-    Raises
-    ------
-    CmatError
-        If a label column is missing or holds impossible values.
+    rows (that have both labels), trigger_disagreement (share of them whose triggers differ), max_pct_difference (mean
+    absolute difference, in percentage points); the last two are NaN without common rows. Raises as `compute_labels`.
     """
-    given, computed = (
-        compute_labels(candles, labels.model_copy(update={"source": source}), bar) for source in ("file", "computed")
-    )
-    both = (given["trigger"].notna() & computed["trigger"].notna()).to_numpy()
+    sources = (labels.model_copy(update={"source": source}) for source in ("file", "computed"))
+    given, computed = (compute_labels(candles, own, bar)[["trigger", "max_pct"]] for own in sources)
+    both = given["trigger"].notna() & computed["trigger"].notna()
     given, computed = given[both], computed[both]
-    return {
-        "rows": int(both.sum()),
-        "trigger_disagreement": float((given["trigger"] != computed["trigger"]).mean()) if both.any() else float("nan"),
-        "max_pct_difference": float((given["max_pct"] - computed["max_pct"]).abs().mean()),
-    }
+    differ = (given["trigger"] != computed["trigger"]).mean()  # NaN if there are no rows
+    difference = (given["max_pct"] - computed["max_pct"]).abs().mean()
+    return {"rows": int(both.sum()), "trigger_disagreement": float(differ), "max_pct_difference": float(difference)}
 
 
 def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
-    """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle.
+    """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle, (T,).
 
-    Returns
-    -------
-    ndarray of float64, shape (T,)
-        Per candle, as a fraction (not percent, not annualised); NaN until a gap-free run has `window` returns.
+    As a fraction (not percent, not annualised); NaN until a gap-free stretch has `window` returns.
     """
     returns = np.log(candles["close"]).diff()
     # The return across a gap is unknown; a NaN makes every window that holds it NaN.
-    returns[np.diff(segment_ids(candles, bar), prepend=-1) != 0] = np.nan
+    returns[np.diff(stretch_ids(candles, bar), prepend=-1) != 0] = np.nan
     return returns.rolling(window).std().to_numpy()
 
 
@@ -152,31 +113,27 @@ def _file_labels(candles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         if name not in candles:
             raise CmatError(f"labels.source: file needs a column '{name}' in the candles; add it or choose computed")
     trigger, max_pct = candles["trigger"].to_numpy(dtype=float), candles["max_pct"].to_numpy(dtype=float)
-    _refuse(~np.isin(trigger, (0, 1)) & ~np.isnan(trigger), "trigger", candles, "is neither 0 nor 1")
-    _refuse(np.isinf(max_pct) | (max_pct <= -100), "max_pct", candles, "is no rise in percent")
+    no_trigger, no_rise = ~np.isin(trigger, (0, 1)) & ~np.isnan(trigger), np.isinf(max_pct) | (max_pct <= -100)
+    wrong = {"trigger": (no_trigger, "is neither 0 nor 1"), "max_pct": (no_rise, "is no rise in percent")}
+    for name, (bad, problem) in wrong.items():
+        if bad.any():
+            value = candles[name].iloc[[bad.argmax()]]
+            raise CmatError(f"column '{name}' at {value.index[0]:%Y-%m-%d %H:%M} UTC: {value.iloc[0]:g} {problem}")
     return trigger, max_pct
 
 
-def _refuse(bad: np.ndarray, name: str, candles: pd.DataFrame, problem: str) -> None:
-    if bad.any():
-        row = int(bad.argmax())
-        raise CmatError(
-            f"column '{name}' at {candles.index[row]:%Y-%m-%d %H:%M} UTC: {candles[name].iloc[row]:g} {problem}"
-        )
-
-
 def _horizon_is_complete(candles: pd.DataFrame, bar: pd.Timedelta, horizon: int) -> np.ndarray:
-    """Whether candle t+H exists in the gap-free run of candle t, (T,) bool."""
-    runs = segment_ids(candles, bar)
+    """Whether candle t+H exists in the gap-free stretch of candle t, (T,) bool."""
+    stretch = stretch_ids(candles, bar)
     complete = np.zeros(len(candles), dtype=bool)
-    complete[:-horizon] = runs[horizon:] == runs[:-horizon]
+    complete[:-horizon] = stretch[horizon:] == stretch[:-horizon]
     return complete
 
 
 def candles_ahead(prices: pd.Series, horizon: int) -> np.ndarray:
-    """View of the prices of the H candles after each row, NaN past the end, shape (T, H)."""
+    """View of the prices of the H candles after each row, NaN past the end, (T, H)."""
     padded = np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)])
-    return sliding_window_view(padded, horizon)  # (T, H)
+    return sliding_window_view(padded, horizon)
 
 
 def _percent(price: np.ndarray, close: np.ndarray) -> np.ndarray:

@@ -29,8 +29,7 @@ DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 class Closures(NamedTuple):
     """Gaps of a symbol, judged."""
 
-    # (T,) float64: missing candles of the regular closure right before each candle; 0 where there is none. A lunch of
-    # an hour and a half is 1.5 hourly candles.
+    # (T,) float64, missing candles of the regular closure right before each candle, or 0; a lunch may be 1.5 of them
     before: np.ndarray
     absent: pd.DatetimeIndex  # candles of the session that are missing
 
@@ -83,38 +82,28 @@ def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray
 def join_sessions(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, name: str) -> pd.DataFrame:
     """Candles with the column ``closed_before``, by which windows, channels and labels run over regular closures.
 
-    `zone` is as for `find_closures`; `name` is for the error message.
-
-    Raises
-    ------
-    CmatError
-        If there are gaps, but too few weeks to tell a calendar.
+    Raises a CmatError that begins with `name` if there are gaps, but too few weeks to tell a calendar.
     """
     span = candles.index[-1] - candles.index[0]
     if len(candles) * bar <= span and span < pd.Timedelta(weeks=MIN_WEEKS):
-        raise CmatError(
-            f"{name}: data.sessions: join reads the market's calendar off {MIN_WEEKS} weeks of candles or more, and "
-            f"these are {span.days} days; give more candles, or set data.sessions: continuous"
-        )
+        needed = f"the market's calendar off {MIN_WEEKS} weeks of candles or more, and these are {span.days} days"
+        advice = "give more candles, or set data.sessions: continuous"
+        raise CmatError(f"{name}: data.sessions: join reads {needed}; {advice}")
     return candles.assign(**{CLOSED: find_closures(candles.index, bar, zone).before})
 
 
 def closure_hint(candles: pd.DataFrame, data: DataConfig) -> str:
     """What to set if it is regular closures that cut the candles of a symbol into pieces; else nothing."""
-    weeks = (candles.index[-1] - candles.index[0]) / pd.Timedelta(weeks=1)
+    before, absent = find_closures(candles.index, data.bar, data.clock_zone)
     if data.sessions == "join":
-        left = len(find_closures(candles.index, data.bar, data.clock_zone).absent)
-        zone = data.clock_zone
-        advice = f"if data.clock_zone ({zone}) is not the market's, set it: a change of the clocks makes gaps"
-        return f"{left} candles of its sessions are missing; {advice}" if left else ""
-    closures = (find_closures(candles.index, data.bar, data.clock_zone).before > 0).sum()
-    if closures < weeks / 2:
+        zone = f"if data.clock_zone ({data.clock_zone}) is not the market's, set it: a change of the clocks makes gaps"
+        return f"{len(absent)} candles of its sessions are missing; {zone}" if len(absent) else ""
+    closures = (before > 0).sum()
+    if closures < (candles.index[-1] - candles.index[0]) / pd.Timedelta(weeks=2):
         return ""
+    closed = f"The market closes ({closures} nights, weekends or holidays)"
     zone = "; also set data.clock_zone to the market's time zone" if data.clock_zone == "UTC" else ""
-    return (
-        f"The market closes ({closures} nights, weekends or holidays), and no window runs over a closure unless "
-        f"data.sessions: join says so{zone}"
-    )
+    return f"{closed}, and no window runs over a closure unless data.sessions: join says so{zone}"
 
 
 def off_session(index: pd.DatetimeIndex, zone: str) -> np.ndarray:

@@ -15,11 +15,11 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
+from cmat_lib.data.candles import Market
 
 PARTS = ("train", "stop", "calibrate", "test")  # each may know those before it, none those after it
 LEFT_OUT = ("purged", "embargo", "outside", "unlabelled")
 EARLIEST = pd.Timestamp(0, tz="UTC")
-Market = dict[str, pd.DataFrame]
 
 
 class Span(NamedTuple):
@@ -31,19 +31,11 @@ class Span(NamedTuple):
 
 
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
-    """Starts of the stop, calibrate and test parts of the holdout, the same for all symbols.
+    """Starts (UTC) of the stop, calibrate and test parts of the holdout, the same for all symbols.
 
-    Three moments in UTC.
+    They are ``split_dates`` if given, else by ``split_shares`` of the time that the market covers.
 
-    Parameters
-    ----------
-    data : DataConfig
-        ``split_dates`` if given, else ``split_shares`` of the time that the market covers.
-
-    Raises
-    ------
-    CmatError
-        If a given date lies outside the candles.
+    Raises a CmatError if a given date lies outside the candles.
     """
     first, last = covered_time(market, data.bar)
     if data.split_dates is None:
@@ -56,8 +48,8 @@ def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
 
 def covered_time(market: Market, bar: pd.Timedelta) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Open of the first and close of the last candle of all symbols."""
-    first = min(candles.index[0] for candles in market.values())
-    return first, max(candles.index[-1] for candles in market.values()) + bar
+    indices = [candles.index for candles in market.values()]
+    return min(index[0] for index in indices), max(index[-1] for index in indices) + bar
 
 
 def split_spans(market: Market, data: DataConfig) -> list[Span]:
@@ -69,15 +61,8 @@ def split_spans(market: Market, data: DataConfig) -> list[Span]:
     choice of ``test_groups`` is one fold; the rest of time is cut into train, stop and calibrate in proportion to
     ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3).
 
-    Returns
-    -------
-    list of Span
-        Ascending, without holes; neighbours belong to different parts. Time before and after belongs to no part.
-
-    Raises
-    ------
-    CmatError
-        If a given date lies outside the candles.
+    Spans ascend, without holes; neighbours belong to different parts. Time before and after belongs to no part. Raises
+    as `split_boundaries`.
     """
     first, last = covered_time(market, data.bar)
     if data.split == "combinatorial":
@@ -112,23 +97,13 @@ def _combinatorial(first: pd.Timestamp, last: pd.Timestamp, data: DataConfig) ->
 
 
 def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Series, spans: list[Span]) -> np.ndarray:
-    """Part of every sample.
+    """Part of every sample, by when it and its label are known (NaT: no label) and its oldest candle opens, (N,) each.
 
     Purging and embargo as in López de Prado (2018), section 7.4, except that the embargo is not a share of time but
     what the inputs of a sample read: no more is needed, and no less is safe.
 
-    Parameters
-    ----------
-    close_time, label_end : Series of Timestamp, length N
-        When the sample is known and when its label is; no label is NaT.
-    input_start : Series of Timestamp, length N
-        Open of the oldest candle that any input of the sample reads.
-
-    Returns
-    -------
-    ndarray of str, shape (N,)
-        One of `PARTS`; ``"purged"``: the label ends inside the next part; ``"embargo"``: the inputs reach back into a
-        part of higher order; ``"outside"``: in no span; ``"unlabelled"``.
+    One of `PARTS`; ``"purged"``: the label ends inside the next part; ``"embargo"``: the inputs reach back into a part
+    of higher order; ``"outside"``: in no span; ``"unlabelled"``. ndarray of str.
     """
     close, end_of_label = pd.DatetimeIndex(close_time), pd.DatetimeIndex(label_end)
     number = pd.DatetimeIndex([span.start for span in spans]).searchsorted(close, side="right") - 1
@@ -143,35 +118,27 @@ def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Se
 
 def _ahead_until(spans: list[Span]) -> list[pd.Timestamp]:
     """Per span, the end of the last earlier span of a part of higher order, before which no input may reach back."""
-    order = {part: number for number, part in enumerate(PARTS)}
-    return [
-        max([EARLIEST, *(other.end for other in spans[:i] if order[other.part] > order[span.part])])
-        for i, span in enumerate(spans)
-    ]
+    order, ends = PARTS.index, []
+    for number, span in enumerate(spans):
+        ahead = [other.end for other in spans[:number] if order(other.part) > order(span.part)]
+        ends.append(max(ahead, default=EARLIEST))
+    return ends
 
 
 def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """What becomes of time in every fold of the split, for a picture.
 
-    Parameters
-    ----------
-    samples : DataFrame of N rows
-        ``close_time``, ``label_end``, ``input_start``.
-
-    Returns
-    -------
-    DataFrame
-        One row per stretch of labelled samples that share their part: ``fold``, ``part``, ``start``, ``end`` (close of
-        the first and end of the last; the next stretch starts there).
+    One row per stretch of labelled samples that share their part: ``fold``, ``part``, ``start``, ``end`` (close of the
+    first and end of the last; the next stretch starts there).
     """
     moments = samples.dropna(subset="label_end").drop_duplicates("close_time").sort_values("close_time")
-    close, times = moments["close_time"], [moments[name] for name in ("close_time", "label_end", "input_start")]
+    close = pd.DatetimeIndex(moments["close_time"])
     frames = []
     for fold in range(data.fold_count):
         spans = split_spans(market, data.model_copy(update={"fold": fold}))
-        part = assign_parts(*times, spans)
+        part = assign_parts(moments["close_time"], moments["label_end"], moments["input_start"], spans)
         first = np.flatnonzero(np.append(True, part[1:] != part[:-1]))
-        start = pd.DatetimeIndex(close).take(first)
-        end = start[1:].append(pd.DatetimeIndex(close.iloc[-1:]))
+        start = close.take(first)
+        end = start[1:].append(close[-1:])
         frames.append(pd.DataFrame({"fold": fold, "part": part[first], "start": start, "end": end}))
     return pd.concat(frames, ignore_index=True)

@@ -85,13 +85,11 @@ def synthetic_market(
     symbols : int
         Number of independent series, 1 to 26; their names are SYNA, SYNB, ...
     days : int
-        Length in days from 2024-01-01 UTC.
+        Length from 2024-01-01 UTC.
     timeframe : str
         Candle length such as ``"15m"`` or ``"1h"``: minutes or hours that divide a day, at most 4 hours.
     horizon : int
         H, the number of candles that the true probability looks ahead.
-    seed : int
-        Non-negative seed of all randomness.
     plant : bool
         False makes squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours
         and all other properties of the candles stay.
@@ -99,15 +97,11 @@ def synthetic_market(
     Returns
     -------
     dict of str to DataFrame
-        Per symbol a frame indexed by `timestamp` (candle open, UTC) with float64 columns `open`, `high`, `low`,
-        `close`, `volume`; `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H | S, R at the close of
-        t); and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze). A model must see the first five
-        only.
+        Candles by symbol (index `timestamp`), with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H |
+        S, R at the close of t), and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all float64. A
+        model must see the candles only.
 
-    Raises
-    ------
-    CmatError
-        If an argument is out of its range; a `ValueError` that names it.
+    Raises a CmatError that names an argument which is out of its range.
     """
     hours = _candle_hours(timeframe)
     _check_whole("symbols", symbols, 1, _MAX_SYMBOLS)
@@ -125,9 +119,8 @@ def _candle_hours(timeframe: str) -> float:
     match = re.fullmatch(r"([1-9]\d*)([mh])", str(timeframe))
     minutes = int(match[1]) * {"m": 1, "h": 60}[match[2]] if match else 0
     if not 1 <= minutes <= _MAX_CANDLE_MINUTES or 1440 % minutes:
-        raise CmatError(
-            f"timeframe {timeframe!r}: give minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
-        )
+        allowed = "minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
+        raise CmatError(f"timeframe {timeframe!r}: give {allowed}")
     return minutes / 60
 
 
@@ -138,21 +131,22 @@ def _check_whole(name: str, value: int, least: int, most: int | None = None) -> 
         raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
 
 
-def _series(
-    count: int, hours: float, horizon: int, chance: np.ndarray, sequence: np.random.SeedSequence
-) -> pd.DataFrame:
+def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np.random.SeedSequence) -> pd.DataFrame:
     # One generator per ingredient: a longer series then only appends to each of them.
-    state_rng, swing_rng, volatility_rng, noise_rng, candle_rng, volume_rng = map(
-        np.random.default_rng, sequence.spawn(6)
-    )
+    state_rng, swing_rng, volatility_rng, noise_rng, candle_rng, volume_rng = map(np.random.default_rng, seed.spawn(6))
     time = pd.date_range(START, periods=count, freq=pd.Timedelta(hours=hours), tz="UTC", name="timestamp")
     season = np.cos(2 * np.pi * (np.arange(count) * hours - _SEASON_PEAK_HOUR) / 24)
     pattern, stage, spike = _hidden_path(count, hours, chance, state_rng)
     regime = np.where(stage < _REGIME_STAGES, 1.0, -1.0)
-    volatility = _volatility(season, hours, volatility_rng)
-    log_close = np.log(100.0) + _swings(regime, hours, swing_rng) + _noise(volatility, hours, noise_rng)
+    shock_std = _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS))
+    slow = _reverting(volatility_rng.normal(0, shock_std, count), hours, _LOG_VOLATILITY_HOURS)
+    volatility = np.exp(slow + _SEASON_LOG_VOLATILITY * season)
+    shocks = noise_rng.standard_t(_TAIL_DEGREES, count) * np.sqrt((_TAIL_DEGREES - 2) / _TAIL_DEGREES)  # variance 1
+    noise = _reverting(_NOISE_PER_SQRT_HOUR * np.sqrt(hours) * volatility * shocks, hours, _NOISE_HOURS)
+    log_close = np.log(100.0) + _swings(regime, hours, swing_rng) + noise
     columns = _candles(log_close, pattern, spike, hours, candle_rng)
-    columns["volume"] = _volume(season, volatility, volume_rng)
+    level, shocks = volume_rng.normal(), volume_rng.normal(0, _LOG_VOLUME_STD, count)
+    columns["volume"] = np.exp(_LOG_VOLUME + level + _SEASON_LOG_VOLUME * season + 0.5 * np.log(volatility) + shocks)
     columns["oracle_probability"] = _oracle(hours, horizon, chance)[(pattern < 0).astype(int), stage]
     return pd.DataFrame(columns | {"pattern": pattern, "regime": regime, "spike": spike}, index=time)
 
@@ -216,17 +210,6 @@ def _reverting(shocks: np.ndarray, hours: float, reversion: float) -> np.ndarray
     return lfilter([1.0], [1.0, -np.exp(-hours / reversion)], shocks)
 
 
-def _volatility(season: np.ndarray, hours: float, rng: np.random.Generator) -> np.ndarray:
-    shock_std = _LOG_VOLATILITY_STD * np.sqrt(1 - np.exp(-2 * hours / _LOG_VOLATILITY_HOURS))
-    slow = _reverting(rng.normal(0, shock_std, len(season)), hours, _LOG_VOLATILITY_HOURS)
-    return np.exp(slow + _SEASON_LOG_VOLATILITY * season)
-
-
-def _noise(volatility: np.ndarray, hours: float, rng: np.random.Generator) -> np.ndarray:
-    unit_shocks = rng.standard_t(_TAIL_DEGREES, len(volatility)) * np.sqrt((_TAIL_DEGREES - 2) / _TAIL_DEGREES)
-    return _reverting(_NOISE_PER_SQRT_HOUR * np.sqrt(hours) * volatility * unit_shocks, hours, _NOISE_HOURS)
-
-
 def _candles(
     log_close: np.ndarray, pattern: np.ndarray, spike: np.ndarray, hours: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
@@ -240,9 +223,3 @@ def _candles(
     log_high = np.where(spike > 0, squeezed, top + wick[:, 0])
     columns = {"open": log_open, "high": log_high, "low": bottom - wick[:, 1], "close": log_close}
     return {name: np.exp(values) for name, values in columns.items()}
-
-
-def _volume(season: np.ndarray, volatility: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    symbol_level = rng.normal()
-    shocks = rng.normal(0, _LOG_VOLUME_STD, len(season))
-    return np.exp(_LOG_VOLUME + symbol_level + _SEASON_LOG_VOLUME * season + 0.5 * np.log(volatility) + shocks)

@@ -15,17 +15,18 @@ from cmat_lib.tda.features import diagram_features, path_features
 from cmat_lib.tda.persistence import Bars
 from cmat_lib.tda.sliding import SlidingRips
 
+
+def _log_volume(candles: pd.DataFrame) -> np.ndarray:
+    if "volume" not in candles:
+        raise CmatError("tda.series has log_volume, and the candles have no volume; take it out, or name data.columns")
+    return np.log1p(candles["volume"].to_numpy(np.float64))
+
+
 SERIES: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {
     "log_close": lambda candles: np.log(candles["close"].to_numpy(np.float64)),
     "log_range": lambda candles: log_ranges(candles, [1])[:, 0].astype(np.float64),
-    "log_volume": lambda candles: np.log1p(_volume(candles)),
+    "log_volume": _log_volume,
 }
-
-
-def _volume(candles: pd.DataFrame) -> np.ndarray:
-    if "volume" not in candles:
-        raise CmatError("tda.series has log_volume, and the candles have no volume; take it out, or name data.columns")
-    return candles["volume"].to_numpy(np.float64)
 
 
 class Embedding(NamedTuple):
@@ -42,10 +43,7 @@ def embeddings(config: TdaConfig) -> list[Embedding]:
 
 
 def compile_kernels(config: TdaConfig) -> None:
-    """Compile what sliding needs, before workers compute topology.
-
-    They find it in numba's cache then, where otherwise each of them would compile the same for twenty seconds.
-    """
+    """Compile what sliding needs before workers compute topology, which would each compile it for twenty seconds."""
     if config.slides:
         path_features(np.sin(np.arange(50.0)), np.array([48, 49]), 48, 8, config)
 
@@ -58,11 +56,9 @@ class FollowedWindow:
         self._values, self._window = np.empty(0), SlidingRips(delay)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Features of a window (W,), shape (F,), as `path_features` gives them, bit for bit.
-
-        Where its values do not follow those of the call before, nothing of it is of use.
-        """
+        """Features of a window (W,), shape (F,), as `path_features` gives them, bit for bit."""
         known = self._values
+        # Where the values do not follow those of the call before, nothing of it is of use, and all of them are new.
         new = next((k for k in range(len(known)) if np.array_equal(known[k:], values[: len(known) - k])), len(known))
         self._window.drop(new)
         self._window.append(values[len(known) - new :])

@@ -51,29 +51,11 @@ BASES = {"trend": trend_basis, "seasonality": seasonality_basis}
 
 
 class NBEATSBlock(nn.Module):
-    """Fully connected block with a feature head and, unless it is the last of all blocks, a backcast.
+    """Layers of one fully connected block: trunk, feature head, and backcast; `NBEATSStack` runs them.
 
-    It holds the layers; `NBEATSStack` runs them, because blocks of one stack share work.
-
-    Parameters
-    ----------
-    channels, length : int
-        Channels C and look-back T of the window that the flattened input holds.
-    num_layers : int
-        Fully connected layers, the one that reads the input included.
-    stack_type : {"trend", "seasonality", "generic"}
-        Basis of the backcast; ``generic`` has none, its coefficients are the backcast itself.
-    has_backcast : bool
-        Whether anything reads the backcast.
-    dropout : float
-        Dropout after each ReLU.
-
-    Attributes
-    ----------
-    basis : Tensor, shape (K, T), or None
-        Buffer; None for ``generic`` and without a backcast.
-    theta : nn.Linear or None
-        Coefficients: C * K per sample, C * T for ``generic``.
+    `theta` gives the coefficients of the backcast, C * K per sample; it is None without `has_backcast`, that is for the
+    last of all blocks, whose backcast nothing reads. `basis` (K, T) is None then, and for the stack type ``generic``,
+    whose C * T coefficients are the backcast itself.
     """
 
     def __init__(
@@ -97,14 +79,6 @@ class NBEATSBlock(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
         coefficients = length if basis is None else len(basis)  # per channel
         self.theta = nn.Linear(width, channels * coefficients) if has_backcast else None
-
-    def read(self, residual: Tensor) -> Tensor:
-        """First layer before its ReLU: (B, C * T) to (B, width)."""
-        return self.layers[0](residual)
-
-    def think(self, first: Tensor) -> Tensor:
-        """All that follows the first layer, up to the heads: (B, width) to (B, width)."""
-        return self.layers[1:](first)
 
     def expand(self, theta: Tensor) -> Tensor:
         """Backcast of coefficients: (B, C * K) to (B, C * T)."""
@@ -135,10 +109,7 @@ class NBEATSStack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed features of the blocks, and what their backcasts leave of the input.
-
-        (B, C * T) to features (B, feature_dim) and residual (B, C * T).
-        """
+        """Sum of the blocks' features (B, feature_dim), and what their backcasts leave of the input, (B, C * T)."""
         with_basis = all(block.basis is not None for block in self.blocks)
         hidden, residual = (self._run_in_basis if with_basis else self._run_generic)(residual)
         weight = torch.cat([block.feature_head.weight for block in self.blocks], dim=1)  # (feature_dim, n * width)
@@ -149,7 +120,7 @@ class NBEATSStack(nn.Module):
         """Last hidden layer of every block, (B, width) each, and the residual (B, C * T)."""
         hidden = []
         for block in self.blocks:
-            hidden.append(block.think(block.read(residual)))
+            hidden.append(block.layers(residual))
             if block.theta is not None:
                 residual = residual - block.expand(block.theta(hidden[-1]))  # (B, C * T)
         return hidden, residual
@@ -162,7 +133,7 @@ class NBEATSStack(nn.Module):
         hidden, theta = [], None  # (B, C * K), sum over the blocks so far
         for block, read in zip(self.blocks, reads, strict=True):
             first = read if theta is None else read - F.linear(theta, block.read_coefficients())  # (B, width)
-            hidden.append(block.think(first))
+            hidden.append(block.layers[1:](first))
             coefficients = block.theta(hidden[-1])  # (B, C * K)
             theta = coefficients if theta is None else theta + coefficients
         return hidden, residual - self.blocks[0].expand(theta)

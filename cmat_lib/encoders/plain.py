@@ -1,8 +1,8 @@
-"""Encoders of the views; see `topology_encoders` for the topology."""
+"""Encoders of the views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,19 +25,7 @@ class AttentionBlock(nn.Module):
 
     ``x = x + attention(norm(x))`` over M tokens of ``width / M``, then ``x = x + ffn(norm(x))`` over ``width``
     (Vaswani et al., arXiv 1706.03762; pre-norm: Xiong et al., arXiv 2002.04745). `token_norm` and `self_attn` are
-    public, so that attention maps can be read.
-
-    Parameters
-    ----------
-    width : int
-        Length of the concatenation of all tokens.
-    dropout : float
-        Dropout on the attention weights and in the feed-forward part.
-
-    Raises
-    ------
-    ValueError
-        If the tokens times the heads do not divide the width.
+    public, so that attention maps can be read. Tokens times heads must divide the width (ValueError).
     """
 
     def __init__(
@@ -51,11 +39,7 @@ class AttentionBlock(nn.Module):
         self.self_attn = nn.MultiheadAttention(token_width, num_heads, dropout=dropout, batch_first=True)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            Dropout(dropout),
-            nn.Linear(2 * width, width),
-            Dropout(dropout),
+            nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width), Dropout(dropout)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -77,20 +61,18 @@ class OHLCVNBEATSEncoder(nn.Module):
         Look-back T in candles.
     hidden_size : int
         Length of the output; every stack yields ``hidden_size / num_stacks`` of it.
-    num_stacks, num_blocks, num_layers : int
-        Stacks, blocks per stack, fully connected layers per block.
-    dropout : float
-        Dropout after each ReLU of the blocks and inside the attention block.
     stack_types : sequence of {"trend", "seasonality", "generic"}
         Basis of each stack.
     use_attention : bool
-        Whether the attention block follows the stacks; without it the output is their concatenation.
+        Without the attention block the output is the stacks' concatenation.
 
     Raises
     ------
     ValueError
         If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
     """
+
+    title, stated_size = "N-BEATS encoder", "~13.7M"
 
     def __init__(
         self,
@@ -106,32 +88,21 @@ class OHLCVNBEATSEncoder(nn.Module):
         block_width: int = 128,
     ) -> None:
         super().__init__()
-        _check_stacks(hidden_size, num_stacks, stack_types)
+        if unknown := sorted(set(stack_types) - set(STACK_TYPES)):
+            raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
+        if len(stack_types) != num_stacks:
+            raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
+        if hidden_size % num_stacks:
+            raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
         self.stack_types = tuple(stack_types)
         self.output_dim = hidden_size
         self.input_norm = nn.BatchNorm1d(num_channels)
-        last = num_stacks * num_blocks - 1  # nothing reads the backcast of the very last block
-        self.stacks = nn.ModuleList(
-            NBEATSStack(
-                [
-                    NBEATSBlock(
-                        channels=num_channels,
-                        length=input_size,
-                        width=block_width,
-                        num_layers=num_layers,
-                        feature_dim=hidden_size // num_stacks,
-                        stack_type=stack_type,
-                        has_backcast=stack * num_blocks + block < last,
-                        dropout=dropout,
-                    )
-                    for block in range(num_blocks)
-                ]
-            )
-            for stack, stack_type in enumerate(stack_types)
-        )
+        shape = (num_channels, input_size, block_width, num_layers, hidden_size // num_stacks)
+        self.stacks, last = nn.ModuleList(), num_stacks * num_blocks - 1  # whose backcast nothing reads
+        for stack, kind in enumerate(stack_types):
+            is_read = [stack * num_blocks + block < last for block in range(num_blocks)]
+            self.stacks.append(NBEATSStack([NBEATSBlock(*shape, kind, read, dropout) for read in is_read]))
         self.attention = AttentionBlock(hidden_size, num_stacks, dropout=dropout) if use_attention else None
-
-    title, stated_size = "N-BEATS encoder", "~13.7M"
 
     def inner_parts(self) -> list[tuple[str, str, str | None]]:
         """Title, prefix of the names of its parameters, and the document's number, of each part."""
@@ -169,16 +140,6 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names))
 
 
-def _check_stacks(hidden_size: int, num_stacks: int, stack_types: Sequence[str]) -> None:
-    unknown = sorted(set(stack_types) - set(STACK_TYPES))
-    if unknown:
-        raise ValueError(f"stack_types: unknown {', '.join(unknown)}; valid are {', '.join(STACK_TYPES)}")
-    if len(stack_types) != num_stacks:
-        raise ValueError(f"num_stacks is {num_stacks}, stack_types lists {len(stack_types)}")
-    if hidden_size % num_stacks:
-        raise ValueError(f"hidden_size {hidden_size} must be a multiple of num_stacks {num_stacks}")
-
-
 class MLPEncoder(nn.Module):
     """Two linear layers on F numbers: `input_dim` F → `hidden_dim` → `output_dim`, ReLU after each.
 
@@ -199,8 +160,6 @@ class MLPEncoder(nn.Module):
 class ClockEncoder(MLPEncoder):
     """Harmonics of the day and of the week, and whether it is the weekend; then two linear layers, ReLU after each."""
 
-    title = "Clock encoder"
-
     def __init__(self, output_dim: int = 64, hidden_dim: int = 64, dropout: float = 0.1) -> None:
         super().__init__(2 * (DAY_HARMONICS + WEEK_HARMONICS) + 1, output_dim, dropout, hidden_dim)
         harmonics = [torch.arange(1, count + 1) for count in (DAY_HARMONICS, WEEK_HARMONICS)]
@@ -215,12 +174,47 @@ class ClockEncoder(MLPEncoder):
 
 
 class ComplexityEncoder(MLPEncoder):
-    """Two linear layers on K complexity indicators: `input_dim` K → `hidden_dim` → `output_dim`, ReLU after each."""
+    """The document's `MLPEncoder` of K complexity indicators, without dropout."""
 
     title, stated_size = "Complexity encoder", "~5K"
 
     def __init__(self, input_dim: int = 6, output_dim: int = 64, hidden_dim: int = 64) -> None:
         super().__init__(input_dim, output_dim, hidden_dim=hidden_dim)
+
+
+class TDAEncoder(MLPEncoder):
+    """The document's `MLPEncoder` of F topology features."""
+
+    title, stated_size = "TDA encoder", "~61K"
+
+    def __init__(
+        self, input_dim: int = 214, output_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 128
+    ) -> None:
+        super().__init__(input_dim, output_dim, dropout, hidden_dim)
+
+
+class TDAGroupEncoder(nn.Module):
+    """A small `TDAEncoder` of `group_dim` for each group of `cmat_lib.tda.features.feature_groups`, side by side."""
+
+    title = "TDA encoder"
+
+    def __init__(
+        self, groups: Mapping[str, slice], group_dim: int = 256, dropout: float = 0.1, hidden_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.columns = tuple(groups.values())
+        self.output_dim = group_dim * len(groups)
+        widths = {name: columns.stop - columns.start for name, columns in groups.items()}
+        self.groups = nn.ModuleDict({n: TDAEncoder(w, group_dim, dropout, hidden_dim) for n, w in widths.items()})
+
+    def inner_parts(self) -> list[tuple[str, str, str | None]]:
+        """Title, prefix of the names of its parameters, and the document's number, of each part."""
+        return [(name, f"groups.{name}.", None) for name in self.groups]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode topology features group by group: (B, F) to (B, output_dim)."""
+        parts = zip(self.groups.values(), self.columns, strict=True)
+        return torch.cat([encoder(features[:, columns]) for encoder, columns in parts], dim=1)  # (B, output_dim)
 
 
 class GRUEncoder(nn.Module):
@@ -236,23 +230,12 @@ class GRUEncoder(nn.Module):
         return self.gru(rows)[1][0]  # (B, output_dim)
 
 
-def nbeats_encoder(
-    features: int, rows: int, hidden_size: int, use_attention: bool, config: Config
-) -> OHLCVNBEATSEncoder:
+def nbeats_encoder(features: int, rows: int, hidden_size: int, use_attention: bool, config: Config) -> nn.Module:
     """N-BEATS on windows of F features and L rows, with the stacks of the section ``model``."""
-    model = config.model
-    return OHLCVNBEATSEncoder(
-        input_size=rows,
-        hidden_size=hidden_size,
-        num_stacks=model.nbeats_num_stacks,
-        num_blocks=model.nbeats_num_blocks,
-        num_layers=model.nbeats_num_layers,
-        dropout=model.encoder_dropout,
-        stack_types=model.nbeats_stack_types,
-        num_channels=features,
-        use_attention=use_attention,
-        block_width=model.nbeats_block_width,
-    )
+    keys = ("num_stacks", "num_blocks", "num_layers", "stack_types", "block_width")
+    shape = {key: getattr(config.model, f"nbeats_{key}") for key in keys} | {"num_channels": features}
+    dropout = config.model.encoder_dropout
+    return OHLCVNBEATSEncoder(rows, hidden_size, dropout=dropout, use_attention=use_attention, **shape)
 
 
 def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
@@ -263,10 +246,8 @@ def _nbeats_of_rows(features: int, rows: int, config: Config) -> nn.Module:
 
 # Encoders of tables by name: of F features and L rows, (B, L, F) -> (B, output_dim); mlp reads one row, (B, F).
 ENCODERS: dict[str, Callable[[int, int, Config], nn.Module]] = {
-    "mlp": lambda features, rows, config: MLPEncoder(
-        features, config.model.view_encoder_dim, config.model.encoder_dropout
-    ),
-    "gru": lambda features, rows, config: GRUEncoder(features, config.model.view_encoder_dim),
+    "mlp": lambda f, rows, config: MLPEncoder(f, config.model.view_encoder_dim, config.model.encoder_dropout),
+    "gru": lambda f, rows, config: GRUEncoder(f, config.model.view_encoder_dim),
     "nbeats": _nbeats_of_rows,
 }
 

@@ -1,7 +1,6 @@
 """Encoders, fusion, the model of both tasks, and their loss."""
 
-from cmat_lib.encoders.plain import ComplexityEncoder, OHLCVNBEATSEncoder
-from cmat_lib.encoders.topology import TDAEncoder, TDAGroupEncoder
+from cmat_lib.encoders.plain import ComplexityEncoder, OHLCVNBEATSEncoder, TDAEncoder, TDAGroupEncoder
 from cmat_lib.models.fusion import FUSIONS, ConcatFusion, GatedFusion
 from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion.bottleneck import BottleneckFusion

@@ -13,22 +13,9 @@ from torch.nn import functional as F
 def focal_loss(logits: Tensor, target: Tensor, gamma: float, positive_weight: float) -> Tensor:
     """Binary focal loss, ``-w y (1 - p)^gamma log p - (1 - y) p^gamma log(1 - p)`` with ``p = sigmoid(logit)``.
 
-    Written in log-sigmoids, so that neither the value nor its gradient overflows for large logits; `gamma` 0 is the
-    weighted cross-entropy. Lin et al., *Focal Loss for Dense Object Detection*, arXiv 1708.02002, eq. 5 (here with the
-    weight 1 on negatives).
-
-    Parameters
-    ----------
-    logits : Tensor, shape (B,)
-    target : Tensor, shape (B,)
-        0 or 1.
-    positive_weight : float
-        Weight ``w`` of the positives.
-
-    Returns
-    -------
-    Tensor, shape (B,)
-        Loss of each sample, at least 0.
+    Of each sample, in the shape of `logits` and `target` (0 or 1). Written in log-sigmoids, so that neither the value
+    nor its gradient overflows for large logits; `gamma` 0 is the weighted cross-entropy. Lin et al., *Focal Loss for
+    Dense Object Detection*, arXiv 1708.02002, eq. 5 (here with the weight 1 on negatives).
 
     Examples
     --------
@@ -52,15 +39,13 @@ class MultiTaskLoss(nn.Module):
     Parameters
     ----------
     positive_weight : float
-        Weight of the triggers; balanced is negatives over positives of the training part.
-    max_pct_std : float
-        Training standard deviation of `max_pct`, in percent; errors are counted in this unit.
-    max_pct_clip : float
-        Targets above this value, in percent, are clipped to it.
+        Weight of the triggers.
+    max_pct_std, max_pct_clip : float
+        In percent: the training standard deviation, in which errors are counted, and what targets are clipped to.
     task_weighting : {"fixed", "learned"}
         Whether the weights of the two tasks are parameters of the loss.
-    trigger_weight, max_pct_weight : float
-        Weights of the two tasks, for ``learned`` those at the start.
+    task_weights : (float, float)
+        Of trigger and max_pct; for ``learned`` those at the start, which must be positive.
     auxiliary_scales : sequence of (float, float)
         Training mean and standard deviation of each auxiliary target, in its own unit; empty without such targets.
         Their loss is the Huber loss in standard deviations, summed over the targets.
@@ -85,30 +70,31 @@ class MultiTaskLoss(nn.Module):
         max_pct_std: float = 1.0,
         max_pct_clip: float = math.inf,
         task_weighting: str = "fixed",
-        trigger_weight: float = 1.0,
-        max_pct_weight: float = 1.0,
+        task_weights: Sequence[float] = (1.0, 1.0),
         auxiliary_scales: Sequence[tuple[float, float]] = (),
         auxiliary_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        _require(gamma >= 0, "gamma", gamma, "at least 0")
-        _require(0 < positive_weight < math.inf, "positive_weight", positive_weight, "positive: are there triggers?")
-        _require(0 < max_pct_std < math.inf, "max_pct_std", max_pct_std, "positive: does max_pct vary?")
-        _require(not math.isnan(max_pct_clip), "max_pct_clip", max_pct_clip, "a number")
-        _require(task_weighting in ("fixed", "learned"), "task_weighting", task_weighting, "'fixed' or 'learned'")
+        learned = task_weighting == "learned"
+        checks = (
+            ("gamma", gamma, gamma >= 0, "at least 0"),
+            ("positive_weight", positive_weight, 0 < positive_weight < math.inf, "positive: are there triggers?"),
+            ("max_pct_std", max_pct_std, 0 < max_pct_std < math.inf, "positive: does max_pct vary?"),
+            ("max_pct_clip", max_pct_clip, not math.isnan(max_pct_clip), "a number"),
+            ("task_weighting", task_weighting, task_weighting in ("fixed", "learned"), "'fixed' or 'learned'"),
+            ("task_weights", task_weights, not learned or min(task_weights) > 0, "positive to be learned"),
+        )
+        for name, value, holds, wanted in checks:
+            if not holds:
+                raise ValueError(f"{name} is {value}, it must be {wanted}")
         self.gamma, self.positive_weight = gamma, positive_weight
         self.max_pct_std, self.max_pct_clip = max_pct_std, max_pct_clip
         self.auxiliary_weight = auxiliary_weight
         self.terms = ("total", "trigger", "max_pct", *(["auxiliary"] if auxiliary_scales else []))
         scales = torch.tensor(auxiliary_scales, dtype=torch.float32).reshape(-1, 2)  # (4 or 0, 2)
         self.register_buffer("auxiliary_scales", scales, persistent=False)
-        weights = torch.tensor([trigger_weight, max_pct_weight], dtype=torch.float32)  # (2,)
-        learned = task_weighting == "learned"
+        weights = torch.tensor(task_weights, dtype=torch.float32)  # (2,)
         self.register_buffer("weights", None if learned else weights, persistent=False)
-        if learned:
-            _require(
-                bool((weights > 0).all()), "trigger_weight, max_pct_weight", weights.tolist(), "positive to be learned"
-            )
         self.log_variance = nn.Parameter(-weights.log()) if learned else None  # (2,)
 
     def forward(
@@ -121,29 +107,21 @@ class MultiTaskLoss(nn.Module):
         forecast: Tensor | None = None,
         auxiliary: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch, computed in float32: weighted sums over the samples.
+        """Losses of a batch, computed in float32: weighted sums over the samples, one number each.
+
+        They are ``total``, and before their weights ``trigger``, ``max_pct`` and, with auxiliary targets,
+        ``auxiliary``.
 
         Parameters
         ----------
-        trigger_logits : Tensor, shape (B, 1)
-        max_pct : Tensor, shape (B, 1)
-            Predicted largest rise, in percent.
-        trigger : Tensor, shape (B,)
-            0 or 1.
-        target : Tensor, shape (B,)
-            Largest rise, in percent.
+        trigger_logits, max_pct : Tensor, shape (B, 1)
+            The latter in percent, as its `target`.
+        trigger, target : Tensor, shape (B,)
         weight : Tensor, shape (B,), optional
             Weight of each sample; ``1 / B`` each, and so means, by default. The losses of several batches whose weights
             sum to 1 add up to the loss of one large batch.
-        forecast : Tensor, shape (B, 4), optional
-            Of the auxiliary targets, in standard deviations around the mean.
-        auxiliary : Tensor, shape (B, 4), optional
-            The auxiliary targets themselves.
-
-        Returns
-        -------
-        dict of Tensor, shape ()
-            ``total``, and before their weights ``trigger``, ``max_pct`` and, with auxiliary targets, ``auxiliary``.
+        forecast, auxiliary : Tensor, shape (B, 4), optional
+            The auxiliary targets in standard deviations around the mean as forecast, and as they were.
 
         Raises
         ------
@@ -157,7 +135,11 @@ class MultiTaskLoss(nn.Module):
         error = (predicted - target.float().clamp(max=self.max_pct_clip)) / self.max_pct_std  # (B,)
         weight = torch.full_like(error, 1 / len(error)) if weight is None else weight  # (B,)
         losses = (torch.stack(self.of_samples(logits, trigger, error)) * weight).sum(1)  # (2,)
-        found = {"total": self._weigh(losses, weight.sum()), "trigger": losses[0], "max_pct": losses[1]}
+        if self.log_variance is None:
+            total = (self.weights * losses).sum()
+        else:
+            total = (torch.exp(-self.log_variance) * losses + weight.sum() * self.log_variance).sum()
+        found = {"total": total, "trigger": losses[0], "max_pct": losses[1]}
         if "auxiliary" in self.terms:
             center, scale = self.auxiliary_scales.unbind(1)
             huber = F.huber_loss(forecast.float(), (auxiliary - center) / scale, reduction="none").sum(1)  # (B,)
@@ -168,16 +150,6 @@ class MultiTaskLoss(nn.Module):
     def of_samples(self, logits: Tensor, trigger: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of each sample, (B,): of the trigger, and of the largest rise by its error in standard deviations."""
         return focal_loss(logits, trigger, self.gamma, self.positive_weight), error.square()
-
-    def _weigh(self, losses: Tensor, share: Tensor) -> Tensor:
-        if self.log_variance is None:
-            return (self.weights * losses).sum()
-        return (torch.exp(-self.log_variance) * losses + share * self.log_variance).sum()
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value}, it must be {wanted}")
 
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {"multi_task": MultiTaskLoss}

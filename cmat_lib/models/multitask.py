@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from cmat_lib.config import Config
 from cmat_lib.config.schema import AUXILIARY_TARGETS, SOURCE_MODALITIES
-from cmat_lib.encoders.plain import MaskedEncoder
+from cmat_lib.encoders.plain import ENCODERS, MaskedEncoder
 from cmat_lib.models.fusion import fusion_class
-from cmat_lib.models.fusion.tokens import token_parts
 from cmat_lib.views import VIEWS, View
 
 HEAD_WIDTH = 32
@@ -48,11 +47,6 @@ class MultiTaskCrossModalAttention(nn.Module):
     numbers: dense targets say more than a rare trigger, and so few numbers leave no room to learn the training triggers
     by heart.
 
-    Parameters
-    ----------
-    config : Config
-        Read are the sections model and fusion, and what the encoders of the views read.
-
     Attributes
     ----------
     encoders : nn.ModuleDict
@@ -60,11 +54,6 @@ class MultiTaskCrossModalAttention(nn.Module):
     max_pct_scale : Tensor, shape ()
         Buffer, 1 at first: percent per unit of the head's output. The trainer sets it to the training standard
         deviation, so that the head works on numbers near 1 and `forward` always answers in percent.
-
-    Raises
-    ------
-    CmatError
-        If ``fusion.fusion_type`` or a name in ``model.modalities`` is unknown.
     """
 
     def __init__(self, config: Config) -> None:
@@ -72,10 +61,14 @@ class MultiTaskCrossModalAttention(nn.Module):
         self.config = config
         self.encoders = nn.ModuleDict({view.name: _encoder(view, config) for view in VIEWS.seen(config)})
         dims = {name: encoder.output_dim for name, encoder in self.encoders.items()}
-        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion, token_parts(config))
+        is_fine = config.fusion.tokens == "fine"
+        parts = {view.name: view.tokens(config) for view in VIEWS.known(config).values() if is_fine and view.tokens}
+        self.fusion = fusion_class(config.fusion.fusion_type).from_config(dims, config.fusion, parts)
         width, targets, has_forecast = self.fusion.output_dim, len(AUXILIARY_TARGETS), config.model.auxiliary_head
         self.auxiliary_head = _head(width, targets) if has_forecast else None
-        self.trigger_head = _reading_head(targets) if has_forecast else _head(width)
+        self.trigger_head = nn.Linear(targets, 1) if has_forecast else _head(width)
+        if has_forecast:  # at the start more of each forecast means that a trigger is likelier
+            nn.init.constant_(self.trigger_head.weight, 1 / targets)
         self.max_pct_head = _head(targets if has_forecast else width)
         self.register_buffer("max_pct_scale", torch.tensor(1.0))
 
@@ -83,26 +76,15 @@ class MultiTaskCrossModalAttention(nn.Module):
     def start_from(self, prior: float, max_pct_std: float) -> None:
         """Give both answers the level of the training part, so that the first steps need not look for it.
 
-        Parameters
-        ----------
-        prior : float
-            Share of triggers, by their weight in the loss: the model's first answer to every sample (Lin et al., arXiv
-            1708.02002, section 3.3).
-        max_pct_std : float
-            Standard deviation of the largest rise, in percent.
+        `prior` is the share of triggers, by their weight in the loss: the model's first answer to every sample (Lin et
+        al., arXiv 1708.02002, section 3.3). `max_pct_std` is the standard deviation of the largest rise, in percent.
         """
         last = self.trigger_head if isinstance(self.trigger_head, nn.Linear) else self.trigger_head[-1]
         last.bias.fill_(math.log(prior / (1 - prior)))
         self.max_pct_scale.fill_(max_pct_std)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Encoded views that the model sees, (B, width) each.
-
-        Parameters
-        ----------
-        inputs : mapping of str to Tensor
-            View -> its numbers, (B, F) or (B, L, F), see `input_shapes`; of others nothing is read.
-        """
+        """Encoded views that the model sees, (B, width) each, of the views' numbers; see `input_shapes`."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def answers(self, inputs: Mapping[str, Tensor]) -> Answers:
@@ -118,38 +100,18 @@ class MultiTaskCrossModalAttention(nn.Module):
     def forward(
         self, ohlcv: Tensor | None = None, tda: Tensor | None = None, complexity: Tensor | None = None, **others: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise.
+        """Logit of the trigger and size of the largest rise in percent, (B, 1) each.
 
-        Parameters
-        ----------
-        ohlcv : Tensor, shape (B, T, C)
-        tda : Tensor, shape (B, F)
-        complexity : Tensor, shape (B, K)
-        **others : Tensor
-            Numbers of the other views that the model sees, by name.
-
-        Returns
-        -------
-        trigger_logits : Tensor, shape (B, 1)
-        max_pct : Tensor, shape (B, 1)
-            In percent.
+        Of `ohlcv` (B, T, C), `tda` (B, F), `complexity` (B, K), and the other views that the model sees, by name.
         """
         source = dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True))
-        trigger_logits, max_pct, _ = self.answers(source | others)
-        return trigger_logits, max_pct
+        return self.answers(source | others)[:2]
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability of the trigger and size of the largest rise, in evaluation mode and without gradients.
+        """Probability of the trigger and size of the largest rise in percent, (B, 1) each.
 
-        Every module is left in the mode it was found in, also when the forward pass raises. Arguments as for `forward`.
-
-        Returns
-        -------
-        probability : Tensor, shape (B, 1)
-            Between 0 and 1.
-        max_pct : Tensor, shape (B, 1)
-            In percent.
+        As `forward`, in evaluation mode and without gradients; every module is left in the mode it was found in.
         """
         with evaluation_mode(self):
             trigger_logits, max_pct = self(*inputs, **others)  # (B, 1), (B, 1)
@@ -157,8 +119,8 @@ class MultiTaskCrossModalAttention(nn.Module):
 
     def get_num_parameters(self) -> tuple[int, int]:
         """Number of trainable parameters and of all."""
-        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
-        return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
+        parameters = list(self.parameters())
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
 def input_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -167,26 +129,13 @@ def input_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def _encoder(view: View, config: Config) -> nn.Module:
-    encoder = view.encoder(config)
+    encoder = view.encoder(config) if view.encoder else ENCODERS["mlp"](len(view.names(config)), 1, config)
     return MaskedEncoder(encoder) if view.may_be_absent else encoder
 
 
 def build_model(config: Config) -> MultiTaskCrossModalAttention:
-    """Model with fresh weights from torch's global random state.
-
-    Raises
-    ------
-    CmatError
-        If ``fusion.fusion_type`` is unknown, naming the nearest valid one.
-    """
+    """Model with fresh weights from torch's global random state."""
     return MultiTaskCrossModalAttention(config)
-
-
-def _reading_head(targets: int) -> nn.Linear:
-    """Linear reading of the auxiliary forecasts; at the start more of each means that a trigger is likelier."""
-    head = nn.Linear(targets, 1)
-    nn.init.constant_(head.weight, 1 / targets)
-    return head
 
 
 def _head(width: int, answers: int = 1) -> nn.Sequential:

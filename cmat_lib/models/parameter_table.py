@@ -10,11 +10,11 @@ from cmat_lib.views import VIEWS
 
 
 class ParameterRow(NamedTuple):
-    """One line of the parameter table; `source` is None where the document gives no number."""
+    """One line of the parameter table."""
 
     part: str
     parameters: int
-    source: str | None
+    source: str | None  # where the document gives a number
 
 
 def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:

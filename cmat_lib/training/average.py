@@ -12,18 +12,8 @@ class WeightAverage:
     """Exponential moving average of weights and buffers, ``average = decay * average + (1 - decay) * now``.
 
     Averaging makes small steps out of noisy ones and needs no learning-rate schedule of its own (Polyak and Juditsky
-    1992). The first step is taken over as it is. Nothing here makes a GPU wait, which is why it is not
-    `torch.optim.swa_utils.AveragedModel`: that one counts its updates on the CPU.
-
-    Parameters
-    ----------
-    decay : float
-        In (0, 1).
-
-    Attributes
-    ----------
-    module : nn.Module
-        The average; a copy of the model at first.
+    1992). `module` is the average; the first step is taken over as it is. Nothing here makes a GPU wait, which is why
+    it is not `torch.optim.swa_utils.AveragedModel`: that one counts its updates on the CPU.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -6,14 +6,24 @@ It is loaded with ``weights_only=True``, so a crafted file cannot run code.
 from __future__ import annotations
 
 import io
-import json
-import math
 import zipfile
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import pandas as pd
 import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    InstanceOf,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from torch import Tensor
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.base.files import atomic_path
@@ -22,53 +32,94 @@ from cmat_lib.models import MultiTaskCrossModalAttention, build_model
 from cmat_lib.views import VIEWS
 
 FORMAT_VERSION = 3  # 1 and 2 knew three views by position
-KEYS = {  # and what stands under them
-    "format_version": int,
-    "weights": dict,
-    "config": dict,
-    "views": dict,  # names of the numbers of each
-    "scalers": dict,
-    "threshold": float,
-    "calibration": dict,
-    "labels": dict,
-    "symbols": list,  # of the training
-    "data_hash": str,
-    "seen_until": str,
-    "versions": dict,
-}
-CALIBRATIONS = {"isotonic": {"method", "x", "y"}, "temperature": {"method", "slope", "bias"}}
 REASON_LENGTH = 200  # torch lists every weight that does not fit
+
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Plain = dict[str, JsonValue]
+
+
+class Kind(BaseModel):
+    """Shape of some content that is read from a file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @classmethod
+    def misfit(cls, content: Any) -> str | None:
+        """Where and why some content is not of this kind, in a line; None if it is."""
+        try:
+            cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return None
+
+
+class Scaler(Kind):
+    """Of one view, a number for each of its own."""
+
+    center: list[FiniteFloat]
+    scale: list[Annotated[FiniteFloat, Field(gt=0)]]
+
+
+class Temperature(Kind):
+    """See `cmat_lib.evaluation.calibration.fit_calibration`, as for `Isotonic`."""
+
+    method: Literal["temperature"]
+    slope: Annotated[FiniteFloat, Field(ge=0)]
+    bias: FiniteFloat
+
+
+class Isotonic(Kind):
+    """Points of a curve that rises."""
+
+    method: Literal["isotonic"]
+    x: Annotated[list[FiniteFloat], Field(min_length=1)]
+    y: list[Share]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Isotonic:
+        if len(self.x) != len(self.y) or self.x != sorted(self.x) or self.y != sorted(self.y):
+            raise ValueError("x and y must be as many, and ascend")
+        return self
+
+
+class Content(Kind):
+    """What a checkpoint holds."""
+
+    format_version: int
+    weights: dict[str, InstanceOf[Tensor]]
+    config: Plain
+    views: dict[str, list[str]]  # names of the numbers of each
+    scalers: dict[str, Scaler]
+    threshold: Share
+    calibration: Annotated[Temperature | Isotonic, Field(discriminator="method")]
+    labels: Plain
+    symbols: list[str]  # of the training
+    data_hash: str
+    seen_until: str
+    versions: dict
+
+    @field_validator("seen_until")
+    @classmethod
+    def _has_a_zone(cls, time: str) -> str:
+        if datetime.fromisoformat(time).tzinfo is None:
+            raise ValueError("a time needs its zone")
+        return time
+
+
+KEYS = Content.model_fields
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
-
-    Parameters
-    ----------
-    content : dict
-        All of `KEYS` except ``format_version``; tensors, plain numbers, texts, lists and dicts only.
-
-    Raises
-    ------
-    CmatError
-        If a key is missing or unknown.
-    """
+    """Write a checkpoint atomically: all that `Content` names except ``format_version``, else a CmatError."""
     content = {"format_version": FORMAT_VERSION, **content}
-    if set(content) != set(KEYS):
-        raise CmatError(
-            f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {sorted(set(content) ^ set(KEYS))}"
-        )
+    if differ := sorted(set(content) ^ set(KEYS)):
+        raise CmatError(f"a checkpoint needs the keys {', '.join(KEYS)}; these differ: {differ}")
     write_tensors(path, content)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint: `KEYS`; tensors are on `device`.
-
-    Raises
-    ------
-    CmatError
-        If the file is missing, damaged, of another format version, or not a checkpoint.
-    """
+    """Read a checkpoint, see `Content`; a CmatError if it is missing, damaged, or of another format version."""
     return _load(Path(path), device)[0]
 
 
@@ -77,106 +128,43 @@ def _load(path: Path, device: torch.device | str) -> tuple[dict[str, Any], Confi
     if not path.is_file():
         raise CmatError(f"{path}: no such model; run notebooks/04_training.ipynb or `cmat train` first")
     content = read_tensors(path, device)
-    if not isinstance(content, dict) or not _is_version(content.get("format_version")) or set(content) != set(KEYS):
+    # By repr, as a tensor has no truth value.
+    version = repr(content.get("format_version")) if isinstance(content, dict) else None
+    if version != repr(FORMAT_VERSION) or set(content) != set(KEYS):
         raise CmatError(f"{path}: not a model of this version of CMAT (format {FORMAT_VERSION}); train again")
-    for key, kind in KEYS.items():
-        if not isinstance(content[key], kind):
-            raise _damaged(path, f"{key} is no {kind.__name__}")
+    if reason := Content.misfit(content):
+        raise _damaged(path, reason)
     config = validate(content["config"], str(path))
     VIEWS.seen(config)  # a view of one's own needs its part, and says so
-    if reason := _fault(content, config):
-        raise _damaged(path, reason)
+    try:
+        fits = _fits_views(content, config)
+    except CmatError as error:  # of parameters that no training would have taken
+        raise _damaged(path, str(error)) from None
+    if not fits:
+        raise _damaged(path, "views or scalers are not what the parameters ask for")
     return content, config
 
 
-def _is_version(value: Any) -> bool:
-    return type(value) is int and value == FORMAT_VERSION
+def _fits_views(content: dict[str, Any], config: Config) -> bool:
+    """Whether names and scalers are those of the views that the parameters ask for."""
+    views = VIEWS.active(config)
+    for view in views:
+        names, scaler = content["views"].get(view.name, []), content["scalers"].get(view.name, {})
+        if view.width and len(names) != view.width(config):  # there may be more than memory holds
+            return False
+        if names != view.names(config) or {len(numbers) for numbers in scaler.values()} != {len(names)}:
+            return False
+    return len(content["views"]) == len(views)
 
 
 def _damaged(path: Path, reason: str) -> CmatError:
     return CmatError(f"{path}: damaged or not a model of CMAT ({reason[:REASON_LENGTH]}); train again")
 
 
-def _fault(content: dict[str, Any], config: Config) -> str | None:
-    """What in a checkpoint is not as the training writes it, or None."""
-    try:
-        active, stored = VIEWS.active(config), content["views"]
-        sizes = {view.name: view.width(config) for view in active if view.width}  # names that memory may not hold
-        is_long = all(isinstance(stored.get(name), list) and len(stored[name]) == n for name, n in sizes.items())
-        views = {view.name: view.names(config) for view in active} if is_long else None
-    except CmatError as error:  # of parameters that no training would have taken
-        return str(error)
-    if stored != views:
-        return "views are not the names that the parameters ask for"
-    for name, names in views.items():
-        if not _is_scaler(content["scalers"].get(name), len(names)):
-            return f"scalers: {name} needs {len(names)} centres and {len(names)} scales above 0, all finite"
-    checks = {
-        "weights are not tensors by name": _are_tensors(content["weights"]),
-        "symbols are not names": all(isinstance(name, str) for name in content["symbols"]),
-        "threshold is not between 0 and 1": 0 <= content["threshold"] <= 1,
-        "calibration is none of " + " and ".join(CALIBRATIONS): _is_calibration(content["calibration"]),
-        "seen_until is not a time with its zone": _is_zoned_time(content["seen_until"]),
-        "config or labels hold more than plain numbers and texts": _is_plain([content["config"], content["labels"]]),
-    }
-    return next((reason for reason, holds in checks.items() if not holds), None)
-
-
-def _are_tensors(weights: dict) -> bool:
-    return all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(map(_is_number, values))
-
-
-def _is_scaler(scaler: Any, size: int) -> bool:
-    if not isinstance(scaler, dict) or not all(_are_numbers(scaler.get(key)) for key in ("center", "scale")):
-        return False
-    return len(scaler["center"]) == len(scaler["scale"]) == size and all(scale > 0 for scale in scaler["scale"])
-
-
-def _is_calibration(calibration: dict) -> bool:
-    """Whether these are the numbers that `cmat_lib.evaluation.calibration.fit_calibration` gives."""
-    method = calibration.get("method")
-    if not isinstance(method, str) or set(calibration) != CALIBRATIONS.get(method):
-        return False
-    if method == "temperature":
-        return _is_number(calibration["slope"]) and _is_number(calibration["bias"]) and calibration["slope"] >= 0
-    x, y = calibration["x"], calibration["y"]
-    if not _are_numbers(x) or not _are_numbers(y) or not len(x) == len(y) > 0:
-        return False
-    return x == sorted(x) and y == sorted(y) and all(0 <= value <= 1 for value in y)
-
-
-def _is_zoned_time(text: str) -> bool:
-    try:
-        return pd.Timestamp(text).tzinfo is not None
-    except (ValueError, TypeError, OverflowError):
-        return False
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
 def write_tensors(path: str | Path, content: Any) -> None:
-    """Write tensors and plain types atomically.
+    """Write tensors and plain types atomically; a CmatError if the file cannot be written.
 
     Through memory, because torch's own writer hides from a full disk behind errors of its format.
-
-    Raises
-    ------
-    CmatError
-        If the file cannot be written.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -185,13 +173,7 @@ def write_tensors(path: str | Path, content: Any) -> None:
 
 
 def read_tensors(path: Path, device: torch.device | str) -> Any:
-    """Content of a file of tensors and plain types, on `device`; a file that holds anything else is refused.
-
-    Raises
-    ------
-    CmatError
-        If the file is damaged, or would run code.
-    """
+    """Content of a file of tensors and plain types; a CmatError if it is damaged, or would run code."""
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not an archive of torch.save")  # whose older forms are never written here
@@ -203,15 +185,7 @@ def read_tensors(path: Path, device: torch.device | str) -> Any:
 def load_model(
     path: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[MultiTaskCrossModalAttention, Config, dict[str, Any]]:
-    """Model in eval mode from a checkpoint, with the parameters it was trained under.
-
-    The dict is the checkpoint's content, see `load_checkpoint`.
-
-    Raises
-    ------
-    CmatError
-        If the file cannot be used.
-    """
+    """Model in eval mode from a checkpoint, its parameters and content; a CmatError if the file cannot be used."""
     path = Path(path)
     content, config = _load(path, device)
     try:

@@ -18,13 +18,7 @@ PATIENCE = timedelta(days=1)  # while the first process prepares the data, which
 
 
 def pick_device(training: TrainingConfig) -> torch.device:
-    """Device that ``training.device`` asks for.
-
-    Raises
-    ------
-    CmatError
-        If a GPU is asked for and torch sees none.
-    """
+    """Device that ``training.device`` asks for; a CmatError for a GPU that torch does not see."""
     if training.device == "cuda" and not torch.cuda.is_available():
         raise CmatError("training.device is 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
     use_gpu = training.device != "cpu" and torch.cuda.is_available()
@@ -52,10 +46,7 @@ class UnroundedInputs(MixedPrecision):
 def make_fabric(training: TrainingConfig) -> Fabric:
     """Fabric for the processes of `training`, not launched, with the switches of the parameters applied.
 
-    Raises
-    ------
-    CmatError
-        If a GPU is asked for and torch sees none, or fewer than ``training.devices``.
+    A CmatError if GPUs are asked for and torch sees none, or fewer than ``training.devices``.
     """
     device = pick_device(training)
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
@@ -66,23 +57,15 @@ def make_fabric(training: TrainingConfig) -> Fabric:
     torch.backends.cudnn.benchmark = is_on(training.cudnn_benchmark, device)
     torch.set_float32_matmul_precision("high" if is_on(training.tf32, device) else "highest")
     plugins = [UnroundedInputs(half_precision(device), device.type)] if is_on(training.mixed_precision, device) else []
-    return Fabric(
-        accelerator=device.type,
-        devices=training.devices,
-        num_nodes=training.num_nodes,
-        strategy=_strategy(training),
-        plugins=plugins,
-    )
+    strategy = "auto"
+    if processes(training) > 1:
+        # Frozen encoders have no gradient in the first epochs, which the reducer must be told to expect.
+        strategy = DDPStrategy(find_unused_parameters=training.freeze_encoder_epochs > 0, timeout=PATIENCE)
+    places = {"devices": training.devices, "num_nodes": training.num_nodes}
+    return Fabric(accelerator=device.type, strategy=strategy, plugins=plugins, **places)
 
 
 def half_precision(device: torch.device) -> str:
     """Kind of mixed precision: bf16 where the chip computes in it, else fp16, whose gradients need scaling."""
     bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if bf16 else "16-mixed"
-
-
-def _strategy(training: TrainingConfig) -> DDPStrategy | str:
-    if processes(training) == 1:
-        return "auto"
-    # Frozen encoders have no gradient in the first epochs, which the reducer must be told to expect.
-    return DDPStrategy(find_unused_parameters=training.freeze_encoder_epochs > 0, timeout=PATIENCE)

@@ -13,10 +13,7 @@ from cmat_lib.training.trainer import Row
 class TrainingLogs:
     """Writes each row of the history to ``metrics.csv`` and to TensorBoard events in one folder, at once.
 
-    Parameters
-    ----------
-    folder : Path
-        Emptied at the first row, not before: a training that goes on hands in its earlier rows again.
+    The folder is emptied at the first row, not before: a training that goes on hands in its earlier rows again.
     """
 
     def __init__(self, folder: Path) -> None:

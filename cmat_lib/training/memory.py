@@ -21,10 +21,10 @@ KEPT = {(False, False): 1.0, (True, False): 0.53, (False, True): 0.73, (True, Tr
 
 
 class Need(NamedTuple):
-    """Bytes that training needs on its device."""
+    """Bytes that training needs on its device: `fixed` whatever the batch, and for each of its samples."""
 
-    fixed: float  # whatever the batch
-    per_sample: float  # of the batch
+    fixed: float
+    per_sample: float
 
     def total(self, batch: int) -> float:
         """Bytes for a batch of this size."""
@@ -64,19 +64,9 @@ def _kept_bytes(model: torch.nn.Module, config: Config, batch: int) -> int:
 
 
 def check_memory(config: Config, device: torch.device, batch: int, processes: int = 1) -> None:
-    """Stop before training if the device cannot hold a batch.
+    """Stop before training if the device cannot hold a `batch` of samples, which the processes share.
 
-    Parameters
-    ----------
-    batch : int
-        Samples of one forward pass over all processes.
-    processes : int
-        Processes that share them.
-
-    Raises
-    ------
-    LocalError
-        With a batch that fits, and the accumulation that keeps the samples of an optimiser step.
+    The LocalError says which batch fits, and the accumulation that keeps the samples of an optimiser step.
     """
     need, free = memory_need(config), free_memory(device)
     switches = (config.training.mixed_precision, config.training.compile)

@@ -26,17 +26,8 @@ class Objective(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, inputs: dict[str, Tensor], targets: tuple[Tensor, ...], weight: Tensor) -> Answer:
-        """Losses and answers of a batch.
-
-        Parameters
-        ----------
-        inputs, targets : dict and tuple of Tensor
-            See `cmat_lib.views.panel.Batch`.
-        weight : Tensor, shape (B,)
-            See `cmat_lib.models.MultiTaskLoss`.
-        """
-        answers = [x.float() for x in self.model.answers(inputs) if x is not None]
-        said = torch.cat(answers, dim=1)  # (B, 2 or 6)
+        """Losses and answers of a `cmat_lib.views.panel.Batch` by weight (B,), see `cmat_lib.models.MultiTaskLoss`."""
+        said = torch.cat([x.float() for x in self.model.answers(inputs) if x is not None], dim=1)  # (B, 2 or 6)
         losses = self.losses(said, targets, weight)
         return Answer(torch.stack([losses[name] for name in self.loss.terms]), said)
 

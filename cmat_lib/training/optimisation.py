@@ -17,15 +17,7 @@ from cmat_lib.views.panel import Panel
 
 
 def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig) -> list[dict[str, Any]]:
-    """Parameter groups of AdamW: transformer layers have their own rate; biases, norms and positions do not decay.
-
-    Groups without parameters are left out.
-
-    Parameters
-    ----------
-    model, loss : Module
-        Learned task weights belong to the loss.
-    """
+    """Parameter groups of AdamW: transformer layers have their own rate; biases, norms and positions do not decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         transformer = name.startswith("fusion.transformer.")
@@ -40,53 +32,52 @@ def parameter_groups(model: nn.Module, loss: nn.Module, training: TrainingConfig
 
 
 def build_loss(config: Config, panel: Panel) -> MultiTaskLoss:
-    """Loss of all tasks, with the positive weight and the scales of the targets from the training part.
+    """Loss of all tasks on the CPU, with the positive weight and the scales of the targets from the training part.
 
-    It lies on the CPU.
-
-    Raises
-    ------
-    CmatError
-        If a target is the same in every training row.
+    A target that is the same in every training row is a CmatError.
     """
     training = config.training
     rows = panel.samples[panel.samples["part"] == "train"]
     auxiliary = rows[list(AUXILIARY_TARGETS) if config.model.auxiliary_head else []]
-    base_rate = rows["trigger"].mean()
     clip = rows["max_pct"].quantile(training.max_pct_clip_quantile)
     clipped = rows["max_pct"].clip(upper=clip)
     for name, target in {"max_pct": clipped, **auxiliary}.items():
         if not target.std() > 0:
             raise CmatError(f"{name} is the same in every row of the train part; check prices and label columns")
-    weight = (1 - base_rate) / base_rate if training.positive_weight == "balanced" else training.positive_weight
     if training.loss not in LOSSES:
         raise CmatError(f"training.loss: there is no loss '{training.loss}'{nearest(training.loss, LOSSES)}")
     return LOSSES[training.loss](
         gamma=training.focal_gamma,
-        positive_weight=float(weight),
+        positive_weight=positive_weight(training, panel),
         max_pct_std=float(clipped.std()),
         max_pct_clip=float(clip),
         task_weighting=training.task_weighting,
-        trigger_weight=training.trigger_weight,
-        max_pct_weight=training.max_pct_weight,
+        task_weights=(training.trigger_weight, training.max_pct_weight),
         auxiliary_scales=list(zip(auxiliary.mean(), auxiliary.std(), strict=True)),
         auxiliary_weight=training.auxiliary_weight,
     )
 
 
+def _base_rate(panel: Panel) -> float:
+    return panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
+
+
+def positive_weight(training: TrainingConfig, panel: Panel) -> float:
+    """Weight of a trigger in the loss; ``balanced`` is negatives over positives of the training part."""
+    rate = _base_rate(panel)
+    return float((1 - rate) / rate if training.positive_weight == "balanced" else training.positive_weight)
+
+
 def prior(loss: MultiTaskLoss, panel: Panel) -> float:
     """Share of triggers in the training part, counted by their weight in the loss."""
-    base_rate = panel.samples.loc[panel.samples["part"] == "train", "trigger"].mean()
-    return float(loss.positive_weight * base_rate / (loss.positive_weight * base_rate + 1 - base_rate))
+    weighted = loss.positive_weight * _base_rate(panel)
+    return float(weighted / (weighted + 1 - _base_rate(panel)))
 
 
 def micro_batch(samples: int, training: TrainingConfig, processes: int = 1) -> int:
     """Samples of one forward pass over all processes: ``training.batch_size``, or all samples where they are fewer.
 
-    Raises
-    ------
-    CmatError
-        If the batch cannot be shared equally among the processes.
+    A batch that cannot be shared equally among the processes is a CmatError.
     """
     if training.batch_size % processes:
         raise CmatError(

@@ -8,49 +8,46 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import InstanceOf
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.training.checkpoint import read_tensors, write_tensors
+from cmat_lib.training.checkpoint import Kind, read_tensors, write_tensors
 
-KEYS = {  # of a state, and what stands under them
-    "device": str,
-    "model": dict,
-    "average": dict,
-    "loss": dict,
-    "optimizer": dict,
-    "scheduler": dict,
-    "precision": dict,
-    "random_states": torch.Tensor,
-    "order_state": torch.Tensor,
-    "loop": dict,
-}
-LOOP = {
-    "epoch": int,
-    "step": int,
-    "seen": list,
-    "history": list,
-    "best": float,
-    "best_epoch": int,
-    "best_weights": dict,
-}
+
+class Loop(Kind):
+    """Where `cmat_lib.training.trainer.train` is: its attributes of these names."""
+
+    epoch: int
+    step: int
+    seen: list
+    history: list
+    best: float
+    best_epoch: int
+    best_weights: dict
+
+
+class State(Kind):
+    """What a save point holds beside its fingerprint."""
+
+    fingerprint: str
+    device: str
+    model: dict
+    average: dict
+    loss: dict
+    optimizer: dict
+    scheduler: dict
+    precision: dict
+    random_states: InstanceOf[torch.Tensor]
+    order_state: InstanceOf[torch.Tensor]
+    loop: Loop
 
 
 class SavePoint(NamedTuple):
-    """Where the state of a training is kept.
+    """Where the state of a training is kept."""
 
-    Parameters
-    ----------
-    path : Path
-        Replaced atomically at every save.
-    fingerprint : str
-        Of everything that the training depends on; a state with another fingerprint is an error.
-    resume : bool
-        Whether to go on from the state that is there.
-    """
-
-    path: Path
-    fingerprint: str
-    resume: bool = False
+    path: Path  # replaced atomically at every save
+    fingerprint: str  # of everything that the training depends on; a state with another one is an error
+    resume: bool = False  # whether to go on from the state that is there
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state: tensors and plain types only."""
@@ -59,10 +56,7 @@ class SavePoint(NamedTuple):
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """State to go on from, on `device`; None, with a warning that says why, if there is none.
 
-        Raises
-        ------
-        CmatError
-            If the state belongs to a training with other parameters, which would be lost.
+        A state of a training with other parameters, which would be lost, is a CmatError.
         """
         if not self.resume:
             return None
@@ -72,21 +66,17 @@ class SavePoint(NamedTuple):
             state = read_tensors(self.path, device)
         except CmatError as error:
             return self._anew(str(error))
-        if not isinstance(state, dict) or not self._is_own(state.get("fingerprint")):
+        # By repr, as a tensor has no truth value.
+        if not isinstance(state, dict) or repr(state.get("fingerprint")) != repr(self.fingerprint):
             raise CmatError(
                 f"{self.path} was made with other parameters, input files or code: resume with those, or train without "
                 "resume, which starts anew and replaces it"
             )
-        if wrong := [key for key, kind in KEYS.items() if not isinstance(state.get(key), kind)]:
-            return self._anew(f"{self.path}: damaged ({wrong[0]} is no {KEYS[wrong[0]].__name__})")
-        if wrong := [key for key, kind in LOOP.items() if not isinstance(state["loop"].get(key), kind)]:
-            return self._anew(f"{self.path}: damaged (loop has no {wrong[0]} as it was saved)")
+        if reason := State.misfit(state):
+            return self._anew(f"{self.path}: damaged ({reason})")
         if state["device"] != device.type:
             return self._anew(f"{self.path} was made on a device of another kind ({state['device']})")
         return state
-
-    def _is_own(self, fingerprint: Any) -> bool:
-        return isinstance(fingerprint, str) and fingerprint == self.fingerprint
 
     def _anew(self, reason: str) -> None:
         warnings.warn(f"training starts anew: {reason}", stacklevel=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,19 +29,8 @@ class Steps:
     Every batch has the same shape, so that a compiled graph fits all: a short one is filled up with samples of
     weight 0, which count in BatchNorm's statistics and nowhere else. A batch of ``training.batch_size`` samples is
     shared among the processes, so their number does not change what is learned, but for BatchNorm, whose statistics are
-    those of each process's share, and for dropout.
-
-    Parameters
-    ----------
-    fabric : Fabric
-        Launched, if it has several processes.
-
-    Attributes
-    ----------
-    raw : nn.Module
-        The model, without wrappers.
-    per_epoch : int
-        Optimiser steps of an epoch.
+    those of each process's share, and for dropout. `fabric` must be launched, if it has several processes; `raw` is the
+    model without wrappers, `per_epoch` the optimiser steps of an epoch.
 
     Raises
     ------
@@ -69,15 +59,12 @@ class Steps:
         self.objective, self.optimizer = fabric.setup(self._objective(self.raw), self._plain_optimizer)
         self._judge = self._objective(self.best_model)
         total = self.per_epoch * self.training.epochs
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self._plain_optimizer, lambda step: schedule(step, total, self.training.warmup_share)
-        )
+        factor = partial(schedule, total=total, warmup_share=self.training.warmup_share)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self._plain_optimizer, factor)
 
     def _objective(self, model: torch.nn.Module) -> torch.nn.Module:
-        objective = Objective(model, self.loss)
-        if not self.is_compiled:
-            return objective
-        return compiled(objective, self.panel.device, self.training.gradient_accumulation_steps > 1)
+        objective, accumulates = Objective(model, self.loss), self.training.gradient_accumulation_steps > 1
+        return compiled(objective, self.panel.device, accumulates) if self.is_compiled else objective
 
     @property
     def best_model(self) -> torch.nn.Module:
@@ -95,19 +82,9 @@ class Steps:
         return self.train_index[order]
 
     def step(self, order: Tensor, number: int) -> Tensor:
-        """One optimiser step; an accumulation that the epoch cuts short still steps.
+        """Optimiser step `number` from 0 of the epoch whose `order` (n,) `new_order` gave.
 
-        Parameters
-        ----------
-        order : Tensor of int64, shape (n,)
-            From `new_order`.
-        number : int
-            Of the step in its epoch, from 0.
-
-        Returns
-        -------
-        Tensor, shape (terms,)
-            This process's share of the losses, in the order of the loss's `terms`.
+        This process's share of the losses, (terms,). An accumulation that the epoch cuts short still steps.
         """
         length = self.size * self.training.gradient_accumulation_steps
         chunk = order[number * length : (number + 1) * length]
@@ -146,35 +123,20 @@ class Steps:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean loss terms and ROC-AUC of the trigger score on the stop part.
+        """Mean loss terms on the stop part (see `loss_name`) and ``roc_auc``, the ROC-AUC of the trigger score.
 
-        Returns
-        -------
-        dict
-            ``loss``, ``trigger_loss``, ``max_pct_loss``, with an auxiliary head ``auxiliary_loss``, and ``roc_auc``.
-
-        Raises
-        ------
-        CmatError
-            If the model's answers are not finite.
+        Answers that are not finite are a CmatError.
         """
-        self._share_buffers()
+        if self.fabric.world_size > 1:  # BatchNorm's statistics that are kept are the first process's
+            for buffer in self.best_model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         self._judge.eval()
         said, targets = self._answers(self.stop_index), self.panel.targets(self.stop_index)
         terms = {name: float(loss) for name, loss in self._judge.losses(said, targets).items()}
         if not all(map(math.isfinite, terms.values())):
-            raise CmatError(
-                "training stopped: the model's answers on the stop part are not finite; lower training.learning_rate, "
-                "or look for extreme values in the inputs (notebook 01)"
-            )
+            raise diverged("the model's answers on the stop part are not finite")
         auc = roc_auc_score(targets[0].cpu().numpy(), said[:, 0].cpu().numpy())
         return {loss_name(term): value for term, value in terms.items()} | {"roc_auc": float(auc)}
-
-    def _share_buffers(self) -> None:
-        """BatchNorm's statistics are the first process's everywhere: they are the ones that are kept."""
-        if self.fabric.world_size > 1:
-            for buffer in self.best_model.buffers():
-                torch.distributed.broadcast(buffer, 0)
 
     def _answers(self, index: Tensor) -> Tensor:
         """Answers for the samples of `index`, (n, 2 or 6); the processes share the work."""
@@ -187,32 +149,30 @@ class Steps:
                 answers[place] = self._judge(batch.inputs, batch.targets, batch.weight).said
         return self.fabric.all_reduce(answers, reduce_op="sum")[: len(index)]
 
-    # -- state -----------------------------------------------------------------------------------------------------
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own; that of the precision is the scale of fp16 gradients."""
+        learned = {"model": self.raw, "loss": self.loss, "optimizer": self._plain_optimizer}
+        paced = {"scheduler": self.scheduler, "precision": self.fabric.strategy.precision}
+        return learned | paced | ({} if self.average is None else {"average": self.average})
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the order of samples; all processes must call it together."""
-        return {
-            "model": self.raw.state_dict(),
-            "average": {} if self.average is None else self.average.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self._plain_optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "precision": self.fabric.strategy.precision.state_dict(),  # the scale of fp16 gradients
-            "random_states": random_states(self.fabric),
-            "device": self.panel.device.type,
-        }
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        shared = {"random_states": random_states(self.fabric), "device": self.panel.device.type}
+        return {"average": {}} | states | shared
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `state`; ``order_state`` is that of `generator`."""
-        self.raw.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.loss.load_state_dict(state["loss"])
-        self._plain_optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.generator.set_state(state["order_state"].cpu())
         restore_random_states(state["random_states"], self.fabric)
+
+
+def diverged(problem: str) -> CmatError:
+    """Error for a training whose numbers are no numbers any more."""
+    advice = "lower training.learning_rate, or look for extreme values in the inputs (notebook 01)"
+    return CmatError(f"training stopped: {problem}; {advice}")
 
 
 def loss_name(term: str) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -18,9 +18,9 @@ from cmat_lib.config.schema import TrainingConfig
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.memory import memory_in_use, out_of_memory
 from cmat_lib.training.objective import compiled_graphs
-from cmat_lib.training.resume import LOOP, SavePoint
+from cmat_lib.training.resume import Loop, SavePoint
 from cmat_lib.training.signals import StopRequest
-from cmat_lib.training.steps import Steps, loss_name
+from cmat_lib.training.steps import Steps, diverged, loss_name
 from cmat_lib.views.panel import Panel
 
 FEWEST_STEPS = 50  # below this an epoch says little, and warm-up and cosine are coarse
@@ -48,23 +48,20 @@ def train(
 ) -> Training:
     """Train the model of `config` on the train part; the stop part decides when to end and which epoch is best.
 
+    Ctrl-C ends the epoch early, keeps the state and returns the best model so far (with one process; several are
+    killed, and leave the state of the last whole epoch).
+
     Parameters
     ----------
     panel : Panel
         On the device where training shall happen.
     on_epoch : callable
-        Called with each epoch's row of the history, in the first process only; a training that goes on hands in its
-        earlier rows first.
+        Takes each epoch's row of the history, in the first process only; a training that goes on hands in its earlier
+        rows first.
     fabric : Fabric, optional
         Launched, if it has several processes; made from `config` by default.
     save_point : SavePoint, optional
-        Where the state is kept after every epoch, and whether to go on from there. Nothing is kept without it.
-
-    Returns
-    -------
-    Training
-        Ctrl-C ends the epoch early, keeps the state and returns the best model so far (with one process; several are
-        killed, and leave the state of the last whole epoch).
+        Where the state is kept after every epoch; without it nothing is kept.
 
     Raises
     ------
@@ -95,29 +92,23 @@ class _Loop:
     def run(self, on_epoch: Callable[[Row], None]) -> Training:
         """Epochs until patience, the last one, or somebody's wish to stop."""
         self._resume()
+        show = on_epoch if self.steps.fabric.is_global_zero else lambda row: None
         for row in self.history:
-            self._show(row, on_epoch)
+            show(row)
         if self.steps.per_epoch < FEWEST_STEPS:
-            warnings.warn(
-                f"an epoch has {self.steps.per_epoch} optimiser steps (fewer than {FEWEST_STEPS}): lower "
-                "training.batch_size or training.gradient_accumulation_steps",
-                stacklevel=3,
-            )
+            few = f"an epoch has {self.steps.per_epoch} optimiser steps (fewer than {FEWEST_STEPS})"
+            lower = "lower training.batch_size or training.gradient_accumulation_steps"
+            warnings.warn(f"{few}: {lower}", stacklevel=3)
         with self.stop:
-            while not self._is_done():
-                row = self._epoch()
-                if row is None:
-                    return self._interrupted()
-                self._show(row, on_epoch)
-        return self._training(self.history, self.best_epoch, interrupted=False)
-
-    def _training(self, history: list[Row], best_epoch: int, interrupted: bool) -> Training:
+            while not self._is_done() and (row := self._epoch()):
+                show(row)
+        interrupted = not self._is_done()
+        if interrupted and not self.best_weights:  # the model as it stands
+            terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
+            self.history = [self._row(terms) | self._speed(math.nan, math.nan, 0)]
+            self.best_epoch, self.best_weights = self.epoch, _copy(self.steps.best_model)
         self.steps.raw.load_state_dict(self.best_weights)
-        return Training(self.steps.raw.eval(), history, best_epoch, interrupted)
-
-    def _show(self, row: Row, on_epoch: Callable[[Row], None]) -> None:
-        if self.steps.fabric.is_global_zero:
-            on_epoch(row)
+        return Training(self.steps.raw.eval(), self.history, self.best_epoch, interrupted)
 
     def _is_done(self) -> bool:
         without_better = self.epoch - 1 - self.best_epoch
@@ -129,8 +120,7 @@ class _Loop:
         self.steps.freeze_encoders(self.epoch <= self.training.freeze_encoder_epochs)
         if not self._pass():
             return None
-        terms = self._mean_losses()
-        seconds = time.perf_counter() - started
+        terms, seconds = self._mean_losses(), time.perf_counter() - started
         row = self._row(terms)
         row |= self._speed(seconds, time.perf_counter() - started - seconds, self.steps.per_epoch - first)
         self._report_recompiles()
@@ -157,15 +147,10 @@ class _Loop:
         bad = (~terms.isfinite()).nonzero()
         if len(bad):
             step = int(bad[0, 0])
-            # The total is not finite whenever a term is; it is named only if it is the only one.
-            names = [
-                name for name, value in zip(self.steps.loss.terms, terms[step], strict=True) if not value.isfinite()
-            ]
+            # The total is not finite whenever a term is not; it is named only if it is the only one.
+            names = [self.steps.loss.terms[term] for row, term in bad.tolist() if row == step]
             culprit = " and ".join(names[1:] or names)
-            raise CmatError(
-                f"training stopped: the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}; "
-                "lower training.learning_rate, or look for extreme values in the inputs (notebook 01)"
-            )
+            raise diverged(f"the {culprit} loss is not finite at step {step + 1} of epoch {self.epoch}")
         return terms.mean(0).tolist()
 
     def _row(self, terms: list[float]) -> Row:
@@ -204,29 +189,16 @@ class _Loop:
         if self.epoch == self.training.freeze_encoder_epochs > 0:
             self.graphs_expected += 2
 
-    # -- stop and resume -------------------------------------------------------------------------------------------
-
-    def _interrupted(self) -> Training:
-        """The best model so far; before the end of the first epoch, the model as it stands."""
-        history, best_epoch = self.history, self.best_epoch
-        if not self.best_weights:
-            terms = torch.stack(self.seen).mean(0).tolist() if self.seen else [math.nan] * len(self.steps.loss.terms)
-            history, best_epoch = [self._row(terms) | self._speed(math.nan, math.nan, 0)], self.epoch
-            self.best_weights = _copy(self.steps.best_model)
-        return self._training(history, best_epoch, interrupted=True)
-
     def _save(self, order_state: Tensor) -> None:
         if self.save_point is None:
             return
         started = time.monotonic()
-        state = self.steps.state() | {"order_state": order_state, "loop": self._progress()}
+        loop = {name: getattr(self, name) for name in Loop.model_fields}
+        state = self.steps.state() | {"order_state": order_state, "loop": loop}
         if self.steps.fabric.is_global_zero:
             self.save_point.save(state)
         self.saved = time.monotonic()
         self.save_seconds = self.saved - started
-
-    def _progress(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in LOOP}
 
     def _resume(self) -> None:
         state = self.save_point.load(self.steps.panel.device) if self.save_point is not None else None
@@ -237,8 +209,7 @@ class _Loop:
         except Exception as error:  # each part of a state has errors of its own for what does not fit
             problem = f"{self.save_point.path}: its state does not fit this training ({first_line(error)})"
             raise CmatError(f"{problem}; delete it to start anew") from None
-        for name in LOOP:
-            setattr(self, name, state["loop"][name])
+        vars(self).update(state["loop"])
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.config import Config
-from cmat_lib.views.registry import Asked, Scaler, Values, View
+from cmat_lib.views.registry import Asked, Values, View
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,18 +18,9 @@ HARMONICS = {0: (1, 2), 1: (1,)}  # column -> turns of the waves that linear mod
 
 
 def clock_fractions(close_time: pd.DatetimeIndex, zone: str) -> np.ndarray:
-    """Fraction of the day and of the week (from Monday) that has passed at each moment, in a time zone.
+    """Fraction of the day and of the week (from Monday) that has passed at N moments in an IANA time zone.
 
-    Parameters
-    ----------
-    close_time : DatetimeIndex, length N
-    zone : str
-        Name of the IANA time zone.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, 2)
-        In [0, 1).
+    Shape (N, 2), float32, in [0, 1).
     """
     local = close_time.tz_convert(zone)
     day = (local.hour + local.minute / 60) / 24
@@ -39,11 +30,6 @@ def clock_fractions(close_time: pd.DatetimeIndex, zone: str) -> np.ndarray:
 def _compute(asked: Asked) -> Values:
     data = asked.config.data
     return Values(clock_fractions(asked.candles.index[asked.rows] + data.bar, data.clock_zone))
-
-
-def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
-    """Fractions stay what they are."""
-    return {"center": [0.0] * len(NAMES), "scale": [1.0] * len(NAMES)}
 
 
 def _encoder(config: Config) -> nn.Module:
@@ -74,7 +60,7 @@ VIEW = View(
     compute=_compute,
     encoder=_encoder,
     groups=lambda config: {},
-    scale=_scale,
+    scale=lambda values, rows, config: {"center": [0.0, 0.0], "scale": [1.0, 1.0]},  # fractions stay what they are
     summaries=_summaries,
     summary_names=_summary_names,
     standard=True,

@@ -20,23 +20,12 @@ def _compute(asked: Asked) -> Values:
     """Indicators, from the cache where there is one, then the ranges, which cost nothing."""
     config, stride = asked.config.complexity, asked.config.data.stride
     parts = part_hashes(INDICATORS[name].function for name in config.indicators)
-    indicators = asked.windows(
-        Sliding(
-            "complexity",
-            np.log(asked.candles["close"].to_numpy(np.float64)),
-            config.window_size,
-            partial(path_complexity, config=config),
-            len(config.indicators),
-            # The ranges are computed from the candles at once, and their choice does not touch the cache.
-            {
-                **config.model_dump(mode="json", exclude={"ranges"}),
-                "stride": stride,
-                **({"parts": parts} if parts else {}),
-            },
-            stride,
-        )
-    )
-    return Values(np.concatenate([indicators, log_ranges(asked.candles, config.ranges)[asked.rows]], axis=1))
+    log_close, compute = np.log(asked.candles["close"].to_numpy(np.float64)), partial(path_complexity, config=config)
+    # The choice of ranges does not touch the cache.
+    key = config.model_dump(mode="json", exclude={"ranges"}) | {"stride": stride} | ({"parts": parts} if parts else {})
+    sliding = Sliding("complexity", log_close, config.window_size, compute, len(config.indicators), key, stride)
+    ranges = log_ranges(asked.candles, config.ranges)[asked.rows]
+    return Values(np.concatenate([asked.windows(sliding), ranges], axis=1))
 
 
 def _longer(config: Config, candles: int) -> Config:

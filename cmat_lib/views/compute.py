@@ -35,11 +35,9 @@ def compute_views(
     Parameters
     ----------
     rows : mapping of str to ndarray of int, shape (n,)
-        Rows of each symbol's candles.
+        Rows of each symbol's candles: those of the market, or of `cut`.
     windows : callable
         Gives, for a symbol, what computes or reads the features of sliding windows at its rows.
-    cut : dict of str to DataFrame, optional
-        Candles of each symbol that its own `rows` count in, instead of those of the market.
     **how
         Further fields of `cmat_lib.views.registry.Asked`.
     """
@@ -56,7 +54,11 @@ def compute_views(
             known = market if cut is None else market | {symbol: cut[symbol]}
             parts.append(view.compute(Asked(symbol, known, own, config, windows(symbol), **how)))
             _check(view, parts[-1], own, config)
-        found[view.name] = _stacked(parts)
+        values, ends = np.concatenate([part.values for part in parts]), None
+        if parts[0].rows is not None:
+            offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
+            ends = np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)])
+        found[view.name] = Values(values, ends)
     return found
 
 
@@ -66,18 +68,9 @@ def _check(view: View, found: Values, rows: np.ndarray, config: Config) -> None:
     wanted = len(found.values) if ends is None else len(ends)
     fits = wanted == len(rows) and found.values.shape[1:] == (len(view.names(config)),)
     if not fits or (ends is None) != (length == 0) or (not view.by_candle and length and (ends < length - 1).any()):
-        raise CmatError(
-            f"the view '{view.name}' gives values of shape {found.values.shape} for {len(rows)} samples; they need a "
-            "column for each of its names, and a row per sample, or rows that end whole windows"
-        )
-
-
-def _stacked(parts: list[Values]) -> Values:
-    values = np.concatenate([part.values for part in parts])
-    if parts[0].rows is None:
-        return Values(values)
-    offsets = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
-    return Values(values, np.concatenate([part.rows + offset for part, offset in zip(parts, offsets, strict=True)]))
+        gives = f"the view '{view.name}' gives values of shape {found.values.shape} for {len(rows)} samples"
+        need = "a column for each of its names, and a row per sample, or rows that end whole windows"
+        raise CmatError(f"{gives}; they need {need}")
 
 
 def sample_views(
@@ -87,15 +80,7 @@ def sample_views(
     config: Config,
     windows: Callable[[str, np.ndarray], Windows],
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Index of all samples of a market, and the numbers of views there.
-
-    Parameters
-    ----------
-    labels : dict of str to DataFrame
-        As for `cmat_lib.views.samples.build_samples`.
-    windows : callable
-        As for `compute_views`, of a symbol and its rows.
-    """
+    """Index of all samples of a market, and the numbers of views there; `windows` of a symbol and its rows."""
     samples = build_samples(market, labels, config)
     rows = {symbol: own["local_row"].to_numpy() for symbol, own in samples.groupby("symbol", sort=False)}
     found = compute_views(views, market, rows, config, lambda symbol: windows(symbol, rows[symbol]))

@@ -19,11 +19,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.splits import Market
-from cmat_lib.views.market import mlp_encoder, scales
+from cmat_lib.views.market import scales
 from cmat_lib.views.registry import Values, View
-
-__all__ = ["flow_look_back", "flow_names", "flow_values"]
 
 READ = ["volume", "trades", "taker_buy_volume"]
 COLUMNS = ("taker_imbalance", "trade_count", "trade_size")
@@ -42,26 +39,14 @@ def flow_look_back(config: Config) -> int:
 
 
 def flow_values(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config) -> np.ndarray:
-    """Trading activity of one symbol.
+    """Trading activity at `rows` (n,) that have `flow_look_back` candles without a gap, float32 (n, len(flow_names)).
 
-    Parameters
-    ----------
-    symbol : str
-        For error messages.
-    candles : DataFrame
-        Of the symbol, with the columns ``volume``, ``trades`` and ``taker_buy_volume``.
-    rows : ndarray of int, shape (n,)
-        Rows of `candles` that have `flow_look_back` candles without a gap.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, len(flow_names(config)))
-        Finite; candles before a row's look-back leave no trace in it.
+    Finite; candles before a row's look-back leave no trace in it.
 
     Raises
     ------
     CmatError
-        If ``complexity.ranges`` is empty, or a column is missing or not finite.
+        If ``complexity.ranges`` is empty, or one of the columns `READ` is missing or not finite.
     ValueError
         If a row has fewer candles than its look-back.
     """
@@ -79,21 +64,16 @@ def flow_values(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Co
 
 def _amounts(symbol: str, candles: pd.DataFrame) -> np.ndarray:
     """Volume, trades and taker buys, (3, t)."""
-    missing = [name for name in READ if name not in candles]
     instead = "take 'flow' out of model.modalities"
-    if missing:
-        raise CmatError(
-            f"{symbol}: the view 'flow' reads the columns {', '.join(READ)}, as in Binance klines, and these candles "
-            f"have no {' and no '.join(missing)}: add that, or name its column in data.columns, or {instead}"
-        )
+    if missing := [name for name in READ if name not in candles]:
+        reads = f"the view 'flow' reads the columns {', '.join(READ)}, as in Binance klines"
+        lack = f"these candles have no {' and no '.join(missing)}"
+        advice = f"add that, or name its column in data.columns, or {instead}"
+        raise CmatError(f"{symbol}: {reads}, and {lack}: {advice}")
     amounts = candles[READ].to_numpy(np.float64)
-    bad = np.argwhere(~np.isfinite(amounts))
-    if len(bad):
-        row, column = bad[0]
-        raise CmatError(
-            f"{symbol}: column '{READ[column]}', which the view 'flow' reads, is not finite at {candles.index[row]}: "
-            f"complete or remove the row, or {instead}"
-        )
+    for row, column in np.argwhere(~np.isfinite(amounts))[:1]:
+        where = f"column '{READ[column]}', which the view 'flow' reads, is not finite at {candles.index[row]}"
+        raise CmatError(f"{symbol}: {where}: complete or remove the row, or {instead}")
     return amounts.T
 
 
@@ -121,18 +101,12 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
-def _admit(market: Market, config: Config) -> None:
-    for symbol, candles in market.items():
-        _amounts(symbol, candles)
-
-
 VIEW = View(
     name="flow",
     title="Flow",
     names=flow_names,
     compute=lambda asked: Values(flow_values(asked.symbol, asked.candles, asked.rows, asked.config)),
-    encoder=lambda config: mlp_encoder(len(flow_names(config)), config),
     look_back=flow_look_back,
     check=flow_names,
-    admit=_admit,
+    admit=lambda market, config: [_amounts(symbol, candles) for symbol, candles in market.items()],
 )

@@ -12,7 +12,6 @@ Candles of one open time have one close time: whatever is read is known at the c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,19 +23,8 @@ from cmat_lib.data.complexity import log_ranges
 from cmat_lib.data.splits import Market
 from cmat_lib.views.registry import Asked, Values, View
 
-if TYPE_CHECKING:
-    from torch import nn
-
-__all__ = ["market_look_back", "market_names", "market_values", "mlp_encoder", "scales"]
-
-COLUMNS = (
-    "others_range_mean",
-    "others_range_std",
-    "others_return_mean",
-    "others_return_std",
-    "leader_range",
-    "leader_return",
-)
+OTHERS = ("others_range_mean", "others_range_std", "others_return_mean", "others_return_std")
+COLUMNS = (*OTHERS, "leader_range", "leader_return")
 
 
 def market_names(config: Config) -> list[str]:
@@ -50,84 +38,62 @@ def market_look_back(config: Config) -> int:
 
 
 def market_values(symbol: str, market: Market, rows: np.ndarray, config: Config) -> np.ndarray:
-    """Numbers of the market around one symbol.
+    """Numbers of the market around one symbol at `rows` (n,) of its candles, float32 (n, len(market_names(config))).
 
-    Parameters
-    ----------
-    symbol : str
-        Whose rows these are; of its candles only the times are read, unless it is the leader.
-    market : dict of str to DataFrame
-        Checked candles of all symbols (see `cmat_lib.data.candles.load_market`), in any order.
-    rows : ndarray of int, shape (n,)
-        Rows of ``market[symbol]``.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, len(market_names(config)))
-        Without a unit of price. Another symbol counts at a scale k if it has a candle at the row's time and k before it
-        without a gap. A row is NaN as a whole if at any scale no other symbol counts, or the leader does not.
+    Without a unit of price. Of the symbol's own candles only the times are read, unless it is the leader. Another
+    symbol counts at a scale k if it has a candle at the row's time and k before it without a gap. A row is NaN as a
+    whole if at any scale no other symbol counts, or the leader does not.
 
     Raises
     ------
     CmatError
         If ``complexity.ranges`` is empty, or the market has one symbol only.
     """
-    lengths = scales(config, "market")
-    _check_market(market, config)
-    others = [name for name in market if name != symbol]
+    leader, others = _leader(market, config), [name for name in market if name != symbol]
     if not len(rows):
-        return np.empty((0, len(COLUMNS) * len(lengths)), np.float32)
+        return np.empty((0, len(market_names(config))), np.float32)
     times = market[symbol].index[rows]
     mean, deviation = _moments(_numbers_at(times, market[name], config) for name in others)  # (n, S, 2) each
-    leader = _numbers_at(times, market[_leader(market, config)], config)  # (n, S, 2)
     both = np.stack([mean, deviation], axis=-1).reshape(*mean.shape[:2], 4)  # range and return, mean and deviation
-    values = np.concatenate([both, leader], axis=2).reshape(len(rows), -1)  # (n, 6 S)
+    values = np.concatenate([both, _numbers_at(times, market[leader], config)], axis=2)  # (n, S, 6)
+    values = values.reshape(len(rows), -1)
     return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan).astype(np.float32)
 
 
 def scales(config: Config, view: str) -> list[int]:
     """Scales of a view in candles, ascending: ``complexity.ranges``, which must not be empty then."""
     if not config.complexity.ranges:
-        raise CmatError(
-            f"the view '{view}' looks back over the candles that complexity.ranges lists, and it is empty: "
-            f"set complexity.ranges, for example [4, 16, 96], or take '{view}' out of model.modalities"
-        )
+        problem = f"the view '{view}' looks back over the candles that complexity.ranges lists, and it is empty"
+        advice = f"set complexity.ranges, for example [4, 16, 96], or take '{view}' out of model.modalities"
+        raise CmatError(f"{problem}: {advice}")
     return config.complexity.ranges
 
 
-def _check_market(market: Market, config: Config) -> None:
+def _leader(market: Market, config: Config) -> str:
+    """The leader of a market; a CmatError for one that cannot be used."""
     scales(config, "market")
     if len(market) < 2:
-        raise CmatError(
-            f"the view 'market' needs at least two symbols, and the market has {', '.join(market)} only: add candles "
-            "of others (data.data_dir, data.symbols), or take 'market' out of model.modalities"
-        )
-    if (leader := _leader(market, config)) not in market:
+        few = f"the view 'market' needs at least two symbols, and the market has {', '.join(market)} only"
+        advice = "add candles of others (data.data_dir, data.symbols), or take 'market' out of model.modalities"
+        raise CmatError(f"{few}: {advice}")
+    leader = config.data.symbols[0] if config.data.symbols else min(market)
+    if leader not in market:
         raise CmatError(f"the view 'market' reads its leader {leader}, and the market has only {', '.join(market)}")
-
-
-def _leader(market: Market, config: Config) -> str:
-    return config.data.symbols[0] if config.data.symbols else min(market)
+    return leader
 
 
 def _numbers_at(times: pd.DatetimeIndex, candles: pd.DataFrame, config: Config) -> np.ndarray:
     """Log range and log return of one symbol at moments and scales, (n, S, 2); NaN where it does not count."""
     begin = max(candles.index.searchsorted(times.min()) - market_look_back(config) + 1, 0)
     read = candles.iloc[begin : candles.index.searchsorted(times.max(), side="right")]
-    return _numbers(read, config)[read.index.get_indexer(times)]
-
-
-def _numbers(candles: pd.DataFrame, config: Config) -> np.ndarray:
-    """Log range and log return of each candle, (T + 1, S, 2); the last row, -1, is for times without a candle."""
     lengths = config.complexity.ranges
-    ranges = log_ranges(candles, lengths)  # (T, S)
-    log_close = np.log(candles["close"].to_numpy(np.float64))
-    out = np.full((len(candles) + 1, len(lengths), 2), np.nan)
+    ranges, log_close = log_ranges(read, lengths), np.log(read["close"].to_numpy(np.float64))  # (T, S), (T,)
+    out = np.full((len(read) + 1, len(lengths), 2), np.nan)  # the last row, -1, is for times without a candle
     for column, length in enumerate(lengths):
-        ends = window_ends(candles, config.data.bar, length + 1)
+        ends = window_ends(read, config.data.bar, length + 1)
         out[ends, column, 0] = ranges[ends, column]
         out[ends, column, 1] = log_close[ends] - log_close[ends - length]
-    return out
+    return out[read.index.get_indexer(times)]
 
 
 def _moments(symbols: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,22 +121,14 @@ def _problem(asked: Asked) -> str | None:
     return None if np.isfinite(values).all() else f"the view 'market' has gaps in the candles before {time}"
 
 
-def mlp_encoder(width: int, config: Config) -> nn.Module:
-    """Encoder of a view of plain numbers."""
-    from cmat_lib.encoders.plain import ENCODERS
-
-    return ENCODERS["mlp"](width, 1, config)
-
-
 VIEW = View(
     name="market",
     title="Market",
     names=market_names,
     compute=lambda asked: Values(market_values(asked.symbol, asked.market, asked.rows, asked.config)),
-    encoder=lambda config: mlp_encoder(len(market_names(config)), config),
     look_back=market_look_back,
     check=market_names,
-    admit=_check_market,
+    admit=_leader,
     problem=_problem,
     reads_others=True,
     may_be_absent=True,

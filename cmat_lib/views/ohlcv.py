@@ -20,12 +20,8 @@ SUMMARIES = ("last", "mean", "std", "min", "max", "slope")
 RETURN_HORIZONS = (1, 4, 16, 48)  # candles; the whole window comes on top
 
 
-def _names(config: Config) -> list[str]:
-    return config.data.channel_names
-
-
 def _look_back(config: Config) -> int:
-    return config.data.sequence_length - 1 + look_back(_names(config))
+    return config.data.sequence_length - 1 + look_back(config.data.channel_names)
 
 
 def _compute(asked: Asked) -> Values:
@@ -37,7 +33,7 @@ def _compute(asked: Asked) -> Values:
 
 def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
     """The price channels share one scale, that of the change over the look-back, and no centre: windows end at 0."""
-    scaler, names = robust(values[rows]), _names(config)
+    scaler, names = robust(values[rows]), config.data.channel_names
     if "log_close" in names:
         close = values[:, names.index("log_close")]
         change = robust((close[rows] - close[rows - config.data.sequence_length + 1])[:, None])
@@ -48,7 +44,7 @@ def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
 
 def _rebase(config: Config) -> Callable[[Tensor], Tensor] | None:
     """Every price of a window relative to its last close."""
-    names = _names(config)
+    names = config.data.channel_names
     if "log_close" not in names:
         return None
     import torch
@@ -72,13 +68,12 @@ def _tokens(config: Config) -> tuple[str, ...]:
 def _encoder(config: Config) -> nn.Module:
     from cmat_lib.encoders.plain import nbeats_encoder
 
-    model, channels = config.model, len(config.data.channel_names)
-    length = config.data.sequence_length
-    return nbeats_encoder(channels, length, model.nbeats_hidden_size, model.use_attention, config)
+    model, shape = config.model, (len(config.data.channel_names), config.data.sequence_length)
+    return nbeats_encoder(*shape, model.nbeats_hidden_size, model.use_attention, config)
 
 
 def _summary_names(config: Config) -> list[str]:
-    channels = [f"{channel}_{summary}" for summary in SUMMARIES for channel in _names(config)]
+    channels = [f"{channel}_{summary}" for summary in SUMMARIES for channel in config.data.channel_names]
     returns = [f"return_{horizon}" for horizon in _return_horizons(config)]
     return channels + returns + (["return_std"] if returns else [])
 
@@ -90,20 +85,16 @@ def _summaries(ohlcv: Tensor, config: Config) -> Tensor:
     steps = torch.arange(ohlcv.shape[1], dtype=ohlcv.dtype, device=ohlcv.device)  # (T,)
     steps = steps - steps.mean()
     slope = torch.einsum("t,btc->bc", steps / (steps @ steps), ohlcv)  # (B, C)
-    per_channel = [ohlcv[:, -1], ohlcv.mean(1), ohlcv.std(1), ohlcv.amin(1), ohlcv.amax(1), slope]  # (B, C) each
-    return torch.cat([*per_channel, *_returns(ohlcv, config)], dim=1)
-
-
-def _returns(ohlcv: Tensor, config: Config) -> list[Tensor]:
-    if not (horizons := _return_horizons(config)):
-        return []
-    close = ohlcv[:, :, _names(config).index("log_close")]  # (B, T)
-    returns = [close[:, -1:] - close[:, -1 - horizon, None] for horizon in horizons]  # (B, 1) each
-    return [*returns, close.diff(dim=1).std(1, keepdim=True)]  # (B, 1) each
+    summaries = [ohlcv[:, -1], ohlcv.mean(1), ohlcv.std(1), ohlcv.amin(1), ohlcv.amax(1), slope]  # (B, C) each
+    if horizons := _return_horizons(config):
+        close = ohlcv[:, :, config.data.channel_names.index("log_close")]  # (B, T)
+        summaries += [close[:, -1:] - close[:, -1 - horizon, None] for horizon in horizons]  # (B, 1) each
+        summaries.append(close.diff(dim=1).std(1, keepdim=True))  # (B, 1)
+    return torch.cat(summaries, dim=1)
 
 
 def _return_horizons(config: Config) -> list[int]:
-    if "log_close" not in _names(config):
+    if "log_close" not in config.data.channel_names:
         return []
     whole = config.data.sequence_length - 1
     return [horizon for horizon in RETURN_HORIZONS if horizon < whole] + [whole]
@@ -112,7 +103,7 @@ def _return_horizons(config: Config) -> list[int]:
 VIEW = View(
     name="nbeats",
     title="OHLCV window",
-    names=_names,
+    names=lambda config: config.data.channel_names,
     compute=_compute,
     encoder=_encoder,
     look_back=_look_back,

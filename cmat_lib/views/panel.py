@@ -67,19 +67,9 @@ class _Shown:
 class Panel:
     """All inputs and targets of a run on one device; a sample is a number from 0 to N − 1.
 
-    What does not fit into a GPU's memory stays in the machine's, with a warning; batches are cut there and sent over.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray, shape (R, F)
-        Numbers of every view, unscaled, may be memory maps. Kept in their precision; batches are float32.
-    scalers : mapping of str to dict
-        From `cmat_lib.views.scaling.fit_scalers`.
-
-    Attributes
-    ----------
-    weight : Tensor, shape (N,)
-        Weight of each sample in the loss: the samples' column ``weight``, else 1.
+    `arrays` (R, F) are the numbers of every view, unscaled; they may be memory maps and keep their precision, while
+    batches are float32. What does not fit into a GPU's memory stays in the machine's, with a warning; batches are cut
+    there and sent over. `weight` (N,) is that of each sample in the loss: the samples' column ``weight``, else 1.
     """
 
     def __init__(
@@ -122,15 +112,11 @@ class Panel:
 
     def targets(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Trigger (B,), largest rise in percent (B,) and auxiliary targets (B, 4) of the samples of `index`."""
-        trigger, max_pct, auxiliary = (target[index] for target in self._targets)
-        return trigger, max_pct, auxiliary
+        return tuple(target[index] for target in self._targets)
 
-    def batches(self, index: Tensor, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Batches over `index`, shuffled if a generator is given; the last one may be smaller and is never dropped."""
-        if generator is not None:
-            index = index[torch.randperm(len(index), generator=generator, device=generator.device).to(self.device)]
-        for part in index.split(size):
-            yield self.gather(part)
+    def batches(self, index: Tensor, size: int) -> Iterator[Batch]:
+        """Batches over `index`, in its order; the last one may be smaller."""
+        return map(self.gather, index.split(size))
 
 
 def _home(device: torch.device, size: int) -> torch.device:
@@ -138,11 +124,9 @@ def _home(device: torch.device, size: int) -> torch.device:
     free = free_memory(device)
     if device.type == "cpu" or size < LARGEST_SHARE * free:
         return device
-    warnings.warn(
-        f"the panel ({size / 1e9:.1f} GB) leaves too little of the {free / 1e9:.1f} GB that are free on {device}: it "
-        "stays in the machine's memory, and batches are sent over, which is slower",
-        stacklevel=3,
-    )
+    much = f"the panel ({size / 1e9:.1f} GB) leaves too little of the {free / 1e9:.1f} GB that are free on {device}"
+    stays = "it stays in the machine's memory, and batches are sent over, which is slower"
+    warnings.warn(f"{much}: {stays}", stacklevel=3)
     return torch.device("cpu")
 
 

@@ -49,10 +49,6 @@ class Values(NamedTuple):
     rows: np.ndarray | None = None  # (n,) row of `values` at which each sample ends; None: values has a row per sample
 
 
-def _every_feature(view: View, config: Config) -> dict[str, Group]:
-    return {name: number for number, name in enumerate(view.names(config))}
-
-
 @dataclass(frozen=True)
 class View:
     """One view of the market: what it is called, how it is computed, and who encodes it.
@@ -65,7 +61,8 @@ class View:
     title: str  # for people
     names: Callable[[Config], list[str]]  # F names of its numbers
     compute: Callable[[Asked], Values]
-    encoder: Callable[[Config], nn.Module]  # (B, F), or (B, L, F) with windows -> (B, output_dim)
+    # (B, F), or (B, L, F) with windows -> (B, output_dim); by default an mlp of its numbers
+    encoder: Callable[[Config], nn.Module] | None = None
     look_back: Callable[[Config], int] = lambda config: 1  # candles without a gap that a sample reads, its own included
     window: Callable[[Config], int] = lambda config: 0  # L rows of its values that a sample shows; 0: one row
     groups: Callable[[Config], Mapping[str, Group]] | None = None  # columns that belong together; each by itself
@@ -78,7 +75,7 @@ class View:
     longer: Callable[[Config, int], Config] | None = None  # the same parameters with windows k candles longer
     prepare: Callable[[Config], Any] | None = None  # what takes a while once, such as compiling, on a thread
     check: Callable[[Config], Any] = lambda config: None  # raises a CmatError for parameters that cannot be
-    admit: Callable[[Market, Config], None] = lambda market, config: None  # … for candles that cannot be used
+    admit: Callable[[Market, Config], Any] = lambda market, config: None  # … for candles that cannot be used
     identity: Callable[[Config], Any] = lambda config: None  # beside its sections: what else changes its numbers
     sections: tuple[str, ...] = ()  # of the parameters, that change its numbers
     standard: bool = False  # computed for every run, seen or not: pages and baselines read it
@@ -91,7 +88,7 @@ class View:
 
     def parts(self, config: Config) -> dict[str, Group]:
         """Columns of each group of features, for permutation."""
-        return dict(self.groups(config)) if self.groups else _every_feature(self, config)
+        return dict(self.groups(config)) if self.groups else {n: i for i, n in enumerate(self.names(config))}
 
     def shape(self, config: Config) -> tuple[int, ...]:
         """Of one sample: (F,), or (L, F)."""
@@ -106,9 +103,8 @@ TAKEN |= {"cross_modal_attention", "bottleneck", "gated", "concat", *dir(dict)}
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in TAKEN:
-        raise CmatError(
-            f"a view cannot be named '{name}'; write small letters, digits and _, and no word of this library"
-        )
+        advice = "write small letters, digits and _, and no word of this library"
+        raise CmatError(f"a view cannot be named '{name}'; {advice}")
 
 
 @dataclass
@@ -119,13 +115,7 @@ class Registry:
     of_table: Callable[[str, TableConfig], View] | None = None
 
     def add(self, view: View) -> None:
-        """Make a view known.
-
-        Raises
-        ------
-        CmatError
-            If its name is taken.
-        """
+        """Make a view known; a CmatError if its name is taken."""
         _check_name(view.name)
         if self.views.setdefault(view.name, view) != view:
             raise CmatError(f"there is a view '{view.name}' already; give yours another name")
@@ -146,10 +136,7 @@ class Registry:
     def seen(self, config: Config) -> list[View]:
         """Views that the model sees, in the order of the registry.
 
-        Raises
-        ------
-        CmatError
-            For a name that is none, with the nearest one that is, or if nothing of the market is seen.
+        A CmatError for a name that is none, with the nearest one that is, or if nothing of the market is seen.
         """
         known = self.known(config)
         for name in config.model.modalities:
@@ -158,9 +145,8 @@ class Registry:
                 raise CmatError(f"model.modalities: there is no view '{name}'{nearest(name, known)}{own}")
         seen = [view for name, view in known.items() if name in config.model.modalities]
         if all(view.context for view in seen):
-            raise CmatError(
-                f"model.modalities lists {seen[0].name} alone, which says nothing of the market; add another view"
-            )
+            alone = f"model.modalities lists {seen[0].name} alone"
+            raise CmatError(f"{alone}, which says nothing of the market; add another view")
         return seen
 
     def check(self, config: Config) -> None:

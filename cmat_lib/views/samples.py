@@ -28,21 +28,13 @@ def needed_candles(config: Config) -> int:
 
 def too_few_candles(symbol: str, candles: pd.DataFrame, config: Config) -> CmatError:
     """Error for a symbol that has no complete sample; it says how many candles would give one."""
-    return CmatError(
-        f"{symbol}: {len(candles)} candles are too few; the look-backs and the horizon need "
-        f"{needed_candles(config)} without a gap. "
-        + (closure_hint(candles, config.data) or "Use more candles, or smaller windows")
-    )
+    hint = closure_hint(candles, config.data) or "Use more candles, or smaller windows"
+    need = f"the look-backs and the horizon need {needed_candles(config)} without a gap"
+    return CmatError(f"{symbol}: {len(candles)} candles are too few; {need}. {hint}")
 
 
 def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
-    """Refuse a symbol without one labelled sample; warn if the market's closures cost most of its samples.
-
-    Raises
-    ------
-    CmatError
-        If no gap-free run is long enough.
-    """
+    """A CmatError if no gap-free stretch is long enough for a labelled sample; a warning if closures cost most."""
     possible = len(window_ends(candles, config.data.bar, needed_candles(config)))
     if not possible:
         raise too_few_candles(symbol, candles, config)
@@ -52,31 +44,20 @@ def check_length(symbol: str, candles: pd.DataFrame, config: Config) -> None:
 
 
 def sample_rows(candles: pd.DataFrame, config: Config) -> np.ndarray:
-    """Rows of one symbol at which every input is complete inside one gap-free run.
+    """Rows (N,) of one symbol at which every input is complete inside one gap-free stretch of candles.
 
-    Returns
-    -------
-    ndarray of int64, shape (N,)
-        Every ``data.stride``-th such row, aligned to the clock, so that all symbols share their moments.
+    Every ``data.stride``-th such row, aligned to the clock, so that all symbols share their moments.
     """
     return window_ends(candles, config.data.bar, VIEWS.look_back(config), config.data.stride)
 
 
 def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Config) -> pd.DataFrame:
-    """Index of all samples of all symbols.
+    """Index of all samples of all symbols, with the labels of `cmat_lib.data.labels.compute_labels`.
 
-    Parameters
-    ----------
-    labels : dict of str to DataFrame
-        From `cmat_lib.data.labels.compute_labels`, rows as the candles.
-
-    Returns
-    -------
-    DataFrame of N rows
-        ``symbol``, ``timestamp`` (candle open), ``close_time``, ``input_start`` (open of the oldest candle that an
-        input reads), ``row`` (into the stacked channels), ``local_row`` (into the symbol's candles), ``close``,
-        ``volatility`` (standard deviation of the log returns over the look-back, the plainest baseline), ``trigger``,
-        ``max_pct``, ``label_end``, ``part``, ``weight``, and ``oracle_probability`` on the synthetic market.
+    N rows of ``symbol``, ``timestamp`` (candle open), ``close_time``, ``input_start`` (open of the oldest candle that
+    an input reads), ``row`` (into the stacked channels), ``local_row`` (into the symbol's candles), ``close``,
+    ``volatility`` (standard deviation of the log returns over the look-back, the plainest baseline), ``trigger``,
+    ``max_pct``, ``label_end``, ``part``, ``weight``, and ``oracle_probability`` on the synthetic market.
 
     Raises
     ------
@@ -96,18 +77,10 @@ def build_samples(market: Market, labels: dict[str, pd.DataFrame], config: Confi
 
 
 def with_parts(samples: pd.DataFrame, spans: list[Span], config: Config) -> pd.DataFrame:
-    """The same samples in the parts of another fold.
+    """The same samples in the parts of another fold; a CmatError if a part is empty or of one class only.
 
-    Returns
-    -------
-    DataFrame of N rows
-        A copy of `samples` with the columns ``part`` and ``weight`` (of the sample in the loss: mean 1 over the
-        training part, all 1 unless ``labels.uniqueness_weights``).
-
-    Raises
-    ------
-    CmatError
-        If a part is empty or of one class only.
+    A copy with the columns ``part`` and ``weight`` (of the sample in the loss: mean 1 over the training part, all 1
+    unless ``labels.uniqueness_weights``).
     """
     parts = assign_parts(samples["close_time"], samples["label_end"], samples["input_start"], spans)
     samples = samples.assign(part=parts, weight=1.0)
@@ -137,17 +110,9 @@ def _symbol_samples(
 
 
 def unlabelled_samples(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config) -> pd.DataFrame:
-    """Samples of one symbol whose labels are not known yet, for a prediction.
+    """Samples of one symbol at `rows` (N,) whose labels are not known yet, for a prediction.
 
-    Parameters
-    ----------
-    rows : ndarray of int64, shape (N,)
-        From `sample_rows`.
-
-    Returns
-    -------
-    DataFrame of N rows
-        As from `build_samples`, with labels NaN, and without ``part`` and ``weight``.
+    As from `build_samples`, with labels NaN, and without ``part`` and ``weight``.
     """
     labels = pd.DataFrame(index=candles.index, columns=[*LABELS], dtype=np.float64)
     samples = _symbol_samples(symbol, candles, labels, rows, 0, config)
@@ -161,7 +126,5 @@ def _check_parts(samples: pd.DataFrame, data: DataConfig) -> None:
         triggers = samples.loc[samples["part"] == part, "trigger"]
         if triggers.nunique() < 2:
             what = "is empty" if triggers.empty else "has no triggers" if triggers.max() == 0 else "has triggers only"
-            raise CmatError(
-                f"the {part} part{fold} {what} ({len(triggers)} samples); give it more time ({knobs}), "
-                "use more candles, or choose another label threshold"
-            )
+            advice = f"give it more time ({knobs}), use more candles, or choose another label threshold"
+            raise CmatError(f"the {part} part{fold} {what} ({len(triggers)} samples); {advice}")

@@ -16,30 +16,19 @@ def robust(values: np.ndarray) -> Scaler:
     from sklearn.preprocessing import RobustScaler  # a second, which who only asks for names need not wait
 
     scaler = RobustScaler().fit(values)
-    center, scale = (np.nan_to_num(x, nan=empty).tolist() for x, empty in ((scaler.center_, 0.0), (scaler.scale_, 1.0)))
-    return {"center": center, "scale": scale}
+    center, scale = np.nan_to_num(scaler.center_, nan=0.0), np.nan_to_num(scaler.scale_, nan=1.0)
+    return {"center": center.tolist(), "scale": scale.tolist()}
 
 
 def fit_scalers(
     views: list[View], arrays: Mapping[str, np.ndarray], samples: pd.DataFrame, config: Config
 ) -> dict[str, Scaler]:
-    """Scaler of every view.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray, shape (R, F)
-        Numbers of each view.
-    samples : DataFrame of N rows
-        With their ``part``, and see `sample_rows_of`.
-    """
-    train = np.flatnonzero(samples["part"] == "train")
-    rows = {view.name: sample_rows_of(view, samples)[train] for view in views}
-    scale = {view.name: view.scale or _scale for view in views}
-    return {name: scale[name](arrays[name], own, config) for name, own in rows.items()}
-
-
-def _scale(values: np.ndarray, rows: np.ndarray, config: Config) -> Scaler:
-    return robust(values[rows])
+    """Scaler of every view, from its numbers (R, F) at the samples whose ``part`` is train."""
+    train, scalers = np.flatnonzero(samples["part"] == "train"), {}
+    for view in views:
+        values, rows = arrays[view.name], sample_rows_of(view, samples)[train]
+        scalers[view.name] = view.scale(values, rows, config) if view.scale else robust(values[rows])
+    return scalers
 
 
 def sample_rows_of(view: View, samples: pd.DataFrame) -> np.ndarray:

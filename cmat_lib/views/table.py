@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cmat_lib.base.errors import CmatError, nearest
@@ -11,15 +12,8 @@ from cmat_lib.config import Config
 from cmat_lib.config.schema import TableConfig
 from cmat_lib.data.splits import Market
 from cmat_lib.views.registry import Asked, Values, View
-from cmat_lib.views.table_join import (
-    Table,
-    as_of,
-    as_sequence,
-    check_overlap,
-    find_files,
-    newest_problem,
-    read_table,
-)
+from cmat_lib.views.table_files import Table, find_files, read_table
+from cmat_lib.views.table_join import as_of, as_sequence, check_overlap, newest_problem
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,18 +21,19 @@ if TYPE_CHECKING:
 
 def table_view(name: str, table: TableConfig) -> View:
     """The view of a table of the section ``views``."""
+    own = _TableView(name, table)
     return View(
-        name=name,
+        name,
         title=name,
         names=lambda config: [f"{name}.{column}" for column in table.feature_names],
-        compute=partial(_compute, name, table),
-        encoder=partial(_encoder, name, table),
+        compute=own.compute,
+        encoder=own.encoder,
         window=lambda config: table.rows if table.is_sequence else 0,
-        check=partial(_check, name, table),
-        identity=partial(_identity, name, table),
+        check=own.check,
+        identity=own.identity,
         files=lambda config: find_files(name, table),
-        admit=partial(_admit, name, table),
-        problem=partial(_problem, name, table),
+        admit=own.admit,
+        problem=own.problem,
         may_be_absent=True,
     )
 
@@ -54,44 +49,44 @@ def _read(name: str, table: str, states: tuple[tuple[str, int, int], ...]) -> Ta
     return read_table(name, TableConfig.model_validate_json(table))
 
 
-def _check(name: str, table: TableConfig, config: Config) -> None:
-    read(name, table)
-    _encoder(name, table, config)
+@dataclass(frozen=True)
+class _TableView:
+    """What the record of a table's view refers to."""
 
+    name: str
+    table: TableConfig
 
-def _table(name: str, table: TableConfig, asked: Asked) -> Table:
-    return (asked.table or read)(name, table)
+    def compute(self, asked: Asked) -> Values:
+        closes = asked.candles.index[asked.rows] + asked.config.data.bar
+        content = (asked.table or read)(self.name, self.table)
+        if not self.table.is_sequence:
+            return Values(as_of(content, asked.symbol, closes, self.table))
+        return Values(*as_sequence(content, asked.symbol, closes, self.table))
 
+    def encoder(self, config: Config) -> nn.Module:
+        from cmat_lib.encoders.plain import ENCODERS
 
-def _compute(name: str, table: TableConfig, asked: Asked) -> Values:
-    content, closes = _table(name, table, asked), asked.candles.index[asked.rows] + asked.config.data.bar
-    if not table.is_sequence:
-        return Values(as_of(content, asked.symbol, closes, table))
-    return Values(*as_sequence(content, asked.symbol, closes, table))
+        where, kind = f"views.{self.name}.encoder", self.table.encoder
+        if kind not in ENCODERS:
+            raise CmatError(f"{where}: there is no encoder '{kind}'{nearest(kind, ENCODERS)}")
+        try:
+            return ENCODERS[kind](len(self.table.feature_names), self.table.rows, config)
+        except ValueError as error:
+            raise CmatError(f"{where}: {kind} does not fit model.view_encoder_dim: {error}") from None
 
+    def check(self, config: Config) -> None:
+        read(self.name, self.table)
+        self.encoder(config)
 
-def _identity(name: str, table: TableConfig, config: Config) -> Any:
-    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in find_files(name, table)]
-    return [table.model_dump(mode="json", exclude={"file"}), files]
+    def identity(self, config: Config) -> Any:
+        files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in find_files(self.name, self.table)]
+        return [self.table.model_dump(mode="json", exclude={"file"}), files]
 
+    def admit(self, market: Market, config: Config) -> None:
+        ends = {symbol: candles.index[[0, -1]] + config.data.bar for symbol, candles in market.items() if len(candles)}
+        check_overlap(self.name, read(self.name, self.table), ends, self.table)
 
-def _admit(name: str, table: TableConfig, market: Market, config: Config) -> None:
-    closes = {symbol: candles.index[[0, -1]] + config.data.bar for symbol, candles in market.items() if len(candles)}
-    check_overlap(name, read(name, table), {symbol: tuple(ends) for symbol, ends in closes.items()}, table)
-
-
-def _problem(name: str, table: TableConfig, asked: Asked) -> str | None:
-    close = asked.candles.index[asked.rows[-1]] + asked.config.data.bar
-    return newest_problem(name, _table(name, table, asked), asked.symbol, close, table)
-
-
-def _encoder(name: str, table: TableConfig, config: Config) -> nn.Module:
-    from cmat_lib.encoders.plain import ENCODERS
-
-    if table.encoder not in ENCODERS:
-        hint = nearest(table.encoder, ENCODERS)
-        raise CmatError(f"views.{name}.encoder: there is no encoder '{table.encoder}'{hint}")
-    try:
-        return ENCODERS[table.encoder](len(table.feature_names), table.rows, config)
-    except ValueError as error:
-        raise CmatError(f"views.{name}.encoder: {table.encoder} does not fit model.view_encoder_dim: {error}") from None
+    def problem(self, asked: Asked) -> str | None:
+        close = asked.candles.index[asked.rows[-1]] + asked.config.data.bar
+        content = (asked.table or read)(self.name, self.table)
+        return newest_problem(self.name, content, asked.symbol, close, self.table)

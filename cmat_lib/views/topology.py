@@ -12,7 +12,7 @@ from cmat_lib.config.schema import TdaConfig
 from cmat_lib.views.registry import Asked, Sliding, Values, View
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 BETTI_STEP = 10  # neighbouring bins of a Betti curve say nearly the same; trees take every tenth
 
@@ -30,30 +30,27 @@ def _groups(config: Config) -> dict[str, slice]:
 
 
 def _compute(asked: Asked) -> Values:
-    from cmat_lib.data.topology import embeddings
-
-    parts = [asked.windows(sliding) for sliding in (_sliding(e, asked) for e in embeddings(asked.config.tda))]
-    return Values(np.concatenate(parts, axis=1))
-
-
-def _sliding(embedding, asked: Asked) -> Sliding:
-    """Windows of one series at one scale; where they slide, those of every candle are cached, whatever the samples."""
-    from cmat_lib.data.topology import SERIES, FollowedWindow
+    """Windows of each series at each scale; where they slide, those of every candle are cached."""
+    from cmat_lib.data.topology import SERIES, FollowedWindow, embeddings
     from cmat_lib.tda.features import feature_params, path_features
 
-    config, (series, window, delay) = asked.config.tda, embedding
+    config, parts = asked.config.tda, []
     stride = 1 if config.slides else asked.config.data.stride
-    return Sliding(
-        "tda",
-        SERIES[series](asked.candles),
-        window,
-        partial(path_features, window=window, delay=delay, config=config),
-        config.features_per_scale,
-        {**feature_params(config), **embedding._asdict(), "stride": stride},
-        stride,
-        version=2,
-        follow=partial(FollowedWindow, delay, config) if config.slides else None,
-    )
+    for embedding in embeddings(config):
+        series, window, delay = embedding
+        sliding = Sliding(
+            "tda",
+            SERIES[series](asked.candles),
+            window,
+            partial(path_features, window=window, delay=delay, config=config),
+            config.features_per_scale,
+            {**feature_params(config), **embedding._asdict(), "stride": stride},
+            stride,
+            version=2,
+            follow=partial(FollowedWindow, delay, config) if config.slides else None,
+        )
+        parts.append(asked.windows(sliding))
+    return Values(np.concatenate(parts, axis=1))
 
 
 def _longer(config: Config, candles: int) -> Config:
@@ -63,7 +60,7 @@ def _longer(config: Config, candles: int) -> Config:
 
 
 def _encoder(config: Config) -> nn.Module:
-    from cmat_lib.encoders.topology import TDAEncoder, TDAGroupEncoder
+    from cmat_lib.encoders.plain import TDAEncoder, TDAGroupEncoder
 
     width, dropout = config.model.tda_encoder_dim, config.model.encoder_dropout
     if config.fusion.tokens == "fine":
@@ -76,10 +73,6 @@ def _kept(config: TdaConfig) -> list[int]:
     size = config.features_per_dimension
     kept = [column for column in range(size) if column >= config.betti_bins or column % BETTI_STEP == 0]
     return [start + column for start in range(0, config.feature_dim, size) for column in kept]
-
-
-def _summaries(features: Tensor, config: Config) -> Tensor:
-    return features[:, _kept(config.tda)]
 
 
 def _summary_names(config: Config) -> list[str]:
@@ -102,7 +95,7 @@ VIEW = View(
     look_back=lambda config: config.tda.longest_window,
     groups=_groups,
     tokens=lambda config: tuple(_groups(config)),
-    summaries=_summaries,
+    summaries=lambda features, config: features[:, _kept(config.tda)],
     summary_names=_summary_names,
     width=lambda config: config.tda.feature_dim,
     longer=_longer,

@@ -1,4 +1,4 @@
-"""The entry page of a run: headline scores, pages with thumbnails of their figures, parameters, environment.
+"""The entry page of a run, ``report/index.html``: headline scores, pages with thumbnails, parameters, environment.
 
 One HTML file without scripts, made from the template `entry_page.html`. Thumbnails are inside it; a click opens the
 figure in full size from the run folder.
@@ -14,28 +14,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from cmat_lib.config.schema import SECTIONS, Config
+from cmat_lib.config import Config
 from cmat_lib.evaluation.names import metric_name, score_name
+from cmat_lib.workflow.fingerprints import flat_parameters
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 THUMBNAIL = (440, 330)  # pixels, twice what is shown, for screens of high density
-PAGES = {
-    "01_data_prep": ("Data", "Candles, channels, labels, and how time is split."),
-    "02_tda_cache": (
-        "Topology and complexity",
-        "From a window of prices to its shape in numbers, and both over time.",
-    ),
-    "03_model_build": ("Model", "Every part with its parameters, and checks before training."),
-    "04_training": ("Training", "Loss, curves, threshold, calibration."),
-    "05_evaluation": (
-        "Evaluation",
-        "Scores beside their baselines, with intervals; whether acting on it would have paid.",
-    ),
-    "06_attention_visualization": (
-        "Attention",
-        "What it looks at, moment by moment, and what may be concluded from that.",
-    ),
-}
+_TOLD = (  # title of each page, and what it tells
+    ("Data", "Candles, channels, labels, and how time is split."),
+    ("Topology and complexity", "From a window of prices to its shape in numbers, and both over time."),
+    ("Model", "Every part with its parameters, and checks before training."),
+    ("Training", "Loss, curves, threshold, calibration."),
+    ("Evaluation", "Scores beside their baselines, with intervals; whether acting on it would have paid."),
+    ("Attention", "What it looks at, moment by moment, and what may be concluded from that."),
+)
+PAGES = dict(zip(STAGE_NAMES, _TOLD, strict=True))
 
 
 def entry_page(run: Run) -> str:
@@ -80,9 +73,7 @@ def _scores(run: Run) -> dict[str, Any]:
     return {
         "base_rate": f"{cells[names[0], 'base_rate', 'pooled']['value']:.1%}",
         "confidence": f"{run.config.evaluation.confidence:.0%}",
-        "titles": [
-            (metric_name(metric), "within symbols" if scope == "within" else scope) for metric, scope in columns
-        ],
+        "titles": [(metric_name(metric), {"within": "within symbols"}.get(scope, scope)) for metric, scope in columns],
         "lines": lines,
     }
 
@@ -92,14 +83,14 @@ def _page(run: Run, stage: str) -> dict[str, Any]:
     title, text = PAGES[stage]
     done = run.is_finished(stage) and run.path(f"report/{stage}.html").is_file()
     record = run.record(stage) if done else None
-    paths = [Path(name) for name in (record or {}).get("artefacts", {}) if name.startswith("figures/")]
+    paths = [Path(name) for name in record.artefacts if name.startswith("figures/")] if record else []
     named = [(path, path.stem.replace("_", " ")) for path in paths]
     return {
         "stage": stage,
         "label": f"{stage.partition('_')[0]} · {title}",
         "text": text,
         "done": done,
-        "seconds": f"{record['seconds']:.0f}" if record else "",
+        "seconds": f"{record.seconds:.0f}" if record else "",
         "pictures": [(path, caption, _thumbnail(run, path)) for path, caption in named if path.suffix == ".png"],
         "live": [(path, caption) for path, caption in named if path.suffix == ".html"],
     }
@@ -116,13 +107,7 @@ def _thumbnail(run: Run, name: Path) -> str:
 
 
 def changed_parameters(config: Config) -> dict[str, tuple[Any, Any]]:
-    """Parameters that differ from their defaults.
-
-    ``section.key`` -> (value, default).
-    """
-    own, plain = config.model_dump(mode="json"), Config().model_dump(mode="json")
-    changed = {}
-    for name, value in own.items():
-        pairs = {f"{name}.{k}": (v, plain[name].get(k)) for k, v in value.items()} if name in SECTIONS else {}
-        changed |= {key: pair for key, pair in (pairs or {name: (value, plain[name])}).items() if pair[0] != pair[1]}
-    return changed
+    """Parameters that differ from their defaults: ``section.key`` -> (value, default)."""
+    defaults = flat_parameters(Config())
+    pairs = {name: (value, defaults.get(name)) for name, value in flat_parameters(config).items()}
+    return {name: (value, default) for name, (value, default) in pairs.items() if value != default}

@@ -20,14 +20,13 @@ DESCRIBED = ("views", "scalers", "calibration", "threshold", "labels", "config")
 
 
 class _OfViews(nn.Module):
-    """The model as a function of one mapping, in which each view has its name."""
+    """The model as a function of one mapping: of each view's input to trigger logit and largest rise."""
 
     def __init__(self, model: MultiTaskCrossModalAttention) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logit of the trigger and size of the largest rise."""
         answers = self.model.answers(inputs)
         return answers.trigger_logits, answers.max_pct
 
@@ -37,21 +36,9 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
 
     The program takes a mapping of every view that is computed to its scaled numbers (B, F), or (B, L, F) of a window,
     for any B, as `cmat_lib.views.panel.Panel` gives them. It returns the trigger's logit (B, 1) and the largest rise in
-    percent (B, 1).
-    Scalers, calibration, threshold, and shapes and names of all inputs stand beside it in the file,
-    and so does the whole configuration; windows and features have to be made as CMAT makes them.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``best_model.pt``.
-    output : str or Path
-        File to write, ending in ``.pt2``.
-
-    Raises
-    ------
-    CmatError
-        If the checkpoint cannot be used, or `output` has another ending.
+    percent (B, 1). Scalers, calibration, threshold, shapes and names of all inputs and the whole configuration stand
+    beside it in the file; windows and features have to be made as CMAT makes them. A CmatError if the checkpoint `path`
+    cannot be used, or `output` does not end in ``.pt2``.
     """
     output = Path(output)
     if output.suffix != ".pt2":
@@ -59,9 +46,8 @@ def export_model(path: str | Path, output: str | Path) -> torch.export.ExportedP
     model, config, content = load_model(path)
     shapes = input_shapes(config)
     inputs = {name: torch.zeros(3, *shape) for name, shape in shapes.items()}
-    batch = {0: Dim("batch")}
-    dynamic = (dict.fromkeys(inputs, batch),)
-    program = torch.export.export(_OfViews(model), (inputs,), dynamic_shapes=dynamic)
+    any_batch = {name: {0: Dim("batch")} for name in inputs}
+    program = torch.export.export(_OfViews(model), (inputs,), dynamic_shapes=(any_batch,))
     about = {name: content[name] for name in DESCRIBED} | {"inputs": shapes, "clip": CLIP}
     with atomic_path(output) as temporary:
         torch.export.save(program, temporary, extra_files={ABOUT: json.dumps(about)})

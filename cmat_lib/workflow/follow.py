@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -23,13 +23,7 @@ Signature = tuple[tuple[int, int], ...]  # size and time of change of each file 
 
 
 def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
-    """Write scores to a .parquet or .csv file, whole or not at all; without a file as CSV to the terminal.
-
-    Raises
-    ------
-    CmatError
-        If the file has another ending or cannot be written.
-    """
+    """Write scores to a .parquet or .csv file, whole or not at all; without a file as CSV to the terminal."""
     if output is None:
         sys.stdout.write(scores.to_csv(index=False))
         return
@@ -52,53 +46,47 @@ class CsvOutput:
     """CSV lines, appended to a file or sent to the terminal (None) as soon as they are known.
 
     A file that exists is continued, unless it has the scores of another `model` (`Predictor.name`); half a line at its
-    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file.
-
-    Raises
-    ------
-    CmatError
-        If the file does not end in .csv, cannot be read, or holds something else.
+    end, which a kill can leave, is dropped. `last` is the newest candle open of each symbol in the file. A CmatError if
+    the file does not end in .csv, cannot be read, or holds something else.
     """
 
     def __init__(self, path: Path | None, model: str):
         if path is not None and path.suffix != ".csv":
             raise CmatError(f"--output {path}: --follow appends line by line, which needs a .csv file")
         self.path = path
-        self.last = self._continue(model) if path is not None and path.exists() else {}
-        self._needs_header = not (path is not None and path.exists() and path.stat().st_size)
+        is_there = path is not None and path.exists()
+        self.last = self._continue(model) if is_there else {}
+        self._needs_header = not (is_there and path.stat().st_size)
 
     def _continue(self, model: str) -> dict[str, pd.Timestamp]:
         """Newest times in a file of ours; only then its half line is dropped, as a file of others stays as it is."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise CmatError(f"{self.path}: cannot be read ({error.strerror}); choose another --output") from None
+            raise self._refused(f"cannot be read ({error.strerror})") from None
         whole, last = content[: content.rfind(b"\n") + 1], {}
         if content and not content.startswith(HEAD[: len(content)]):
-            raise CmatError(f"{self.path}: not a file of predictions; choose another --output")
+            raise self._refused("not a file of predictions")
         if whole:
             try:
                 known = pd.read_csv(BytesIO(whole), usecols=["symbol", "timestamp", "model"], dtype=str)
                 times = pd.to_datetime(known["timestamp"], utc=True)
             except ValueError as error:
-                raise CmatError(f"{self.path}: not a file of predictions ({error}); choose another --output") from None
+                raise self._refused(f"not a file of predictions ({error})") from None
             if known.isna().any(axis=None):
-                raise CmatError(f"{self.path}: a line has no symbol, time or model; choose another --output")
-            if (other := set(known["model"]) - {model}) != set():
-                raise CmatError(f"{self.path}: holds scores of another model ({other.pop()}); choose another --output")
+                raise self._refused("a line has no symbol, time or model")
+            if others := set(known["model"]) - {model}:
+                raise self._refused(f"holds scores of another model ({others.pop()})")
             last = times.groupby(known["symbol"]).max().to_dict()
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
         return last
 
-    def append(self, scores: pd.DataFrame) -> None:
-        """Add rows; they are out of this process when this returns.
+    def _refused(self, why: str) -> CmatError:
+        return CmatError(f"{self.path}: {why}; choose another --output")
 
-        Raises
-        ------
-        CmatError
-            If the file cannot be written.
-        """
+    def append(self, scores: pd.DataFrame) -> None:
+        """Add rows, or raise a CmatError; they are out of this process when this returns."""
         text = scores.to_csv(index=False, header=self._needs_header)
         self._needs_header = False
         if self.path is None:
@@ -121,12 +109,7 @@ class Follower:
 
     `data` is from `Predictor.data`, with a folder; `last` has the last candle open of each symbol that is scored
     already, and symbols that are not in it begin at `first`, by default the newest. `symbols` are to be scored, all by
-    default.
-
-    Raises
-    ------
-    CmatError
-        If there is no folder to follow.
+    default. A CmatError if there is no folder to follow.
     """
 
     def __init__(
@@ -139,18 +122,16 @@ class Follower:
     ):
         if data.data_dir is None:
             raise CmatError("--follow needs a folder of files that grow; name it with --data-dir")
-        self.predictor, self.data, self.first, self.last = predictor, data, first, dict(last)
+        self.predictor, self.data, self.first, self.last, self.symbols = predictor, data, first, dict(last), symbols
         self._start: dict[str, pd.Timestamp] = {}
         self._live: Live = {}
-        self.symbols = symbols
         self._seen: dict[str, Signature] = {}
         self._read: dict[str, Signature] = {}
 
     def look(self) -> Iterator[pd.DataFrame]:
         """Scores of what is new, a frame for each symbol."""
         try:
-            sources = market_files(self.data)
-            ready = self._at_rest(sources)
+            ready = self._at_rest(market_files(self.data))
         except (CmatError, OSError) as error:  # a stray file, or one that is being replaced
             warnings.warn(str(error), stacklevel=2)
             return
@@ -172,9 +153,8 @@ class Follower:
 
         Where a view reads the other symbols, all of them, as soon as all are at rest.
         """
-        states = {symbol: [path.stat() for path in source.paths] for symbol, source in sources.items()}
-        beside = [path.stat() for view in self.predictor.views for path in view.files(self.predictor.config)]
-        now = {s: tuple((state.st_size, state.st_mtime_ns) for state in own + beside) for s, own in states.items()}
+        beside = _signature(path for view in self.predictor.views for path in view.files(self.predictor.config))
+        now = {symbol: _signature(source.paths) + beside for symbol, source in sources.items()}
         resting = [symbol for symbol, signature in now.items() if self._seen.get(symbol) == signature]
         ready = [symbol for symbol in resting if now[symbol] != self._read.get(symbol)]
         self._seen = now
@@ -201,9 +181,14 @@ class Follower:
         data = self.data if self.predictor.reads_others else self.data.model_copy(update={"symbols": [symbol]})
         market = self.predictor.market(data)
         newest = {s: candles.index[-1] for s, candles in market.items() if len(candles)}
-        if not newest or not self.predictor.reads_others:
+        if symbol not in newest or not self.predictor.reads_others:
             return market
         behind = min(newest, key=newest.get)
         if newest[symbol] > newest[behind] + data.bar:
             warnings.warn(f"{behind} has no candle after {newest[behind]}, and all others wait for it", stacklevel=2)
         return {s: candles.loc[: newest[behind]] for s, candles in market.items()}
+
+
+def _signature(paths: Iterable[Path]) -> Signature:
+    states = [path.stat() for path in paths]
+    return tuple((state.st_size, state.st_mtime_ns) for state in states)

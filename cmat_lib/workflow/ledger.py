@@ -24,7 +24,8 @@ from cmat_lib.base.files import atomic_path, make_folder
 from cmat_lib.data.candles import data_hash, unstack
 from cmat_lib.evaluation.metrics import top_name
 from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probability, sharpe_ratio
-from cmat_lib.workflow.run import Run, hash_text
+from cmat_lib.workflow.fingerprints import hash_text
+from cmat_lib.workflow.run import Run
 
 LOCK_SECONDS = 60.0
 IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row
@@ -39,7 +40,10 @@ def ledger_path(run: Run) -> Path:
 def trial_row(
     run: Run, scores: pd.DataFrame, decision: pd.DataFrame, daily: Mapping[float, pd.Series]
 ) -> dict[str, Any]:
-    """One row of the ledger.
+    """One row of the ledger: `tried_row`, and what the model reached on the test part.
+
+    One entry per score (``pooled_roc_auc``). Per share, for example ``top_2``: ``trades_``, ``net_pct_``, ``std_pct_``
+    (per trade), ``sharpe_``, ``skew_``, ``kurtosis_`` (of days) and ``daily_`` (list). ``first_day``.
 
     Parameters
     ----------
@@ -49,13 +53,6 @@ def trial_row(
         The model's rows of `cmat_lib.evaluation.decision.decision_table`, index share.
     daily : mapping
         Share -> net return of each day of the test part, in percent.
-
-    Returns
-    -------
-    dict
-        Who and what: ``fingerprint``, ``config_hash``, ``data_hash``, ``run``, ``finished``. One entry per score
-        (``pooled_roc_auc``). Per share, for example ``top_2``: ``trades_``, ``net_pct_``, ``std_pct_`` (per trade),
-        ``sharpe_``, ``skew_``, ``kurtosis_`` (of days) and ``daily_`` (list). ``first_day``.
     """
     row = tried_row(run)
     row |= {f"{scope}_{metric}": float(value) for (scope, metric), value in scores["value"].items()}
@@ -77,38 +74,25 @@ def tried_row(run: Run) -> dict[str, Any]:
     """Row of a trial that was trained, whether or not its test part was looked at: who and what, no scores.
 
     The trials of a sweep and the networks of an ablation are such rows. If one of them is evaluated later,
-    `append_trial` puts its scores in this place, because both have the fingerprint of the same training.
+    `append_trial` puts its scores in this place, because both have the fingerprint of the same training. The hash of
+    the data leaves out the synthetic market's true probability, which labels change and no price.
     """
     parameters = run.config.model_dump(mode="json", exclude={"run_dir"})
+    prices = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
     return {
         "fingerprint": run.fingerprint("04_training"),
         "config_hash": hash_text(json.dumps(parameters, sort_keys=True)),
-        "data_hash": _prices_hash(run),
+        "data_hash": data_hash(unstack(prices)),
         "run": run.folder.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _prices_hash(run: Run) -> str:
-    """Hash of the run's candles without the synthetic market's true probability, which labels change and no price."""
-    candles = run.read_frame("data/candles.parquet").drop(columns="oracle_probability", errors="ignore")
-    return data_hash(unstack(candles))
-
-
 def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
     """Add a row to the ledger, in place of an older one with the same fingerprint; one without scores replaces none.
 
-    Two processes may do so at once; a crash leaves the old ledger or the new one.
-
-    Returns
-    -------
-    DataFrame
-        The ledger with the new row last.
-
-    Raises
-    ------
-    CmatError
-        If the ledger cannot be read, or another process has held it for a minute.
+    Returns the ledger with the new row last. Two processes may do so at once; a crash leaves the old ledger or the new
+    one. A CmatError if the ledger cannot be read, or another process has held it for a minute.
     """
     make_folder(path.parent)
     try:
@@ -138,13 +122,11 @@ def _read_ledger(path: Path) -> pd.DataFrame:
         if not path.is_file():
             raise ValueError("not a file")
         ledger = pd.read_parquet(path)
-        wrong = [
-            name for name in IDENTITY if len(ledger) and not ledger[name].map(lambda value: type(value) is str).all()
-        ]
+        for name in IDENTITY if len(ledger) else ():
+            if not ledger[name].map(lambda value: type(value) is str).all():
+                raise ValueError(f"its column '{name}' is not text")
     except Exception as error:  # bytes may ask of the reader whatever they like
         raise _no_ledger(path, error) from None
-    if wrong:
-        raise _no_ledger(path, ValueError(f"its column '{wrong[0]}' is not text"))
     return ledger
 
 
@@ -154,23 +136,14 @@ def _no_ledger(path: Path, error: Exception) -> CmatError:
 
 
 def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> pd.DataFrame:
-    """What a trial's trading result is worth among all trials on the same candles.
-
-    Parameters
-    ----------
-    ledger : DataFrame
-        From `append_trial`.
-    fingerprint : str
-        The trial in question.
-    shares : list of float
-        Shares whose daily returns the trial has.
+    """What a trial's trading result is worth among all trials of the ledger on the same candles.
 
     Returns
     -------
     DataFrame
-        Index share. ``trials`` on the same candles; ``sharpe`` per day, not annualised; ``deflated_sharpe``,
-        for which all of them count as tries, those over the same days with their ratio; ``overfitting``, the
-        probability of backtest overfitting among those that traded over the same days.
+        Index share, of those whose daily returns the trial has. ``trials`` on the same candles; ``sharpe`` per day, not
+        annualised; ``deflated_sharpe``, for which all of them count as tries, those over the same days with their
+        ratio; ``overfitting``, the probability of backtest overfitting among those that traded over the same days.
     """
     own = ledger[ledger["fingerprint"] == fingerprint].iloc[0]
     trials = ledger[ledger["data_hash"] == own["data_hash"]]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.parts import load_parts
@@ -30,12 +31,13 @@ from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
 from cmat_lib.workflow.settle import settle
-from cmat_lib.workflow.stages.data import check_market, check_parameters
+from cmat_lib.workflow.stages.common import check_parameters
+from cmat_lib.workflow.stages.data import check_market
 from cmat_lib.workflow.stages.evaluation import evaluate
 
 
 class Attention(NamedTuple):
-    """Where a model looked."""
+    """Where a model looked at N moments."""
 
     maps: np.ndarray  # (N, layers, h, M, M) float16; rows sum to 1
     tokens: tuple[str, ...]  # M
@@ -54,17 +56,11 @@ class Fitted:
 
     def predict(self, market: Market, first: First = None) -> pd.DataFrame:
         """Scores of the candles of a market, see `cmat_lib.workflow.predictor.Predictor.scores`."""
-        return self._predictor().scores(self._checked(market), first)
+        return self._predictor().scores(self._any_symbols(market), first)
 
     def attention(self, market: Market, first: First = None) -> Attention:
-        """Attention between the tokens at the candles that `predict` would score.
-
-        Raises
-        ------
-        CmatError
-            If the fusion has no attention, or no candle can be scored.
-        """
-        panel = self._predictor().panel(self._checked(market), first)
+        """Attention between the tokens at the candles that `predict` would score; a CmatError where there is none."""
+        panel = self._predictor().panel(self._any_symbols(market), first)
         if panel is None:
             raise CmatError("no candle can be scored from there on; give more candles, or an earlier first")
         index, size = panel.everything, self.config.evaluation.batch_size
@@ -72,14 +68,9 @@ class Fitted:
         return Attention(found.maps, found.token_names, panel.samples[["symbol", "timestamp", "close_time", "close"]])
 
     def evaluate(self) -> dict[str, pd.DataFrame]:
-        """Predictions of every labelled sample, and scores with intervals beside the baselines.
+        """Predictions and scores, see `cmat_lib.workflow.stages.evaluation.evaluate`.
 
-        See `cmat_lib.workflow.stages.evaluation.evaluate`.
-
-        Raises
-        ------
-        CmatError
-            If the model was loaded from a file, which does not hold its market: `fit` it, or use `cmat run`.
+        A CmatError if the model was loaded from a file, which does not hold its market.
         """
         if self.panel is None:
             raise CmatError("a model from a file brings no market to be judged on; fit it, or use `cmat run`")
@@ -89,8 +80,8 @@ class Fitted:
         """Write ``best_model.pt``, which `load`, `cmat predict` and `cmat export` read."""
         save_checkpoint(path, self.checkpoint)
 
-    def _checked(self, market: Market) -> Market:
-        """Any symbols may be scored."""
+    def _any_symbols(self, market: Market) -> Market:
+        """Checked; those of the training are not asked for."""
         return checked_market(market, self.config.data.model_copy(update={"symbols": None}))
 
     def _predictor(self) -> Predictor:
@@ -98,19 +89,9 @@ class Fitted:
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
-    """Train a model on the candles of a market.
+    """Train a model on the candles of a market, see `cmat_lib.data.candles.checked_market`.
 
-    Parameters
-    ----------
-    market : dict of str to DataFrame
-        Candles of each symbol, see `cmat_lib.data.candles.checked_market`.
-    on_epoch : callable
-        Takes each row of the history.
-
-    Raises
-    ------
-    CmatError
-        For parameters or candles that cannot be used.
+    `on_epoch` takes each row of the history. A CmatError says which parameters or candles cannot be used.
     """
     load_parts()
     check_parameters(config)
@@ -120,11 +101,11 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     panel = make_panel(market, config, fabric.device)
     training = train(config, panel, on_epoch, fabric=fabric)
     about = {"data_hash": data_hash(market), "symbols": list(market)}
-    settled = settle(training.model, panel, config, about)
-    return Fitted(training.model, config, settled.checkpoint, panel, market)
+    checkpoint = settle(training.model, panel, config, about).checkpoint
+    return Fitted(training.model, config, checkpoint, panel, market)
 
 
-def make_panel(market: Market, config: Config, device: Any = "cpu") -> Panel:
+def make_panel(market: Market, config: Config, device: torch.device | str = "cpu") -> Panel:
     """Everything that a model sees of a market, and its labels."""
     views = VIEWS.active(config)
     labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
@@ -135,13 +116,7 @@ def make_panel(market: Market, config: Config, device: Any = "cpu") -> Panel:
 
 
 def load(path: str | Path) -> Fitted:
-    """A model from ``best_model.pt``.
-
-    Raises
-    ------
-    CmatError
-        If the file cannot be used.
-    """
+    """A model from ``best_model.pt``."""
     load_parts()
     model, config, checkpoint = load_model(path)
     return Fitted(model, config, checkpoint)

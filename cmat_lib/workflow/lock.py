@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.files import MARK, make_folder, remove_left_behind, write_text
@@ -27,7 +27,7 @@ HOLDER = ".holder.json"
 HELD = "CMAT_HELD_FOLDER"  # process id and folder: tells child processes that this folder is held for them
 GLANCE_SECONDS = 0.5  # somebody who asks whether a folder is held has the lock for an instant
 ORPHAN_SECONDS = 15.0  # kernels look for their parent once a second
-_page_locks: list[FileLock] = []  # of this kernel, until it ends
+_page_locks: list[AcquireReturnProxy] = []  # of this kernel, until it ends
 
 
 @contextmanager
@@ -42,17 +42,18 @@ def working_in(folder: Path) -> Iterator[None]:
         If another process holds it (naming process, machine and time), or it cannot be written.
     """
     if _is_held_by_parent(folder):
-        with _acquired(folder, TRAIN, GLANCE_SECONDS):
+        with _acquire(folder, TRAIN, GLANCE_SECONDS):
             yield
         return
     make_folder(folder)
-    with _acquired(folder, OUTER, GLANCE_SECONDS):
+    with _acquire(folder, OUTER, GLANCE_SECONDS):
         for name in (PAGE, TRAIN):  # what a killed command left behind ends by itself, but not at once
-            with _acquired(folder, name, ORPHAN_SECONDS):
+            with _acquire(folder, name, ORPHAN_SECONDS):
                 pass
         remove_left_behind(folder.rglob(f".*.{MARK}-*"))
         before = os.environ.get(HELD)
-        write_text(folder / HOLDER, json.dumps(_myself()))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_text(folder / HOLDER, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
         os.environ[HELD] = f"{os.getpid()} {folder}"
         try:
             yield
@@ -66,23 +67,13 @@ def working_in(folder: Path) -> Iterator[None]:
 def join_or_refuse(folder: Path) -> None:
     """What a page does when it opens: work under the hold of the command that executes it, until its kernel ends.
 
-    A page that somebody opened by hand holds nothing (kernels stay open for days).
-
-    Raises
-    ------
-    CmatError
-        If a command works in the folder that did not start this page.
+    A page that somebody opened by hand holds nothing (kernels stay open for days). A CmatError if a command works in
+    the folder that did not start this page.
     """
-    if not _is_held_by_parent(folder):
-        if is_worked_on(folder):
-            raise CmatError(_refusal(folder))
-        return
-    lock = FileLock(folder / PAGE)
-    try:
-        lock.acquire(timeout=ORPHAN_SECONDS)
-    except Timeout:
-        raise CmatError(_refusal(folder)) from None
-    _page_locks.append(lock)
+    if _is_held_by_parent(folder):
+        _page_locks.append(_acquire(folder, PAGE, ORPHAN_SECONDS))
+    elif is_worked_on(folder):
+        raise CmatError(_refusal(folder))
 
 
 def is_worked_on(folder: Path) -> bool:
@@ -103,23 +94,14 @@ def _is_held_by_parent(folder: Path) -> bool:
     return held == str(folder) and pid != str(os.getpid())
 
 
-@contextmanager
-def _acquired(folder: Path, name: str, seconds: float) -> Iterator[None]:
-    lock = FileLock(folder / name)
+def _acquire(folder: Path, name: str, seconds: float) -> AcquireReturnProxy:
+    """A lock of the folder, held until the end of a ``with``, or of the process."""
     try:
-        lock.acquire(timeout=seconds)
+        return FileLock(folder / name).acquire(timeout=seconds)
     except Timeout:
         raise CmatError(_refusal(folder)) from None
     except OSError as error:
         raise CmatError(f"{folder}: cannot be written to ({error.strerror}); choose another run folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _myself() -> dict[str, str | int]:
-    return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _refusal(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.base.files import make_folder
+from cmat_lib.base.files import make_folder, write_text
 from cmat_lib.config import Config, project_root, resolve_path
+from cmat_lib.workflow.entry_page import entry_page
 from cmat_lib.workflow.lock import working_in
-from cmat_lib.workflow.report import write_page, write_report
+from cmat_lib.workflow.report import write_page
 from cmat_lib.workflow.run import STAGE_NAMES, Run
-from cmat_lib.workflow.stages.data import check_before_work
+from cmat_lib.workflow.stages.common import check_before_work
 from cmat_lib.workflow.tracking import log_run
 
 # What a page needs to look the same everywhere: figures that survive export, and no progress bars.
@@ -29,14 +29,9 @@ KERNEL_ENVIRONMENT = {
 
 
 def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Callable[[str], None] = print) -> Path:
-    """Execute the notebooks of a run and write its report.
+    """Execute the notebooks of a run, in order, and write its report; a stage that is up to date is skipped.
 
     Returns ``report/index.html`` of the run.
-
-    Parameters
-    ----------
-    stages : tuple of str
-        Stages to run, in order; one that is finished with the same parameters is skipped.
 
     Raises
     ------
@@ -55,12 +50,13 @@ def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], No
         run = Run(config, stage)
         page = run.path(f"notebooks/{stage}.ipynb")
         html = run.path(f"report/{stage}.html")  # written last: without it the page did not reach its end
-        if not again and run.is_finished(stage) and page.is_file() and html.is_file():
+        damaged = run.damaged(stage)
+        if not (again or damaged) and run.is_finished(stage) and page.is_file() and html.is_file():
             say(f"{stage:<29} up to date")
             continue
         again = True  # what follows was made from what this stage is about to replace
-        for name in run.damaged(stage):
-            say(f"{stage}: {name} is missing or cut short; it is made again")
+        for name in damaged:
+            say(f"{stage}: {name} is missing, damaged or edited; it is made again")
         started = time.perf_counter()
         for path in (page, html):
             make_folder(path.parent)
@@ -69,20 +65,15 @@ def _run_stages(config: Config, stages: tuple[str, ...], say: Callable[[str], No
         write_page(page, html)
         say(f"{stage:<29} {time.perf_counter() - started:6.1f} s")
     run = Run(config, STAGE_NAMES[-1])
-    report = write_report(run)
+    report = run.path("report/index.html")
+    write_text(report, entry_page(run))
     if line := log_run(run):
         say(line)
     return report
 
 
 def execute(run: Run, page: Path) -> None:
-    """Execute one notebook headless with all parameters of the run.
-
-    Raises
-    ------
-    CmatError
-        Naming notebook, cell and error.
-    """
+    """Execute the notebook of a stage headless, with all parameters of the run, into `page`."""
     source = project_root() / "notebooks" / f"{run.stage}.ipynb"
     if not source.is_file():
         raise CmatError(f"{source}: no such notebook; run cmat from inside a clone of the repository")
@@ -98,10 +89,8 @@ def execute(run: Run, page: Path) -> None:
             extra_arguments=["--log-level=ERROR"],  # the kernel's own remarks belong to no page
         )
     except PapermillExecutionError as error:
-        raise CmatError(
-            f"notebooks/{run.stage}.ipynb failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}\n"
-            f"the executed page is {page}"
-        ) from None
+        what = f"failed in cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        raise CmatError(f"notebooks/{run.stage}.ipynb {what}\nthe executed page is {page}") from None
     except DeadKernelError:
         raise CmatError(
             f"notebooks/{run.stage}.ipynb: the kernel died, most often for want of memory; use fewer or shorter candle "
@@ -111,8 +100,4 @@ def execute(run: Run, page: Path) -> None:
 
 def stdout_line(prefix: str = "") -> Callable[[str], None]:
     """Printer of progress lines that appear at once, also through a pipe."""
-
-    def say(line: str) -> None:
-        print(prefix + line, file=sys.stdout, flush=True)
-
-    return say
+    return lambda line: print(prefix + line, flush=True)

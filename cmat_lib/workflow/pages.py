@@ -20,24 +20,12 @@ DEMO_RUN = "outputs/demo"
 
 
 def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
-    """First call of every notebook: its parameters cell turned into validated parameters and a run folder.
+    """First call of every notebook, with its ``globals()``: validated parameters, and access to the run folder.
 
-    The base of the parameters is the run's own ``params.yaml`` from page 02 on; on page 01 it is
-    ``params/demo.yaml`` for ``outputs/demo`` and the defaults for any other run. What the parameters cell holds
-    is laid over it.
-
-    Parameters
-    ----------
-    stage : str
-        Name of the notebook without suffix.
-    variables : dict
-        ``globals()`` of the notebook. Names that papermill injected but no parameter has are errors here, because
-        papermill itself only warns about them.
-
-    Raises
-    ------
-    CmatError
-        For unknown or impossible parameters, if an earlier stage is missing, or if a command works in the folder.
+    The base of the parameters is the run's own ``params.yaml`` from page 02 on; on page 01 it is ``params/demo.yaml``
+    for ``outputs/demo`` and the defaults for any other run. What the parameters cell holds is laid over it. Names that
+    papermill injected but no parameter has are errors here, because papermill itself only warns about them. So are
+    impossible parameters, an earlier stage that is missing, and a command that works in the folder.
     """
     load_parts()
     given = _given_parameters(stage, variables)
@@ -49,8 +37,7 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
 
 
 def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
-    known = tuple(Config.model_fields)
-    injected = _injected_names(variables)
+    known, injected = tuple(Config.model_fields), _injected_names(variables)
     for name in injected + [n for n, value in variables.items() if isinstance(value, dict)]:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if name in known or not (name in injected or close):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.base.files import file_hash
 from cmat_lib.config import Config, merge, validate
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import closed
@@ -35,34 +36,18 @@ from cmat_lib.views.panel import Panel
 from cmat_lib.views.samples import sample_rows, unlabelled_samples
 from cmat_lib.workflow.stages.data import load_candles
 
-COLUMNS = (
-    "symbol",
-    "timestamp",
-    "close_time",
-    "close",
-    "raw_probability",
-    "probability",
-    "alarm",
-    "predicted_max_pct",
-    "in_sample",
-    "model",
-)
+COLUMNS = ["symbol", "timestamp", "close_time", "close", "raw_probability", "probability", "alarm"]
+COLUMNS += ["predicted_max_pct", "in_sample", "model"]
 NAME_LENGTH = 12  # hex digits of the file's SHA-256
 
-First = pd.Timestamp | Mapping[str, pd.Timestamp] | None
+First = pd.Timestamp | Mapping[str, pd.Timestamp] | None  # open of the first candle to score, for all symbols or each
 Live = dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]]  # sliding windows that are fed candle by candle
 
 
 class Predictor:
-    """A trained model that scores candles.
+    """A trained model, ``best_model.pt``, that scores candles; `jobs` processes, as joblib counts, compute features.
 
-    Parameters
-    ----------
-    path : str or Path
-        ``best_model.pt``.
-    device : {"auto", "cpu", "cuda"}
-    jobs : int
-        Processes that compute features, as joblib counts them.
+    A CmatError if the file is missing, damaged or of another version, or the device is not there.
 
     Attributes
     ----------
@@ -73,16 +58,11 @@ class Predictor:
         First digits of the SHA-256 of the file, so that no prediction is without a known source.
     history : int
         Candles without a gap that one score reads, its own included.
-
-    Raises
-    ------
-    CmatError
-        If the file is missing, damaged or of another version, or the device is not there.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", jobs: int = 1):
-        name = hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
-        self._take(*load_model(path), name[:NAME_LENGTH], device, jobs)
+        name = file_hash(Path(path)) if Path(path).is_file() else ""
+        self._take(*load_model(path), name, device, jobs)
 
     @classmethod
     def of(cls, model: MultiTaskCrossModalAttention, config: Config, checkpoint: dict[str, Any]) -> Predictor:
@@ -90,11 +70,11 @@ class Predictor:
         weights = b"".join(tensor.numpy().tobytes() for tensor in checkpoint["weights"].values())
         name, device = hashlib.sha256(weights).hexdigest(), next(model.parameters()).device.type
         predictor = cls.__new__(cls)
-        predictor._take(copy.deepcopy(model), config, checkpoint, name[:NAME_LENGTH], device, config.cache.jobs)
+        predictor._take(copy.deepcopy(model), config, checkpoint, name, device, config.cache.jobs)
         return predictor
 
     def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
-        self._data, self.name = config.data, name
+        self._data, self.name = config.data, name[:NAME_LENGTH]
         own = {
             "data": {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])},
             "cache": {"jobs": jobs},
@@ -123,13 +103,7 @@ class Predictor:
         return own.model_copy(update=changes)
 
     def market(self, data: DataConfig) -> Market:
-        """Checked candles that were over when their file was written, from where `data` says.
-
-        Raises
-        ------
-        CmatError
-            If candles are missing, cannot be used, or are of another length than those of the training.
-        """
+        """Checked candles that were over when their file was written, from where `data` says."""
         market = load_candles(self.config.model_copy(update={"data": data}))
         if data.data_dir is None:
             return market
@@ -144,14 +118,12 @@ class Predictor:
         live: Live | None = None,
         symbols: Iterable[str] | None = None,
     ) -> pd.DataFrame:
-        """Scores of the candles of a market.
+        """Scores of the checked candles of a market, which must be `Predictor.config.data.bar` long.
 
         Parameters
         ----------
-        market : dict of str to DataFrame
-            Checked candles, see `cmat_lib.data.candles.load_market`; candles must be `Predictor.config.data.bar` long.
         first : Timestamp or dict of str to Timestamp, optional
-            Open of the first candle to score, for all symbols or for each; the first possible one by default.
+            The first possible candle by default.
         progress : bool, optional
             Show a bar; None shows it where a terminal watches.
         live : dict, optional
@@ -181,7 +153,7 @@ class Predictor:
             If a symbol, or its newest candle, cannot be scored.
         """
         panel = self.panel(market, first, progress, live, symbols)
-        return pd.DataFrame(columns=list(COLUMNS)) if panel is None else self._frame(panel)
+        return pd.DataFrame(columns=COLUMNS) if panel is None else self._frame(panel)
 
     def panel(
         self,
@@ -195,27 +167,46 @@ class Predictor:
         for view in self.views:
             view.admit(market, self.config)
         possible = {symbol: sample_rows(market[symbol], self.config) for symbol in symbols or market}
+        is_hopeless = not any(len(rows) for rows in possible.values())
+        wanted = {}
         for symbol, rows in possible.items():
-            self._check(symbol, market[symbol], rows, alone=not any(map(len, possible.values())))
-        wanted = {symbol: _from(market[symbol], rows, symbol, first) for symbol, rows in possible.items()}
-        wanted = {symbol: rows for symbol, rows in wanted.items() if len(rows)}
+            self._check(symbol, market[symbol], rows, is_hopeless)
+            start = first.get(symbol) if isinstance(first, Mapping) else first
+            rows = rows if start is None else rows[rows >= market[symbol].index.searchsorted(start)]
+            if len(rows):
+                wanted[symbol] = rows
         return self._panel(market, wanted, progress, live) if wanted else None
 
+    def _check(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, is_hopeless: bool) -> None:
+        """Say why a symbol, or its newest candle, has no score; an error if none has one."""
+        if not len(rows):
+            why = f"{symbol}: no score without {self.history} candles in a row; there are {len(candles)}, gaps included"
+        elif rows[-1] < len(candles) - 1:
+            why = f"{symbol}: the newest candle has no score, because the last {self.history} candles have a gap"
+        else:
+            return
+        if is_hopeless:
+            raise CmatError(why)
+        warnings.warn(why, stacklevel=3)
+
     def _panel(self, market: Market, wanted: dict[str, np.ndarray], progress: bool | None, live: Live | None) -> Panel:
-        """Everything that the model sees at these rows, made from the candles that they read."""
-        begin = {symbol: rows[0] - self.history + 1 for symbol, rows in wanted.items()}
-        cut = {symbol: market[symbol].iloc[start:] for symbol, start in begin.items()}
-        rows = {symbol: own - begin[symbol] for symbol, own in wanted.items()}
+        """What the model sees at these rows, made from the candles that they read."""
+        cut, rows = {}, {}  # the candles that are read, and the same rows counted in them
+        for symbol, own in wanted.items():
+            begin = own[0] - self.history + 1
+            cut[symbol], rows[symbol] = market[symbol].iloc[begin:], own - begin
 
         def windows(symbol: str) -> Windows:
             make = partial(computed, symbol, cut[symbol], jobs=self.config.cache.jobs, progress=progress)
             return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
 
         found = compute_views(self.views, market, rows, self.config, windows, cut, exact=True)
-        samples = [unlabelled_samples(symbol, cut[symbol], own, self.config) for symbol, own in rows.items()]
-        offsets = np.cumsum([0, *(len(cut[symbol]) for symbol in rows)])
-        samples = pd.concat([s.assign(row=s["row"] + n) for s, n in zip(samples, offsets[:-1], strict=True)])
-        samples = with_rows(samples.reset_index(drop=True), self.views, found)
+        samples, offset = [], 0
+        for symbol, own in rows.items():
+            one = unlabelled_samples(symbol, cut[symbol], own, self.config)
+            samples.append(one.assign(row=one["row"] + offset))
+            offset += len(cut[symbol])
+        samples = with_rows(pd.concat(samples, ignore_index=True), self.views, found)
         arrays = {name: values.values for name, values in found.items()}
         return Panel(arrays, samples, self._scalers, self.config, self.device)
 
@@ -231,18 +222,6 @@ class Predictor:
                 if len(candles) and (why := view.problem(asked)):
                     raise CmatError(f"{symbol}: no score of the newest candle: {why}")
 
-    def _check(self, symbol: str, candles: pd.DataFrame, rows: np.ndarray, alone: bool) -> None:
-        """Say why a symbol, or its newest candle, has no score."""
-        why = None
-        if not len(rows):
-            why = f"{symbol}: no score without {self.history} candles in a row; there are {len(candles)}, gaps included"
-        elif rows[-1] < len(candles) - 1:
-            why = f"{symbol}: the newest candle has no score, because the last {self.history} candles have a gap"
-        if why and alone:
-            raise CmatError(why)
-        if why:
-            warnings.warn(why, stacklevel=3)
-
     def _frame(self, panel: Panel) -> pd.DataFrame:
         raw, max_pct = predict(self.model, panel, panel.everything, self.config.evaluation.batch_size)
         if not np.isfinite([raw, max_pct]).all():  # it would be no alarm
@@ -256,7 +235,7 @@ class Predictor:
             "in_sample": panel.samples["close_time"] <= self._seen_until,
             "model": self.name,
         }
-        return panel.samples.assign(**answers)[list(COLUMNS)]
+        return panel.samples.assign(**answers)[COLUMNS]
 
 
 def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:
@@ -272,9 +251,3 @@ def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Window
         return np.concatenate([make(rows[:-1])(sliding), newest[None]]) if len(rows) > 1 else newest[None]
 
     return windows
-
-
-def _from(candles: pd.DataFrame, rows: np.ndarray, symbol: str, first: First) -> np.ndarray:
-    """Rows of candles that open at `first` or later."""
-    start = first.get(symbol) if isinstance(first, Mapping) else first
-    return rows if start is None else rows[rows >= candles.index.searchsorted(start)]

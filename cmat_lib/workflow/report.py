@@ -1,4 +1,4 @@
-"""The report of a run: the executed pages as HTML and one entry page, readable without a network."""
+"""The executed pages as HTML, readable without a network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from cmat_lib.base.files import write_text
-from cmat_lib.workflow.entry_page import entry_page
-from cmat_lib.workflow.run import Run
 
 # nbconvert and Plotly's renderer link to require.js, MathJax and mermaid; no page needs them.
 _REMOTE_SCRIPT = re.compile(r"<script[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>")
@@ -29,10 +27,3 @@ def offline(page: str) -> str:
     for pattern in (_REMOTE_SCRIPT, _MERMAID, _REMOTE_LINK):
         page = pattern.sub("", page)
     return page
-
-
-def write_report(run: Run) -> Path:
-    """Write ``report/index.html``, see `cmat_lib.workflow.entry_page`."""
-    path = run.path("report/index.html")
-    write_text(path, entry_page(run))
-    return path

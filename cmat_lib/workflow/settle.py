@@ -21,10 +21,10 @@ FITTED = ("train", "stop", "calibrate")  # parts of whose labels something in th
 
 
 class Settled(NamedTuple):
-    """A model that is ready to be used."""
+    """A model that is ready to be used, and what it said of the stop and the calibrate part."""
 
     checkpoint: dict[str, Any]
-    raw: dict[str, np.ndarray]  # probability of the stop and the calibrate part, as the model makes it
+    raw: dict[str, np.ndarray]  # probability as the model makes it
     trigger: dict[str, np.ndarray]
 
 

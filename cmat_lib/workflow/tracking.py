@@ -12,8 +12,8 @@ from typing import Any
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config import Config
-from cmat_lib.config.schema import SECTIONS
 from cmat_lib.evaluation.metrics import MODEL
+from cmat_lib.workflow.fingerprints import flat_parameters
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
 EXPERIMENT = "cmat"
@@ -22,13 +22,7 @@ MOST_PARAMETERS, MOST_METRICS, LONGEST = 100, 1000, 6000  # what MLflow takes in
 
 
 def check_mlflow(config: Config) -> None:
-    """Stop before any work if ``logging.mlflow`` is on and the package is missing.
-
-    Raises
-    ------
-    CmatError
-        With the command that installs it.
-    """
+    """Stop before any work if ``logging.mlflow`` is on and the package is missing, with the command to install it."""
     if config.logging.mlflow and find_spec("mlflow") is None:
         raise CmatError(
             "logging.mlflow needs the package mlflow, which is not installed: pip install mlflow-skinny (or mlflow, "
@@ -39,14 +33,9 @@ def check_mlflow(config: Config) -> None:
 def log_run(run: Run) -> str | None:
     """Log a run with finished stages to MLflow, unless the same results are there.
 
-    Returns one line on what was done; None if logging is off. A server that does not answer is a warning: the run is
-    whole without it.
-
-    Parameters
-    ----------
-    run : Run
-        ``logging.mlflow`` says where: a tracking URI, or true for MLFLOW_TRACKING_URI, else ``mlflow.db`` beside the
-        run folders.
+    ``logging.mlflow`` says where: a tracking URI, or true for MLFLOW_TRACKING_URI, else ``mlflow.db`` beside the run
+    folders. Returns one line on what was done; None if logging is off. A server that does not answer is a warning: the
+    run is whole without it.
     """
     if not run.config.logging.mlflow or run.record("04_training") is None:
         return None
@@ -84,7 +73,8 @@ def _log(run: Run, uri: str) -> str:
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
         return f"MLflow at {_without_secrets(uri)} has this run already"
     logged = client.create_run(experiment, run_name=run.folder.name, tags={TAG: tag}).info.run_id
-    parameters = [Param(name, text[:LONGEST]) for name, text in _parameters(run.config).items()]
+    known = flat_parameters(run.config).items()
+    parameters = [Param(name, str(value)[:LONGEST]) for name, value in known if name != "run_dir"]
     for start in range(0, len(parameters), MOST_PARAMETERS):
         client.log_batch(logged, params=parameters[start : start + MOST_PARAMETERS])
     now = int(1000 * time.time())
@@ -106,17 +96,10 @@ def _experiment(client: Any, run: Run, uri: str) -> str:
     return client.create_experiment(EXPERIMENT, artifact_location=place)
 
 
-def _parameters(config: Config) -> dict[str, str]:
-    """``section.key`` -> text of every parameter."""
-    raw = config.model_dump(mode="json")
-    sections = {f"{name}.{key}": str(value) for name in SECTIONS for key, value in raw[name].items()}
-    return {"seed": str(config.seed), **sections}
-
-
 def _metrics(run: Run) -> list[tuple[str, float, int]]:
     """Name, value and step: the history by epoch, then the test part's scores of the model."""
-    results = run.read_json(f"{run.config.logging.save_dir}/training_results.json")
-    found = [(name, value, int(row["epoch"])) for row in results["history"] for name, value in row.items()]
+    history = run.training_results()["history"]
+    found = [(name, value, int(row["epoch"])) for row in history for name, value in row.items()]
     if run.record("05_evaluation") is not None:
         scores = [score for score in run.read_json("metrics.json")["scores"] if score["score"] == MODEL]
         found += [(f"test_{score['scope']}_{score['metric']}", score["value"], 0) for score in scores]

@@ -34,9 +34,10 @@ from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
 from cmat_lib.views.samples import with_parts
 from cmat_lib.views.scaling import fit_scalers
+from cmat_lib.workflow.fingerprints import hash_text
 from cmat_lib.workflow.ledger import append_trial, ledger_path, tried_row
-from cmat_lib.workflow.run import Run, hash_text
-from cmat_lib.workflow.stages.data import read_views
+from cmat_lib.workflow.run import Run
+from cmat_lib.workflow.stages.common import read_views
 
 MOST = 4  # views of which all subsets are trained if nobody chooses
 SCORED = ("train", "calibrate", "test")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.subject import Finding, Report, Subject, differing, differs, odd_rows, spread
 from cmat_lib.data.candles import data_hash
 from cmat_lib.data.labels import compute_labels
@@ -14,10 +13,7 @@ from cmat_lib.views.samples import LABELS, sample_rows
 
 def check_candles(subject: Subject) -> Report:
     """The run's candles against the hash that was taken when they were read; all else is held to these candles."""
-    content = subject.run.read_json("data/data.json")
-    recorded = content.get("data_hash") if isinstance(content, dict) else None
-    if not isinstance(recorded, str):
-        raise CmatError(f"{subject.run.path('data/data.json')} has no data_hash; make the run again")
+    recorded = subject.run.read_json("data/data.json")["data_hash"]
     found = data_hash(subject.market)
     looked_at = f"{sum(map(len, subject.market.values())):,} candles of {len(subject.market)} symbols"
     if found == recorded:

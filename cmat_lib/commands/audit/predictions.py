@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.audit.subject import PLACE, Finding, Report, Subject, differing, odd_rows
+from cmat_lib.commands.audit.subject import Finding, Report, Subject, differing, odd_rows
 from cmat_lib.data.splits import PARTS
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.training.checkpoint import load_checkpoint
@@ -18,13 +17,8 @@ from cmat_lib.workflow.predictor import Predictor
 SHARE_OF_ROWS = 10  # a score costs ten times what a feature does
 # The run keeps channels in float32 and computes in it, the predictor in float64. Measured: 1e-6 in the raw probability
 # on a CPU. A GPU's TF32 products have 10 bits, 1e-3.
-TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}
-KEYS = [*PLACE]
-KINDS = (
-    PLACE
-    | {"part": "texts"}
-    | dict.fromkeys(("trigger", "max_pct", "raw_probability", "probability", "predicted_max_pct"), "numbers")
-)
+TOLERANCE = {"cpu": 1e-4, "cuda": 2e-3}  # of a score, by the device of the training
+KEYS = ["symbol", "timestamp"]
 COPIED = ["part", "trigger", "max_pct"]  # from the samples
 AGAIN = ("", "_again")  # endings of columns, as the run has them and as they should be
 
@@ -34,14 +28,12 @@ def check_predictions(subject: Subject) -> Report:
     if not subject.has("05_evaluation"):
         missing = "04_training" if not subject.has("04_training") else "05_evaluation"
         return Report(f"stage {missing} is not finished", skipped=True)
-    stored = subject.run.read_frame("predictions.parquet", KINDS)
-    path = subject.run.model_folder / "best_model.pt"
-    tolerance = _tolerance(subject)
+    stored = subject.run.read_frame("predictions.parquet")
+    path = subject.run.model_path()
+    tolerance = TOLERANCE[subject.run.training_results()["device"].partition(":")[0]]
     predictor = Predictor(path, "cpu")
     samples = subject.samples[subject.samples["part"].isin(PARTS)]
     common = stored.merge(samples[KEYS].drop_duplicates(), on=KEYS)
-    if common.empty:
-        raise CmatError(f"{subject.run.path('predictions.parquet')} has no row of the run's samples; run page 05 again")
     rows = _choose(subject, common)
     scored = [frame for place in rows.itertuples() if (frame := _score(subject, predictor, place)) is not None]
     again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
@@ -53,17 +45,6 @@ def check_predictions(subject: Subject) -> Report:
     ]
     looked_at = f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}"
     return Report(looked_at, findings)
-
-
-def _tolerance(subject: Subject) -> float:
-    """Of a score, by the device of the training."""
-    path = subject.run.model_folder / "training_results.json"
-    results = subject.run.read_json(str(path))
-    device = results.get("device") if isinstance(results, dict) else None
-    kind = device.partition(":")[0] if isinstance(device, str) else None
-    if kind not in TOLERANCE:
-        raise CmatError(f"{path} names no device of {', '.join(TOLERANCE)}; run notebooks/04_training.ipynb again")
-    return TOLERANCE[kind]
 
 
 def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.subject import SHARE_OF_SPREAD, Finding, Report, Subject
 from cmat_lib.config.schema import PRICE_CHANNELS
 from cmat_lib.data.splits import PARTS
@@ -30,29 +27,21 @@ OTHER_ROWS = {
 
 def check_scalers(subject: Subject) -> Report:
     """``data/scalers.json`` and the scalers in ``best_model.pt``."""
-    names, path = _names(subject), subject.run.path("data/scalers.json")
-    scalers = {path.name: _parsed(subject.run.read_json("data/scalers.json"), names, path)}
+    scalers = {"scalers.json": _parsed(subject.run.read_json("data/scalers.json"))}
     if subject.has("04_training"):
-        path = subject.run.model_folder / "best_model.pt"
-        scalers[path.name] = _parsed(load_checkpoint(path)["scalers"], names, path)
+        path = subject.run.model_path()
+        scalers[path.name] = _parsed(load_checkpoint(path)["scalers"])
     checked = [view for view in subject.views if not view.context]  # a clock stays as it is
     findings = [f for file, stored in scalers.items() for v in checked for f in _check(subject, file, v, stored)]
-    return Report(f"{sum(map(len, names.values()))} inputs in {' and '.join(scalers)}", findings)
+    count = sum(len(view.names(subject.config)) for view in subject.views)
+    return Report(f"{count} inputs in {' and '.join(scalers)}", findings)
 
 
-def _names(subject: Subject) -> dict[str, list[str]]:
-    return {view.name: view.names(subject.config) for view in subject.views}
-
-
-def _parsed(content: Any, names: dict[str, list[str]], path: Path) -> dict[str, Statistics]:
-    """Stored scalers by group of inputs."""
-    try:
-        parsed = {g: {key: np.asarray(content[g][key], np.float64) for key in ("center", "scale")} for g in names}
-    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
-        parsed = {}
-    if not parsed or any(values.shape != (len(names[g]),) for g in names for values in parsed[g].values()):
-        raise CmatError(f"{path} has no center and scale for each input of {', '.join(names)}; make the run again")
-    return parsed
+def _parsed(content: dict[str, dict[str, list]]) -> dict[str, Statistics]:
+    """Stored scalers by view."""
+    return {
+        view: {key: np.asarray(numbers, np.float64) for key, numbers in own.items()} for view, own in content.items()
+    }
 
 
 def _check(subject: Subject, file: str, view: View, scalers: dict[str, Statistics]) -> Iterator[Finding]:

@@ -13,18 +13,15 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.candles import CLOSED, segment_ids, unstack
+from cmat_lib.data.candles import stretch_ids, unstack
 from cmat_lib.data.channels import channel_of
-from cmat_lib.data.splits import PARTS, Market
+from cmat_lib.data.splits import Market
 from cmat_lib.views import VIEWS, View
-from cmat_lib.views.samples import LABELS
-from cmat_lib.views.scaling import row_column, sample_rows_of
-from cmat_lib.workflow.run import Run, is_of_numbers, open_run
+from cmat_lib.views.scaling import sample_rows_of
+from cmat_lib.workflow.run import Run, open_run
+from cmat_lib.workflow.stages.common import read_views
 
 LABEL_COLUMNS = ("trigger", "max_pct", "oracle_probability")  # columns of candles that know the future
-
-PLACE = {"symbol": "texts", "timestamp": "times in UTC"}
-LABELLED = {name: "times in UTC or none" if name == "label_end" else "numbers" for name in LABELS}
 
 # Runs keep float32. Recursive averages forget their start only to 1e-7 of a channel's spread (measured on a year of
 # SOL and XRP candles); whatever reads more candles than it may moves by far more than 1e-5 of it.
@@ -162,8 +159,8 @@ class Subject:
 
     @cached_property
     def runs(self) -> dict[str, np.ndarray]:
-        """Number of the gap-free run of every candle, by symbol."""
-        return {symbol: segment_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
+        """Number of the gap-free stretch of every candle, by symbol."""
+        return {symbol: stretch_ids(candles, self.config.data.bar) for symbol, candles in self.market.items()}
 
     @cached_property
     def hidden(self) -> Market:
@@ -174,7 +171,7 @@ class Subject:
     def candle_rows(self) -> pd.DataFrame:
         """Candles to look at: ``symbol``, ``timestamp``, ``local_row``, ``row``; chosen ones, and look-backs' ends.
 
-        The first complete rows of a gap-free run are where something that looks across a gap shows.
+        The first complete rows of a gap-free stretch are where something that looks across a gap shows.
         """
         frames = []
         for symbol, candles in self.market.items():
@@ -185,7 +182,7 @@ class Subject:
 
     @cached_property
     def sample_rows(self) -> pd.DataFrame:
-        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free run."""
+        """Samples to look at, a part of `samples`: chosen ones, and the first and last of each gap-free stretch."""
         chosen = []
         for symbol, frame in self.samples.groupby("symbol", sort=False):
             runs = self.runs[symbol][frame["local_row"]]
@@ -200,7 +197,7 @@ class Subject:
         return np.union1d(inner, numbers[[0, -1]])
 
     def _borders(self, symbol: str) -> np.ndarray:
-        """Rows at which a look-back becomes complete, and those just before, in every gap-free run."""
+        """Rows at which a look-back becomes complete, and those just before, in every gap-free stretch."""
         starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
         look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
         rows = np.unique(starts[:, None, None] + look_backs[:, None] + np.array([-2, -1]))
@@ -221,73 +218,16 @@ def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
     Raises
     ------
     CmatError
-        If there is no run, stages 01 and 02 are not finished, or what they have written is of another shape.
+        If there is no run, stages 01 and 02 are not finished, or what they have written is damaged or edited.
     """
     run = open_run(folder, "06_attention_visualization")
     for stage in ("01_data_prep", "02_tda_cache"):
         if run.record(stage) is None:
             raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")
-    market = _read_candles(run)
-    labels = _read_labels(run, market)
-    samples = _read_samples(run, market)
-    numbers = {view.name: _read_numbers(run, view, samples, market) for view in VIEWS.active(run.config)}
-    return Subject(run, market, labels, samples, numbers, rows, seed)
-
-
-def _read_candles(run: Run) -> Market:
-    name = "data/candles.parquet"
-    frame = run.read_frame(name, PLACE | dict.fromkeys(("open", "high", "low", "close"), "numbers"))
-    others = frame.drop(columns=[*PLACE])
-    prices = frame[["open", "high", "low", "close"]].to_numpy(np.float64)
-    _check(run, name, len(frame) > 0, "no rows")
-    _check(run, name, all(is_of_numbers(others[column]) for column in others), "a column that is not of numbers")
-    _check(run, name, (np.isfinite(prices) & (prices > 0)).all(), "a price that is no positive number")
-    _check(run, name, CLOSED not in frame or np.isfinite(frame[CLOSED]).all(), f"rows without {CLOSED}")
-    market = unstack(frame)
-    ascending = all(c.index.is_monotonic_increasing and c.index.is_unique for c in market.values())
-    _check(run, name, ascending, "candles that do not follow one another")
-    return market
-
-
-def _read_labels(run: Run, market: Market) -> dict[str, pd.DataFrame]:
-    name = "data/labels.parquet"
-    labels = unstack(run.read_frame(name, PLACE | LABELLED))
-    same = list(labels) == list(market) and all(market[s].index.equals(frame.index) for s, frame in labels.items())
-    _check(run, name, same, "other rows than data/candles.parquet")
-    return labels
-
-
-def _read_samples(run: Run, market: Market) -> pd.DataFrame:
-    name = "data/samples.parquet"
-    own = {"part": "texts", "close_time": "times in UTC", "close": "numbers"}
-    places = dict.fromkeys(("row", "local_row"), "whole numbers")
-    samples = run.read_frame(name, PLACE | own | places | LABELLED).reset_index(drop=True)
-    _check(run, name, samples["symbol"].isin([*market]).all(), "symbols that data/candles.parquet has not")
-    lengths = {symbol: len(candles) for symbol, candles in market.items()}
-    inside = samples["row"].between(0, sum(lengths.values()) - 1)
-    inside &= (samples["local_row"] >= 0) & (samples["local_row"] < samples["symbol"].map(lengths))
-    _check(run, name, inside.all(), "rows beyond those of data/candles.parquet")
-    _check(run, name, set(PARTS) <= set(samples["part"]), f"not all of the parts {', '.join(PARTS)}")
-    _check(run, name, (samples["trigger"].isin([0, 1]) | samples["trigger"].isna()).all(), "triggers beside 0 and 1")
-    return samples
-
-
-def _read_numbers(run: Run, view: View, samples: pd.DataFrame, market: Market) -> np.ndarray:
-    name, width = f"data/{view.name}.npy", len(view.names(run.config))
-    array, column = run.read_array(name), row_column(view)
-    _check(run, name, array.dtype.kind == "f", f"values of type {array.dtype}")
-    length = sum(map(len, market.values())) if view.by_candle else len(samples)
-    if column in samples:
-        _check(run, name, samples[column].between(0, len(array) - 1).all(), f"not the rows that {column} names")
-        length = len(array)
-    shape, wanted = array.shape, (length, width)
-    _check(run, name, shape == wanted, f"the shape {shape}, where the run's rows and parameters give {wanted}")
-    return array
-
-
-def _check(run: Run, name: str, is_right: bool, what: str) -> None:
-    if not is_right:
-        raise CmatError(f"{run.path(name)} has {what}: it is not what this run wrote; make the run again")
+    market = unstack(run.read_frame("data/candles.parquet"))
+    labels = unstack(run.read_frame("data/labels.parquet"))
+    samples = run.read_frame("data/samples.parquet").reset_index(drop=True)
+    return Subject(run, market, labels, samples, read_views(run.config, run), rows, seed)
 
 
 def _without_labels(candles: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from cmat_lib.training.trainer import Row, train
 from cmat_lib.workflow.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.common import load_panel
 from cmat_lib.workflow.stages.training import prepare_features
 
 JOURNAL = "journal.log"

@@ -1,8 +1,7 @@
 """Features of windows, computed once and kept on disk."""
 
-from cmat_lib.data.cache.build import Sliding, cached_features
+from cmat_lib.data.cache.build import Sliding, cached_features, worker_pool
 from cmat_lib.data.cache.chunks import split_series
 from cmat_lib.data.cache.upkeep import cache_info, clean, verify
-from cmat_lib.data.cache.workers import worker_pool
 
 __all__ = ["Sliding", "cache_info", "cached_features", "clean", "split_series", "verify", "worker_pool"]

@@ -1,4 +1,6 @@
-"""Features of the windows of a symbol: from the cache where they are there, computed into it where not."""
+"""Features of the windows of a symbol: from the cache where they are there, computed into it where not, by joblib's
+processes on this machine or the workers of a Dask cluster.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from tqdm.auto import tqdm
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.base.parts import load_parts
+from cmat_lib.config.schema import CacheConfig
 from cmat_lib.data.cache.chunks import CHUNK_WINDOWS, Chunk, ChunkFolder, digest, split_series
 
 logger = logging.getLogger(__name__)
@@ -52,23 +56,14 @@ def cached_features(
     trust: bool = False,
     progress: bool | None = None,
 ) -> np.ndarray:
-    """Features of windows of one symbol. All windows are in the cache afterwards, whichever are asked for.
+    """Features of those windows of a symbol that end at `rows` (n,), float32 (n, width).
 
-    Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a warning), and
-    the last one when it grows. A build that is killed at any moment goes on from its finished chunks. The workers are
-    `jobs` processes of joblib (-1: one per core), or what `cmat_lib.data.cache.worker_pool` sets around the call. By
-    default a bar is shown where a terminal watches. Memory beyond the result, (n, width) float32, does not grow with N.
-
-    Parameters
-    ----------
-    times : pd.DatetimeIndex, length T
-        Open time of every candle, UTC.
-    ends : np.ndarray, shape (N,)
-        Rows that end a window, ascending.
-    rows : np.ndarray, shape (n,)
-        Those of `ends` that are wanted; may be empty.
-    trust : bool
-        Read an (N, width) file of older code, which nothing vouches for, instead of refusing it.
+    `times` (T,) are candle opens, `ends` (N,) all rows that end a window, ascending. All windows are in the cache
+    afterwards, whichever are asked for. Computed are chunks that are missing, whose candles changed or that are damaged
+    (both are named in a warning), and the last one when it grows. A build that is killed at any moment goes on from its
+    finished chunks. The workers are `jobs` processes of joblib (-1: one per core), or what `worker_pool` sets around
+    the call. By default a bar is shown where a terminal watches. With `trust` an (N, width) file of older code, which
+    nothing vouches for, is read instead of refused. Memory beyond the result does not grow with N.
 
     Raises
     ------
@@ -78,8 +73,7 @@ def cached_features(
     ValueError
         If `rows` are not all among `ends`.
     """
-    ends = np.asarray(ends, dtype=np.int64)
-    kind, width = sliding.kind, sliding.width
+    ends, kind, width = np.asarray(ends, dtype=np.int64), sliding.kind, sliding.width
     if not len(ends) or ends[0] < sliding.window - 1:
         window = f"gap-free window of {sliding.window} candles"
         raise CmatError(f"{symbol}: no {window} for {kind} features; give more candles")
@@ -89,25 +83,48 @@ def cached_features(
     about = {"kind": kind, "symbol": symbol, "window": sliding.window, "width": width, "params": sliding.parameters}
     about |= {"version": sliding.version, "start": int(stamps[ends[0]])}
     description = json.dumps(about, sort_keys=True, default=str).encode()
-    plain = Path(cache_dir) / f"{kind}_features_{re.sub(r'[^A-Za-z0-9-]', '_', symbol)}"
-    folder = ChunkFolder(plain.with_name(f"{plain.name}_{digest(description)}"))
+    plain = f"{kind}_features_{re.sub(r'[^A-Za-z0-9-]', '_', symbol)}"
+    path, array = Path(cache_dir) / f"{plain}_{digest(description)}", Path(cache_dir) / f"{plain}.npy"
     places = np.searchsorted(ends, rows)  # (n,)
-    array = plain.with_name(f"{plain.name}.npy")
-    if array.exists() and not folder.path.exists():
+    if array.exists() and not path.exists():
         return _read_unrecorded(array, (len(ends), width), trust)[places]
 
-    folder.describe(description)
-    features, missing = np.empty((len(places), width), dtype=np.float32), []
+    folder, missing = ChunkFolder(path, description), []
+    features = np.empty((len(places), width), dtype=np.float32)
     for chunk in split_series(np.asarray(sliding.series, dtype=np.float64), stamps, ends, sliding.window):
         content = folder.find(chunk)
         if content is None:
             missing.append(chunk)
         else:
             _place(features, places, chunk, np.frombuffer(content, dtype="<f4").reshape(-1, width))
-    for chunk, table in _computed(missing, sliding.compute, width, jobs, f"{kind} {symbol}", len(ends), progress):
+    for chunk, table in _computed(missing, sliding, jobs, f"{kind} {symbol}", len(ends), progress):
         folder.keep(chunk, table.tobytes())
         _place(features, places, chunk, table)
     return features
+
+
+@contextmanager
+def worker_pool(config: CacheConfig) -> Iterator[None]:
+    """Let builds inside the block use the workers of ``cache.backend``.
+
+    ``loky`` changes nothing. ``dask`` connects to ``cache.dask_scheduler``, or starts a cluster of ``cache.jobs``
+    processes on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers
+    may come and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with
+    the task.
+
+    Raises a CmatError if Dask is not installed, the scheduler does not answer or is lost, it has no worker, or one
+    chunk has brought down several workers. Finished chunks stay.
+    """
+    if config.backend == "loky":
+        yield
+        return
+    try:
+        from cmat_lib.data.cache.dask_backend import dask_workers
+    except ImportError as error:
+        message = f"cache.backend 'dask' needs the package {error.name}, which is not installed; "
+        raise CmatError(message + 'pip install -c constraints.txt -e ".[dask]"') from None
+    with dask_workers(config.dask_scheduler, config.jobs):
+        yield
 
 
 def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.ndarray) -> None:
@@ -117,19 +134,24 @@ def _place(features: np.ndarray, places: np.ndarray, chunk: Chunk, table: np.nda
 
 
 def _computed(
-    chunks: list[Chunk], compute: Compute, width: int, jobs: int, label: str, total: int, progress: bool | None
+    chunks: list[Chunk], sliding: Sliding, jobs: int, label: str, total: int, progress: bool | None
 ) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Each chunk with its rows, as soon as a worker has them."""
     if not chunks:
         return
     began, todo = time.monotonic(), sum(len(chunk.ends) for chunk in chunks)
     workers = Parallel(n_jobs=min(effective_n_jobs(jobs), len(chunks)), return_as="generator_unordered")
-    tasks = (delayed(_task)(number, chunk, compute) for number, chunk in enumerate(chunks))
+    tasks = (delayed(_task)(number, chunk, sliding.compute) for number, chunk in enumerate(chunks))
     disable = None if progress is None else not progress  # tqdm's own meaning of None
     with tqdm(total=total, initial=total - todo, desc=label, unit=" windows", disable=disable) as bar:
         try:
             for number, table in workers(tasks):
-                _check(table, chunks[number], width, label)
+                wanted = (len(chunks[number].ends), sliding.width)
+                if table.shape != wanted:
+                    raise CmatError(f"{label}: features of shape {table.shape}, wanted {wanted}")
+                if not np.isfinite(table).all():
+                    problem = f"chunk {chunks[number].index} has features that are not finite"
+                    raise CmatError(f"{label}: {problem}; check its candles")
                 yield chunks[number], table
                 bar.update(len(table))
         except BrokenProcessPool as error:
@@ -146,13 +168,6 @@ def _task(number: int, chunk: Chunk, compute: Compute) -> tuple[int, np.ndarray]
     """One task for a worker: the rows of a chunk, float32."""
     load_parts()
     return number, np.ascontiguousarray(compute(chunk.series, chunk.ends), dtype="<f4")
-
-
-def _check(table: np.ndarray, chunk: Chunk, width: int, label: str) -> None:
-    if table.shape != (len(chunk.ends), width):
-        raise CmatError(f"{label}: features of shape {table.shape}, wanted {(len(chunk.ends), width)}")
-    if not np.isfinite(table).all():
-        raise CmatError(f"{label}: chunk {chunk.index} has features that are not finite; check its candles")
 
 
 def _read_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.ndarray:

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 CHUNK_WINDOWS = 2048  # 0.1 to 0.4 s of work: what a kill, a damaged file or a new candle can cost
 ABOUT = "about.json"
-_DAY = r"(\d{4}-\d\d-\d\dT\d{4})"
-_NAME = re.compile(rf"((\d{{5,9}})_([1-9]\d{{0,3}})_{_DAY}_{_DAY}_[0-9a-f]{{32}})_[0-9a-f]{{32}}\.f32")
+_TIME = r"\d{4}-\d\d-\d\dT\d{4}"
+_NAME = re.compile(rf"((\d{{5,9}})_([1-9]\d{{0,3}})_({_TIME})_({_TIME})_[0-9a-f]{{32}})_[0-9a-f]{{32}}\.f32")
 
 
 def digest(*parts: bytes) -> str:
@@ -75,16 +75,18 @@ class ChunkFile(NamedTuple):
         return f"{self.path.parent.name}: chunk {self.index} ({self.first} to {self.last})"
 
     def read(self) -> bytes | None:
-        """Rows of the file, or None if it cannot be read or they are not what its name says."""
+        """Rows of the file; empty if they are not what its name says, None if another process has removed it."""
         try:
             content = self.path.read_bytes()
         except OSError:
-            return None
-        return content if self.path.name == _name(self.head, content) else None
+            content = b""
+        whole = self.path.name == _name(self.head, content)
+        return content if whole else b"" if self.path.exists() else None
 
-    def is_damaged(self) -> bool:
-        """Whether it is there and does not hold what its name says; another process may have removed it meanwhile."""
-        return self.read() is None and self.path.exists()
+    def rebuild(self, why: str) -> None:
+        """Remove the file, and say so."""
+        logger.warning("%s is rebuilt: %s", self, why)
+        remove(self.path)
 
 
 def chunk_files(folder: Path) -> list[ChunkFile]:
@@ -96,42 +98,40 @@ def chunk_files(folder: Path) -> list[ChunkFile]:
 class ChunkFolder:
     """The chunks of one kind, symbol, first window, set of parameters and code version."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._files: dict[int, list[ChunkFile]] = {}
-        for file in chunk_files(path):
-            self._files.setdefault(file.index, []).append(file)
-
-    def describe(self, about: bytes) -> None:
+    def __init__(self, path: Path, about: bytes):
         """Make the folder, say what it holds, and remove what killed processes left half written."""
-        make_folder(self.path)
-        remove_left_behind(self.path.glob(".*"))
-        if read_about(self.path) is None:
-            remove(self.path / ABOUT)
-            with atomic_path(self.path / ABOUT) as temporary:
+        make_folder(path)
+        remove_left_behind(path.glob(".*"))
+        if read_about(path) is None:
+            remove(path / ABOUT)
+            with atomic_path(path / ABOUT) as temporary:
                 temporary.write_bytes(about)
+        self.path = path
+        self._files = chunk_files(path)
 
     def find(self, chunk: Chunk) -> bytes | None:
         """Rows of a chunk, or None; files under its number that can serve no such request are named and removed."""
         wanted, found = chunk.head(len(chunk.ends)), None
+        files = [file for file in self._files if file.index == chunk.index]
         # The chunk itself comes first: what else has its number is then merely out of date, and nothing is rebuilt.
-        for file in sorted(self._files.get(chunk.index, []), key=lambda file: file.head != wanted):
+        for file in sorted(files, key=lambda file: file.head != wanted):
             content = _read(file)
             if file.head == wanted and found is None:
                 found = content
-            elif content is not None and file.rows <= len(chunk.ends):
-                if found is None and file.head != chunk.head(file.rows):  # else it is what this chunk has grown from
-                    logger.warning("%s is rebuilt: its candles changed", file)
-                remove(file.path)
+            elif content and file.rows <= len(chunk.ends):
+                if found is not None or file.head == chunk.head(file.rows):  # the chunk is there, or has grown from it
+                    remove(file.path)
+                else:
+                    file.rebuild("its candles changed")
         return found
 
     def keep(self, chunk: Chunk, content: bytes) -> None:
         """Write the rows of a chunk. A longer file stays if it begins with them: this request was a shorter one."""
-        for file in self._files.get(chunk.index, []):
-            longer = _read(file) if file.rows > len(chunk.ends) else None
-            if longer is not None and not longer.startswith(content):
-                logger.warning("%s is rebuilt: its candles changed", file)
-                remove(file.path)
+        for file in self._files:
+            if file.index == chunk.index and file.rows > len(chunk.ends):
+                longer = _read(file)
+                if longer and not longer.startswith(content):
+                    file.rebuild("its candles changed")
         with atomic_path(self.path / _name(chunk.head(len(chunk.ends)), content)) as temporary:
             temporary.write_bytes(content)
 
@@ -157,12 +157,10 @@ def remove(path: Path) -> None:
 
 
 def _read(file: ChunkFile) -> bytes | None:
-    """Rows of a file, or None; a damaged one is named and removed."""
     content = file.read()
-    if content is None and file.path.exists():
-        logger.warning("%s is rebuilt: it is damaged (checksum)", file)
-        remove(file.path)
-    return content
+    if content == b"":
+        file.rebuild("it is damaged (checksum)")
+    return content or None
 
 
 def _name(head: str, content: bytes) -> str:

@@ -43,26 +43,20 @@ class DaskBackend(DaskDistributedBackend):
 
 @contextmanager
 def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
-    """Make a Dask cluster joblib's backend inside the block: that of the scheduler at an address, or one of its own.
+    """Make a Dask cluster joblib's backend inside the block, see `cmat_lib.data.cache.worker_pool`.
 
-    None starts a cluster of `jobs` processes, as joblib counts them, on this machine and stops it at the end.
-
-    Raises
-    ------
-    CmatError
-        See `cmat_lib.data.cache.worker_pool`.
+    It is that of the scheduler at an address; None starts one of `jobs` processes, as joblib counts them.
     """
     place = scheduler or "the local cluster"
     with _connect(scheduler, jobs) as client, parallel_config(backend=DaskBackend(client=client)):
         try:
             yield
         except KilledWorker:
-            raise CmatError(
-                f"cache.dask_scheduler: several workers of {place} died on the same chunk, likely for lack of memory"
-            ) from None
+            problem = f"several workers of {place} died on the same chunk, likely for lack of memory"
+            raise CmatError(f"cache.dask_scheduler: {problem}") from None
         except CancelledError:
-            message = f"cache.dask_scheduler: {place} was lost; finished chunks are kept, so start it and run again"
-            raise CmatError(message) from None
+            problem = f"{place} was lost; finished chunks are kept, so start it and run again"
+            raise CmatError(f"cache.dask_scheduler: {problem}") from None
 
 
 def _connect(scheduler: str | None, jobs: int) -> Client:

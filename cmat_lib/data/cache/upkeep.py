@@ -13,12 +13,19 @@ OLD = ("tda_features_*", "complexity_features_*")  # what earlier versions wrote
 
 
 def cache_info(cache_dir: str | Path) -> pd.DataFrame:
-    """What a cache folder, which may be missing, holds.
+    """What a cache folder, which may be missing, holds: one row per folder of features (first, last: times of windows).
 
-    One row per folder of features: folder, kind, symbol, windows, width, first, last (times of windows), megabytes.
+    Columns folder, kind, symbol, windows, width, first, last, megabytes.
     """
+    rows = []
+    for folder in _folders(cache_dir):
+        files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")
+        longest = {file.index: file.rows for file in files}  # of two files of a chunk the longer one comes later
+        first, last = (files[0].first, files[-1].last) if files else (None, None)
+        known = (about.get("kind", "?"), about.get("symbol", "?"), sum(longest.values()), about.get("width", 0))
+        rows.append((folder.name, *known, first, last, _size(folder) / 1e6))
     columns = ["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"]
-    return pd.DataFrame([_describe(folder) for folder in _folders(cache_dir)], columns=columns)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verify(cache_dir: str | Path) -> list[str]:
@@ -31,17 +38,14 @@ def verify(cache_dir: str | Path) -> list[str]:
         files = chunk_files(folder)
         if files and read_about(folder) is None:
             lines.append(f"{folder.name}: {ABOUT} is damaged or missing")
-        lines += [f"{file} is damaged" for file in files if file.is_damaged()]
+        lines += [f"{file} is damaged" for file in files if file.read() == b""]
     return lines
 
 
 def clean(cache_dir: str | Path) -> int:
     """Delete the cached features of a folder, those of older code included; other files stay. Returns the bytes freed.
 
-    Raises
-    ------
-    CmatError
-        If something cannot be removed.
+    Raises a CmatError if something cannot be removed.
     """
     before = _size(Path(cache_dir))
     for path in [*_folders(cache_dir), *_folders(cache_dir, ".parts")]:
@@ -63,20 +67,6 @@ def _named(cache_dir: str | Path, suffix: str) -> list[Path]:
 
 def _folders(cache_dir: str | Path, suffix: str = "") -> list[Path]:
     return sorted(path for path in Path(cache_dir).glob("*_features_*") if path.is_dir() and path.suffix == suffix)
-
-
-def _describe(folder: Path) -> dict:
-    files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")
-    longest = {file.index: file.rows for file in files}  # of two files of a chunk the longer one comes later
-    return {
-        "folder": folder.name,
-        **{key: about.get(key, "?") for key in ("kind", "symbol")},
-        "windows": sum(longest.values()),
-        "width": about.get("width", 0),
-        "first": files[0].first if files else None,
-        "last": files[-1].last if files else None,
-        "megabytes": _size(folder) / 1e6,
-    }
 
 
 def _size(folder: Path) -> int:

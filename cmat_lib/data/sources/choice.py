@@ -40,7 +40,7 @@ class CandleSource:
     @property
     def parts(self) -> list[str]:
         """Month or day of each archive, such as ``2024-01``; empty for other files."""
-        return [part for path in self.paths if (part := _told(path, "part"))]
+        return [part for path in self.paths if (part := _told(path).get("part"))]
 
     def __str__(self) -> str:
         return str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0].parent} ({self.paths[0].name} …)"
@@ -56,10 +56,10 @@ def symbol_of(path: Path) -> str:
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT-15m-2024-01.zip", "EURUSD_H1.csv", "BINANCE_BTCUSDT, 60.csv")]
     ['BTCUSDT', 'EURUSD', 'BINANCE_BTCUSDT']
     """
-    return as_symbol(_told(path, "symbol") or bare_name(path))
+    return _as_symbol(_told(path).get("symbol") or bare_name(path))
 
 
-def as_symbol(name: str) -> str:
+def _as_symbol(name: str) -> str:
     """A name that can be part of a file's: ``EURUSD=X`` becomes ``EURUSD_X``; letters of any script stay."""
     return re.sub(r"[^\w.-]|^\.", "_", unicodedata.normalize("NFC", name))
 
@@ -69,52 +69,55 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
 
     A file whose name tells another timeframe is left out, so one folder may hold several.
 
-    Raises
-    ------
-    CmatError
-        If `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or two.
+    Raises a CmatError if `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or
+    two.
     """
-    folder, others = _data_folder(data), left_out(data)
-    files = [path for path in candle_files(data) if path not in others]
-    if not files:
-        lengths = sorted({why.split()[1] for why in others.values() if why.startswith("timeframe")})
-        if lengths:
+    folder, files = _data_folder(data), _judged_files(data)
+    found: list[tuple[Path, str, str | None]] = []
+    for path in (path for path, why in files.items() if not why):
+        tickers = symbols_in(path, data)
+        found += [(path, _as_symbol(ticker), ticker) for ticker in tickers] or [(path, symbol_of(path), None)]
+    if not found:
+        if lengths := sorted({why.split()[1] for why in files.values() if why.startswith("timeframe")}):
             told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
             raise CmatError(f"{folder}: {told}; set data.timeframe")
         raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
-    found = [(path, *names) for path in files for names in _symbols_in(path, data)]
-    if data.symbols is not None:
-        _check_symbols_exist(data.symbols, [symbol for _, symbol, _ in found], folder)
-        found = [entry for entry in found if entry[1] in data.symbols]
+    if data.symbols == []:
+        raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
+    present = [symbol for _, symbol, _ in found]
+    if absent := [symbol for symbol in data.symbols or [] if symbol not in present]:
+        close = difflib.get_close_matches(absent[0].upper(), present, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
+        raise CmatError(f"data.symbols: no file for '{absent[0]}' in {folder}; {hint}")
+    found = [entry for entry in found if data.symbols is None or entry[1] in data.symbols]
     return dict(sorted(_by_symbol(found).items()))
 
 
 def candle_files(data: DataConfig) -> list[Path]:
     """Files of the folder that may hold candles, of any length."""
-    others = left_out(data)
-    visible = [path for path in _visible(_data_folder(data)) if is_candle_file(path)]
-    return [path for path in visible if others.get(path, "timeframe").startswith("timeframe")]
-
-
-def told_length(path: Path) -> pd.Timedelta | None:
-    """Length of a candle as the file's name tells it."""
-    timeframe = _told(path, "timeframe")
-    return _length(timeframe) if timeframe else None
+    return [path for path, why in _judged_files(data).items() if not why or why.startswith("timeframe")]
 
 
 def left_out(data: DataConfig) -> dict[Path, str]:
     """Files of the folder that are not read, and why: what their name, or its ending, says."""
-    reasons = {}
-    for path in _visible(_data_folder(data)):
+    return {path: why for path, why in _judged_files(data).items() if why}
+
+
+def _judged_files(data: DataConfig) -> dict[Path, str]:
+    """Files that are candles by their ending, and why some of them are not read; nothing about the others."""
+    folder, judged = _data_folder(data), {}
+    paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    for path in (path for path in paths if path.is_file() and not path.name.startswith(".")):
         if path.suffix.lower() in UNREAD_ENDINGS:
-            reasons[path] = f"{path.suffix} is not read; save it as CSV or Parquet"
+            judged[path] = f"{path.suffix} is not read; save it as CSV or Parquet"
         elif not is_candle_file(path):
             continue
         elif NO_CANDLES.fullmatch(bare_name(path)):
-            reasons[path] = "by its name, no candles that can be used"
-        elif told_length(path) not in (None, data.bar):
-            reasons[path] = f"timeframe {_told(path, 'timeframe')}"
-    return reasons
+            judged[path] = "by its name, no candles that can be used"
+        else:
+            other = told_length(path) not in (None, data.bar)
+            judged[path] = f"timeframe {_told(path)['timeframe']}" if other else ""
+    return judged
 
 
 def _data_folder(data: DataConfig) -> Path:
@@ -126,34 +129,20 @@ def _data_folder(data: DataConfig) -> Path:
     return folder
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Files of a folder, sorted; the file itself if it is one."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    return [path for path in paths if path.is_file() and not path.name.startswith(".")]
-
-
-def _told(path: Path, what: str) -> str | None:
-    """``symbol``, ``timeframe`` or ``part`` as a maker's file name tells it."""
+def _told(path: Path) -> dict[str, str]:
+    """``symbol``, ``timeframe`` and ``part`` as far as a maker's file name tells them."""
     for form in NAMES:
         if (found := form.fullmatch(bare_name(path))) and (form.pattern != MINUTES_NAME or not has_header(path)):
-            return found.groupdict().get(what)
-    return None
+            return {what: text for what, text in found.groupdict().items() if text}
+    return {}
 
 
-def _length(timeframe: str) -> pd.Timedelta:
-    """Length of a candle from 15m, 1h, d, minute, M15, H1, Daily, 1D, 1_H or 60, which is minutes."""
+def told_length(path: Path) -> pd.Timedelta | None:
+    """Length of a candle as the file's name tells it: 15m, 1h, d, minute, M15, H1, Daily, 1D, 1_H or 60 (minutes)."""
+    if (timeframe := _told(path).get("timeframe")) is None:
+        return None
     number, unit = re.sub(r"\D", "", timeframe), re.sub(r"[\d_]", "", timeframe).lower()
     return pd.Timedelta(int(number or 1), unit=UNITS[unit[:1] or "m"])
-
-
-def _check_symbols_exist(symbols: list[str], present: list[str], folder: Path) -> None:
-    if not symbols:
-        raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
-    for symbol in symbols:
-        if symbol not in present:
-            close = difflib.get_close_matches(symbol.upper(), present, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
-            raise CmatError(f"data.symbols: no file for '{symbol}' in {folder}; {hint}")
 
 
 def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSource]:
@@ -169,9 +158,3 @@ def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSou
             source = CandleSource((*other.paths, path), ticker)
         taken[symbol.lower()] = (symbol, source)
     return dict(taken.values())
-
-
-def _symbols_in(path: Path, data: DataConfig) -> list[tuple[str, str | None]]:
-    """Symbols of a file, each with its ticker if the file tells several apart."""
-    tickers = symbols_in(path, data)
-    return [(as_symbol(ticker), ticker) for ticker in tickers] if tickers else [(symbol_of(path), None)]

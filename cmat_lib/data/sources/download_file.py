@@ -24,8 +24,8 @@ class DownloadFile:
 
     path: Path
     source: dict[str, str]  # ``exchange``, ``symbol``, ``timeframe``
-    # Stretches of time (from, to) for which the exchange has answered, ascending, apart from each other. What no
-    # candle fills there was never traded, so it is not asked for again.
+    # Time for which the exchange has answered, ascending, apart. What no candle fills there was never traded, so it is
+    # not asked for again.
     asked: list[Stretch] = field(default_factory=list)
     # `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC]
     candles: pd.DataFrame = field(default_factory=lambda: _frame([]))
@@ -37,10 +37,7 @@ class DownloadFile:
     def open(cls, path: Path, source: dict[str, str]) -> DownloadFile:
         """The file as it is on disk, or an empty one.
 
-        Raises
-        ------
-        CmatError
-            If the file there is no download, is damaged, or is one of another exchange, symbol or timeframe.
+        Raises a CmatError if it is no download, is damaged, or is one of another exchange, symbol or timeframe.
         """
         if not path.exists():
             return cls(path, source)
@@ -68,13 +65,7 @@ class DownloadFile:
         return [*found, (cursor, stop)] if cursor < stop else found
 
     def holes(self, bar: int) -> tuple[int, int]:
-        """Candles missing between the first and the last: how many the exchange lacks, and how many nobody asked for.
-
-        Parameters
-        ----------
-        bar : int
-            Length of a candle in milliseconds.
-        """
+        """Missing candles of `bar` milliseconds: how many the exchange lacks, and how many nobody asked for."""
         opens = self.candles["timestamp"].dt.as_unit("ms").astype("int64")
         first, stop = int(opens.iloc[0]), int(opens.iloc[-1]) + bar
         spans = [(max(begin, first), min(end, stop)) for begin, end in self.asked if begin < stop and end > first]
@@ -86,31 +77,23 @@ class DownloadFile:
         self._rows += rows
         self._changed = True
         self.new += len(rows)
-        joined: list[Stretch] = []
-        for one in sorted([*self.asked, (begin, end)]):
-            if joined and one[0] <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], max(joined[-1][1], one[1]))
-            else:
-                joined.append(one)
-        self.asked = joined
+        known, self.asked = sorted([*self.asked, (begin, end)]), []
+        for start, stop in known:
+            if self.asked and start <= self.asked[-1][1]:
+                start, before = self.asked.pop()
+                stop = max(stop, before)
+            self.asked.append((start, stop))
 
     def save(self) -> None:
-        """Write candles and what was asked for, atomically; an unchanged file is left alone, and an empty one not made.
-
-        Raises
-        ------
-        CmatError
-            If it cannot be written.
-        """
+        """Write candles and what was asked for, atomically; an unchanged file is left alone, an empty one not made."""
         if not self._changed:
             return
         frames = [frame for frame in (self.candles, _frame(self._rows)) if len(frame)]
         self._rows, self._changed = [], False
         if not frames:
             return
-        self.candles = (
-            pd.concat(frames).drop_duplicates("timestamp", keep="last").sort_values("timestamp", ignore_index=True)
-        )
+        latest = pd.concat(frames).drop_duplicates("timestamp", keep="last")
+        self.candles = latest.sort_values("timestamp", ignore_index=True)
         table = pa.Table.from_pandas(self.candles, preserve_index=False)
         noted = json.dumps({**self.source, "asked": self.asked}).encode()
         table = table.replace_schema_metadata({**table.schema.metadata, KEY: noted})

@@ -37,10 +37,7 @@ USABLE_TIMEFRAME = r"[1-9]\d*[mhd]"
 def open_exchange(name: str) -> ccxt.Exchange:
     """Exchange by its name in ccxt, with ccxt's rate limit on, and proxies and certificates from the environment.
 
-    Raises
-    ------
-    CmatError
-        If ccxt does not know it, or it offers no candles.
+    Raises a CmatError if ccxt does not know it, or it offers no candles.
     """
     import ccxt  # takes a second
 
@@ -67,18 +64,16 @@ class Downloader:
     def find_symbols(self, names: Sequence[str]) -> list[str]:
         """The exchange's unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``.
 
-        Raises
-        ------
-        CmatError
-            For an unknown symbol, a timeframe the exchange lacks, or no answer.
+        Raises a CmatError for an unknown symbol, a timeframe the exchange lacks, or no answer.
         """
-        self._check_timeframe()
+        offered = [name for name in self.exchange.timeframes or {} if re.fullmatch(USABLE_TIMEFRAME, name)]
+        if self.timeframe not in offered:
+            has = f"{self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
+            raise CmatError(f"--timeframe: {has}")
         markets = self._ask(self.exchange.load_markets)
-        by_id = {}
-        for symbol, market in markets.items():  # spot and perpetual may share an id; spot is what people mean
-            if market["id"] not in by_id or market.get("spot"):
-                by_id[market["id"]] = symbol
-        known = {**{name.upper(): symbol for name, symbol in by_id.items()}, **{s.upper(): s for s in markets}}
+        # Spot and perpetual may share an id; spot, which is entered last and stays, is what people mean.
+        spot_first = sorted(markets, key=lambda symbol: bool(markets[symbol].get("spot")), reverse=True)
+        known = {markets[symbol]["id"].upper(): symbol for symbol in spot_first[::-1]} | {s.upper(): s for s in markets}
         for name in names:
             if name.upper() not in known:
                 raise CmatError(f"{self.exchange.id} has no symbol '{name}'{_like(name.upper(), list(markets))}")
@@ -89,36 +84,31 @@ class Downloader:
 
         Progress is saved every `SAVE_EVERY` pages and however the download ends, so the same call goes on from there.
         `symbol` is unified, from `find_symbols`; times are UTC. Without `until`, up to the newest candle that is
-        finished by the exchange's clock.
-
-        Raises
-        ------
-        CmatError
-            If the exchange does not answer or refuses, or the file there is not this download's.
+        finished by the exchange's clock. Raises a CmatError if the exchange does not answer or refuses, or the file
+        there is not this download's.
         """
         source = {"exchange": self.exchange.id, "symbol": symbol, "timeframe": self.timeframe}
         file = DownloadFile.open(self.folder / file_name(symbol, self.timeframe), source)
         self._ask(self.exchange.load_markets)  # at once if they are loaded
         bar = self.exchange.parse_timeframe(self.timeframe) * 1000
-        stop = self._now() - bar + 1  # a candle that opens before this moment is finished
-        stop = stop if until is None else min(stop, _milliseconds(until))
-        stretches = file.missing(_milliseconds(since), stop)
+        now = self._ask(self.exchange.fetch_time) if self.exchange.has["fetchTime"] else None
+        # A candle that opens before this moment is finished, by the local clock if the exchange tells no time.
+        stop = (now or self.exchange.milliseconds()) - bar + 1
+        stop = stop if until is None else min(stop, int(until.timestamp() * 1000))
+        stretches = file.missing(int(since.timestamp() * 1000), stop)
         total = sum(end - start for start, end in stretches) // bar
         hidden = None if self.progress is None else not self.progress  # None: unless a terminal watches
+        pages = (page for start, end in stretches for page in self._pages(symbol, start, end, bar))
         with tqdm(total=total, desc=symbol, unit=" candles", disable=hidden) as meter:
             try:
-                for start, end in stretches:
-                    self._fetch(file, symbol, start, end, bar, meter)
+                for number, (rows, begin, end) in enumerate(pages, 1):
+                    file.add(rows, begin, end)
+                    meter.update((end - begin) // bar)
+                    if number % SAVE_EVERY == 0:
+                        file.save()
             finally:
                 file.save()
         return file
-
-    def _fetch(self, file: DownloadFile, symbol: str, start: int, stop: int, bar: int, meter: tqdm) -> None:
-        for number, (rows, begin, end) in enumerate(self._pages(symbol, start, stop, bar), 1):
-            file.add(rows, begin, end)
-            meter.update((end - begin) // bar)
-            if number % SAVE_EVERY == 0:
-                file.save()
 
     def _pages(self, symbol: str, start: int, stop: int, bar: int) -> Iterator[tuple[list, int, int]]:
         """New rows and the stretch of time that they settle.
@@ -153,50 +143,31 @@ class Downloader:
             raise ccxt.BadResponse("the answer is no JSON")
         return sorted(page)
 
-    def _now(self) -> int:
-        """The exchange's clock in epoch milliseconds; the local one where it does not tell."""
-        if not self.exchange.has["fetchTime"]:
-            return self.exchange.milliseconds()
-        return self._ask(self.exchange.fetch_time) or self.exchange.milliseconds()
-
-    def _check_timeframe(self) -> None:
-        offered = [name for name in self.exchange.timeframes or {} if re.fullmatch(USABLE_TIMEFRAME, name)]
-        if self.timeframe not in offered:
-            raise CmatError(
-                f"--timeframe: {self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
-            )
-
     def _ask(self, request: Callable[[], Any]) -> Any:
         """Answer to a request; failures that may pass are waited out, as long as the exchange asks for if it does."""
         import ccxt
 
+        name = self.exchange.id
         for wait in (*self.waits, None):
             try:
                 return request()
             except (ccxt.OperationFailed, ccxt.RestrictedLocation) as error:
                 status, retry_after = _http_answer(error)
                 if status in REFUSED or isinstance(error, ccxt.RestrictedLocation):
-                    raise self._refused(status) from None
+                    why = f"(HTTP {status or 'error'}), usually because of the country of this computer"
+                    advice = "choose another --exchange, or bring files (docs/howto/own-data.md)"
+                    raise CmatError(f"{name} refuses requests from here {why}; {advice}") from None
+                reason = f"{type(error).__name__}: HTTP {status}" if status else _reason(error)
                 if wait is None:
-                    raise self._gave_up(error, status) from None
+                    advice = "is there a network?" if status is None else "try again later"
+                    kept = "What has come is kept; the same command goes on from there"
+                    problem = f"{name} did not answer {len(self.waits) + 1} times ({reason})"
+                    raise CmatError(f"{problem}: {advice} {kept}") from None
                 wait = max(wait, retry_after)
-                logger.warning("%s: %s; next try in %g s", self.exchange.id, _reason(error, status), wait)
+                logger.warning("%s: %s; next try in %g s", name, reason, wait)
                 time.sleep(wait)
             except ccxt.BaseError as error:
-                raise CmatError(f"{self.exchange.id}: {_reason(error, None)}") from None
-
-    def _refused(self, status: int | None) -> CmatError:
-        return CmatError(
-            f"{self.exchange.id} refuses requests from here (HTTP {status or 'error'}), usually because of the country "
-            "of this computer; choose another --exchange, or bring files (docs/howto/own-data.md)"
-        )
-
-    def _gave_up(self, error: Exception, status: int | None) -> CmatError:
-        advice = "is there a network?" if status is None else "try again later"
-        return CmatError(
-            f"{self.exchange.id} did not answer {len(self.waits) + 1} times ({_reason(error, status)}): {advice} "
-            "What has come is kept; the same command goes on from there"
-        )
+                raise CmatError(f"{name}: {_reason(error)}") from None
 
 
 def file_name(symbol: str, timeframe: str) -> str:
@@ -208,10 +179,6 @@ def file_name(symbol: str, timeframe: str) -> str:
     ('BTCUSDT_15m.parquet', 'BTCUSDT_USDT_1h.parquet', '____x_1d.parquet')
     """
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', symbol.replace('/', ''))}_{timeframe}.parquet"
-
-
-def _milliseconds(time: pd.Timestamp) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _like(name: str, names: Sequence[str]) -> str:
@@ -228,6 +195,5 @@ def _http_answer(error: Exception) -> tuple[int | None, float]:
     return response.status_code, float(seconds) if seconds.isdigit() else 0.0
 
 
-def _reason(error: Exception, status: int | None) -> str:
-    text = f"HTTP {status}" if status else str(error)
-    return f"{type(error).__name__}: {text[:200]}"
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

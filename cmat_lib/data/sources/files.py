@@ -28,14 +28,9 @@ NOT_NUMBERS = ("timestamp", "clock", "symbol")
 
 
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
-    """Raw candles of every chosen file from `data.since` to `data.until`; gaps and values are as in the file.
+    """Raw candles of every chosen file, sorted by symbol; see `read_candles`. Gaps and values are as in the file.
 
-    Sorted by symbol; see `read_candles`.
-
-    Raises
-    ------
-    CmatError
-        If a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
+    Raises a CmatError if a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
     """
     market = {}
     if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
@@ -82,18 +77,17 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     Index `timestamp` (candle open, datetime64[ns, UTC]), float64 columns open, high, low, close, volume, then those of
     quote_volume, trades, taker_buy_volume, taker_buy_quote_volume, trigger and max_pct that the file has, and what a
     channel reads. No volume if there is none and no channel reads it. ``attrs``: ``source`` (what it was read from),
-    ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
+    ``layout``, ``span`` (first and last time), ``unread`` (other columns), ``doubts`` (list of sentences).
 
-    Raises
-    ------
-    CmatError
-        If the file is empty or unreadable, lacks a required column, has text in a number column or a time that
-        cannot be understood, or if its candles are not `data.bar` apart.
+    Raises a CmatError if the file is empty or unreadable, lacks a required column, has text in a number column or a
+    time that cannot be understood, or if its candles are not `data.bar` apart.
     """
-    wanted = channel_readers(data)
+    readers = channel_readers(data)
     table = read_table(path, data)
     about: Layout = table.attrs["layout"]
-    _check_columns(about, path, wanted)
+    for ours in (*REQUIRED, *(["volume"] if "volume" in readers else [])):
+        if ours not in about.places:
+            raise CmatError(f"{path}: {_no_column(ours, about, readers)}; name it in data.columns")
     if table.empty:
         raise CmatError(f"{path}: the file has no rows; download it again or remove it")
     rows, doubts = _priced_rows(table, ticker, path)
@@ -107,23 +101,21 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     _check_spacing(times, data.bar, f"{path}: column '{about.theirs('timestamp')}'")
     ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
     numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
-    candles = pd.DataFrame(_one_volume(numbers, "volume" in wanted), index=times)
-    kind = ", ".join(filter(None, [about.maker, ticker]))
+    candles = pd.DataFrame(_one_volume(numbers, "volume" in readers), index=times)
+    kind = ", ".join(filter(None, [about.maker and about.maker.name, ticker]))
     doubts += [f"column {name} has few values, each in one stretch of rows" for name in table.attrs["blocks"]]
     candles.attrs = {"source": path.name + (f" ({kind})" if kind else ""), "unread": table.attrs["unread"]}
-    candles.attrs |= {"span": span, "doubts": doubts}
+    candles.attrs |= {"layout": about, "span": span, "doubts": doubts}
     return candles
 
 
-def _check_columns(about: Layout, path: Path, wanted: dict[str, list[str]]) -> None:
-    for ours in (*REQUIRED, *(["volume"] if "volume" in wanted else [])):
-        if ours not in about.places:
-            names = [name for name in about.names if name]
-            close = difflib.get_close_matches(ours, [name.lower() for name in names], n=1)
-            advice = f"is '{close[0]}' meant" if close else f"it has {', '.join(names)}"
-            spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
-            other = f"; or change data.channels ({', '.join(wanted['volume'])} read it)" if ours == "volume" else ""
-            raise CmatError(f"{path}: no column {spelled}; {advice}{other}; name it in data.columns")
+def _no_column(ours: str, about: Layout, readers: dict[str, list[str]]) -> str:
+    names = [name for name in about.names if name]
+    close = difflib.get_close_matches(ours, [name.lower() for name in names], n=1)
+    advice = f"is '{close[0]}' meant" if close else f"it has {', '.join(names)}"
+    spelled = " or ".join(SPELLINGS[ours].split()[: 4 if ours == "timestamp" else 1])
+    other = f"; or change data.channels ({', '.join(readers['volume'])} read it)" if ours == "volume" else ""
+    return f"no column {spelled}; {advice}{other}"
 
 
 def _priced_rows(table: pd.DataFrame, ticker: str | None, path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -160,8 +152,9 @@ def _parse_numbers(column: pd.Series, path: Path, about: Layout) -> np.ndarray:
     except Exception as error:  # not all that a file can hold can be coerced
         problem = f"{path}: column '{column.name}' has no numbers ({error})"
         raise CmatError(f"{problem}; correct or remove the file") from None
-    advice = "set data.decimal and data.thousands" if column[~good].map(str).astype(str).str.contains(",").any() else ""
-    check_rows(good, column, path, f"is not a number; {advice or 'correct the row or remove it'}")
+    has_commas = column[~good].map(str).astype(str).str.contains(",").any()
+    advice = "set data.decimal and data.thousands" if has_commas else "correct the row or remove it"
+    check_rows(good, column, path, f"is not a number; {advice}")
     return values
 
 
@@ -193,8 +186,7 @@ def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.nd
 
 def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> None:
     """The most frequent step must be one candle; repeats, disorder and gaps are found later."""
-    usual = usual_step(times) or bar
-    if usual != bar:
+    if (usual := usual_step(times) or bar) != bar:
         timeframe = timeframe_of(usual)
         advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
         raise CmatError(f"{where}: candles are {usual} apart, data.timeframe is {timeframe_of(bar)}; {advice}")

@@ -61,6 +61,11 @@ class Maker:
     advice: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
+    @property
+    def order(self) -> list[str]:
+        """Columns behind the time, if there is no header line."""
+        return self.columns.split()[1:]
+
 
 EST, END = {"file_zone": "Etc/GMT+5"}, {"stamp": "close"}
 OHLCV = "open high low close volume"
@@ -110,7 +115,7 @@ MAKERS = (
     Maker("TradeStation", "Date Time Open High Low Close Up Down", "up down", means={"volume": "up", "volume_down": "down"}, advice=END, note="volume is up plus down"),
 )
 # fmt: on
-BY_NAME = {maker.name: maker for maker in MAKERS}
+YFINANCE = next(maker for maker in MAKERS if maker.name == "yfinance")
 
 
 def plain(name: object) -> str:
@@ -150,18 +155,22 @@ def bare_name(path: Path) -> str:
 def match_columns(names: Sequence[object], told: dict[str, str], where: str = "") -> dict[str, int]:
     """Our name -> place of its column; `told` goes before all guesses, and without `where` nothing is refused.
 
-    Raises
-    ------
-    CmatError
-        If a column of `told` (``data.columns``) is not there, or two columns have one meaning.
+    Raises a CmatError if a column of `told` (``data.columns``) is not there, or two columns have one meaning.
     """
+    bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
+    given = {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}
+    for ours in told if where else ():
+        if ours not in given:
+            hint = nearest(told[ours], [str(name) for name in names])
+            raise CmatError(f"{where}: data.columns: {ours}: no column '{told[ours]}'{hint}")
     spelled: dict[str, list[int]] = {}
     for place, name in enumerate(_without_affix(names)):
         spelled.setdefault(plain(name), []).append(place)
-    given, means = _told_columns(names, told, where), ((maker := maker_of(names)) and maker.means) or {}
-    found = {}
-    for ours in [ours for ours in {**ACCEPTED, **means} if ours not in given]:
-        accepted = [means[ours]] if ours in means else ACCEPTED[ours]
+    found, maker = {}, maker_of(names)
+    meant = ACCEPTED | ({ours: [theirs] for ours, theirs in maker.means.items()} if maker else {})
+    for ours, accepted in meant.items():
+        if ours in given:
+            continue
         hits = next((spelled[s] for s in accepted if s in spelled), [])
         exact = [hit for hit in hits if re.sub(r"[\W_]", "", str(names[hit]).lower()) in accepted] or hits
         if ours == "volume" and (not hits or len(exact) > 1):
@@ -189,29 +198,10 @@ def _without_affix(names: Sequence[object]) -> list[str]:
 def known_prices(names: Sequence[object]) -> int:
     """How many of the four prices a line names."""
     have = {plain(name) for name in names}
-    return sum(any(spelling in have for spelling in ACCEPTED[ours]) for ours in OHLC)
+    return sum(not have.isdisjoint(ACCEPTED[ours]) for ours in OHLC)
 
 
 def _volume_of_currency(names: Sequence[object]) -> list[int]:
     """Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency."""
     units = {place: unit[1] for place, name in enumerate(names) if (unit := OF_CURRENCY.fullmatch(str(name).strip()))}
     return ([place for place, unit in units.items() if unit.upper() not in QUOTES] or list(units))[:1]
-
-
-def _told_columns(names: Sequence[object], told: dict[str, str], where: str) -> dict[str, int]:
-    bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
-    for ours, theirs in told.items() if where else ():
-        if theirs.strip().lower() not in bare:
-            hint = nearest(theirs, [str(name) for name in names])
-            raise CmatError(f"{where}: data.columns: {ours}: no column '{theirs}'{hint}")
-    return {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}
-
-
-def formats_table() -> str:
-    """The table of ``docs/howto/own-data.md``."""
-    lines = ["| maker | columns | to know |", "|---|---|---|"]
-    for maker in MAKERS:
-        columns = f"`{maker.columns}`" + ("" if maker.header else ", no header line")
-        advice = [f"set `{key}: {value}`" for key, value in maker.advice.items()]
-        lines.append(f"| {maker.name} | {columns} | {'; '.join(filter(None, [maker.note, *advice]))} |")
-    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,37 +13,38 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, candle_files, market_files, told_length
 from cmat_lib.data.sources.files import candle_times, read_source, timeframe_of, usual_step
-from cmat_lib.data.sources.makers import BY_NAME, maker_by_file
+from cmat_lib.data.sources.makers import maker_by_file
 from cmat_lib.data.sources.tables import channel_readers, read_table
 
 TIMES = "%Y-%m-%d %H:%M"
 
 
-def understood(data: DataConfig) -> pd.DataFrame:
-    """What each symbol's files are taken for, one row per symbol.
+def understood(data: DataConfig, market: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """What each symbol's files are taken for, one row per symbol; `market` is what `read_market` gave, if at hand.
 
     ``columns`` are ours = theirs, ``left_out`` those that nothing reads; first and last open are in UTC, and in
     `data.clock_zone` if that is another. Where ``problem`` says why files cannot be read, the rest is empty.
     """
     sources = market_files(data)
-    rows = {symbol: _row(sources[symbol], data) for symbol in sorted(sources, key=lambda s: (sources[s].paths, s))}
+    in_order = sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol))  # tickers of a file in a row
+    rows = {symbol: _row(sources[symbol], data, (market or {}).get(symbol)) for symbol in in_order}
     read_table.cache_clear()
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol").sort_index().fillna("")
 
 
-def _row(source: CandleSource, data: DataConfig) -> dict[str, Any]:
+def _row(source: CandleSource, data: DataConfig, candles: pd.DataFrame | None) -> dict[str, Any]:
     parts = f" and {len(source.paths) - 1} more" if len(source.paths) > 1 else ""
     row: dict[str, Any] = {"files": source.paths[0].name + parts}
     try:
-        about = read_table(source.paths[0], data).attrs
-        layout, named = about["layout"], maker_by_file(source.paths[0])
+        about = read_table(source.paths[0], data).attrs if candles is None else candles.attrs
+        layout = about["layout"]
         marks = {"delimiter": layout.delimiter, "thousands": layout.thousands, "decimal": layout.decimal.strip(".")}
-        maker = named or BY_NAME.get(layout.maker)
+        maker = maker_by_file(source.paths[0]) or layout.maker
         row |= {"maker": maker.name, "to know": maker.note} if maker else {}
         row["text"] = ", ".join([layout.encoding, *(f"{name} {mark!r}" for name, mark in marks.items() if mark)])
         row["columns"] = ", ".join(f"{ours} = {layout.theirs(ours)}" for ours in layout.places)
         row["left_out"] = ", ".join(about["unread"])
-        candles = read_source(source, data)
+        candles = read_source(source, data) if candles is None else candles
     except CmatError as error:
         return row | {"problem": str(error)}
     steps = candles.index.unique().sort_values().diff()
@@ -64,7 +66,7 @@ def proposed(data: DataConfig) -> dict[str, Any]:
         layout = read_table(path, data).attrs["layout"]
         if "volume" not in layout.places and (readers := channel_readers(data).get("volume")):
             found["channels"] = [name for name in data.channels if name not in readers]
-        maker = maker or BY_NAME.get(layout.maker)
+        maker = maker or layout.maker
     return found | (maker.advice if maker else {})
 
 

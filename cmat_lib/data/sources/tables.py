@@ -24,7 +24,7 @@ from pyarrow import ipc
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.sources.makers import LIKE_SYMBOL, known_prices, maker_of, match_columns, plain
+from cmat_lib.data.sources.makers import LIKE_SYMBOL, YFINANCE, known_prices, maker_of, match_columns, plain
 from cmat_lib.data.sources.text import HEAD, Layout, sniff, without_header
 
 PACKED: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -37,17 +37,30 @@ JSON_NAMES = re.compile(rb'.*"(\d\. )?o(pen)?"', re.DOTALL)
 def is_candle_file(path: Path) -> bool:
     """Whether a file may hold candles: by its ending, and where that says little (.txt, .json) by its beginning."""
     kind = _kind(path)
-    if kind not in (".txt", ".tsv", ".json", ".jsonl"):
+    if kind not in (".txt", ".tsv", ".json", ".jsonl") or FREQTRADE_JSON.fullmatch(path.name):
         return kind in READERS
-    if FREQTRADE_JSON.fullmatch(path.name):
-        return True
     try:
-        head = _head(path)
-        if READERS[kind] is _read_text:
-            return bool(sniff(head, DataConfig()).places)
-        return bool(JSON_ROWS.match(head) or JSON_NAMES.match(head))
+        if _is_text(path):
+            return bool(_seen(path, DataConfig()).places)
+        return bool(JSON_ROWS.match(_head(path)) or JSON_NAMES.match(_head(path)))
     except Exception:  # of a packed file that is damaged, or of what is no text
         return False
+
+
+def has_header(path: Path) -> bool:
+    """Whether a file names its columns."""
+    try:
+        return not _is_text(path) or _seen(path, DataConfig()).names[:1] != ["1"]
+    except Exception:
+        return True  # reading the file will say what is wrong
+
+
+def _is_text(path: Path) -> bool:
+    return READERS[_kind(path)] is _read_text
+
+
+def _seen(path: Path, data: DataConfig, where: str = "") -> Layout:
+    return sniff(_head(path), data, where)
 
 
 def _kind(path: Path) -> str:
@@ -62,10 +75,7 @@ def read_table(path: Path, data: DataConfig) -> pd.DataFrame:
     ``attrs``: ``layout`` (a `Layout`), ``unread`` (names of the other columns), ``blocks`` (those of them that may tell
     instruments apart), ``tickers`` (whether symbols stand in the header).
 
-    Raises
-    ------
-    CmatError
-        If the file is empty, damaged, of no known form, or has a row that is longer than its header.
+    Raises a CmatError if the file is empty, damaged, of no known form, or has a row that is longer than its header.
     """
     return _read(path, data, *_state(path))
 
@@ -87,11 +97,11 @@ def _read(path: Path, data: DataConfig, size: int, _modified: int) -> pd.DataFra
     except CmatError:
         raise
     except pd.errors.ParserWarning:
-        problem = "rows have more fields than the header line; name all columns, or quote numbers"
-        raise CmatError(f"{path}: {problem}") from None
+        advice = "name all columns, or quote numbers"
+        raise CmatError(f"{path}: rows have more fields than the header line; {advice}") from None
     except Exception as error:  # bytes may ask of the readers of five formats whatever they like
-        problem = f"{path}: cannot be read ({first_line(error)})"
-        raise CmatError(f"{problem}; the file may be truncated, get it again") from None
+        advice = "the file may be truncated, get it again"
+        raise CmatError(f"{path}: cannot be read ({first_line(error)}); {advice}") from None
     return _under_our_names(table, layout, data, path)
 
 
@@ -103,9 +113,8 @@ def _under_our_names(table: pd.DataFrame, layout: Layout, data: DataConfig, path
     table = _with_index(_one_row_per_ticker(table, path) if tickers else table)
     if not layout.names:
         names = [str(name) for name in table.columns]
-        maker = maker_of(names)
-        named = "yfinance" if tickers else maker.name if maker else layout.maker
-        layout = Layout(names, named, match_columns(names, data.columns, str(path)))
+        maker = YFINANCE if tickers else maker_of(names)
+        layout = Layout(names, maker, match_columns(names, data.columns, str(path)))
     others = {name: place for place, name in enumerate(layout.names) if place not in layout.places.values()}
     places = layout.places | {n: p for n, p in others.items() if n in channel_readers(data) and n not in layout.places}
     found = table if list(places.values()) == [*range(len(table.columns))] else table.iloc[:, list(places.values())]
@@ -154,7 +163,7 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     levels = [table.index.get_level_values(level) for level in range(table.index.nlevels)]
     other = "symbol" if len(levels) > 1 else None
     guess = ["timestamp" if isinstance(level, pd.DatetimeIndex) else other for level in levels]
-    names = [level.name if level.name is not None else name for level, name in zip(levels, guess, strict=True)]
+    names = [name if level.name is None else level.name for level, name in zip(levels, guess, strict=True)]
     return table if names == [None] else table.rename_axis(index=names).reset_index()
 
 
@@ -174,7 +183,7 @@ def _head(path: Path) -> bytes:
 
 
 def _read_text(path: Path, data: DataConfig) -> tuple[pd.DataFrame, Layout]:
-    layout = sniff(_head(path), data, str(path))
+    layout = _seen(path, data, str(path))
     options: dict[str, Any] = {"sep": layout.delimiter if layout.delimiter != " " else r"\s+", "skipinitialspace": True}
     options |= {"encoding": layout.encoding, "encoding_errors": "replace", "skiprows": layout.skip}
     with closing(_open(path)) as stream:
@@ -220,21 +229,13 @@ def _rows_in(content: Any) -> Any:
     return max((_rows_in(value) for value in content.values()), key=len, default=[])
 
 
+# Ending -> table, and the layout as far as it was seen: without names where the table has them.
 READERS: dict[str, Callable[[Path, DataConfig], tuple[pd.DataFrame, Layout]]] = {
     **dict.fromkeys((".csv", ".txt", ".tsv", ".zip"), _read_text),
     **dict.fromkeys((".json", ".jsonl"), _read_json),
     ".parquet": lambda path, data: (pd.read_parquet(path), Layout([])),
     ".feather": lambda path, data: (pd.read_feather(path), Layout([])),
 }
-
-
-@lru_cache(maxsize=4096)
-def _symbols_in(path: Path, data: DataConfig, _size: int, _modified: int) -> list[str]:
-    if not _may_have_symbols(path, data):
-        return []
-    table = read_table(path, data)
-    symbols = [str(symbol) for symbol in table["symbol"].dropna().unique()] if "symbol" in table else []
-    return symbols if table.attrs["tickers"] or len(symbols) > 1 else []
 
 
 def symbols_in(path: Path, data: DataConfig) -> list[str]:
@@ -249,20 +250,21 @@ def symbols_in(path: Path, data: DataConfig) -> list[str]:
     return []  # reading the file will say what is wrong
 
 
+@lru_cache(maxsize=4096)
+def _symbols_in(path: Path, data: DataConfig, _size: int, _modified: int) -> list[str]:
+    if not _may_have_symbols(path, data):
+        return []
+    table = read_table(path, data)
+    symbols = [str(symbol) for symbol in table["symbol"].dropna().unique()] if "symbol" in table else []
+    return symbols if table.attrs["tickers"] or len(symbols) > 1 else []
+
+
 def _may_have_symbols(path: Path, data: DataConfig) -> bool:
     """Whether it is worth to read all of a file for its symbols."""
-    if READERS[_kind(path)] is _read_text:
-        layout = sniff(_head(path), data)
+    if _is_text(path):
+        layout = _seen(path, data)
         return layout.levels == 2 or "symbol" in layout.places
     if READERS[_kind(path)] is _read_json:
         return not JSON_ROWS.match(_head(path))
     schema = pq.read_schema(path) if _kind(path) == ".parquet" else ipc.open_file(path).schema
     return any(name.startswith("('") for name in schema.names) or "symbol" in match_columns(schema.names, data.columns)
-
-
-def has_header(path: Path) -> bool:
-    """Whether a file names its columns."""
-    try:
-        return READERS[_kind(path)] is not _read_text or sniff(_head(path), DataConfig()).names[:1] != ["1"]
-    except Exception:
-        return True  # reading the file will say what is wrong

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.sources.makers import MAKERS, OHLC, known_prices, maker_of, match_columns
+from cmat_lib.data.sources.makers import MAKERS, OHLC, Maker, known_prices, maker_of, match_columns
 
 HEAD = 1 << 16  # bytes from which a text file is understood
 LINES = 60
@@ -37,7 +36,7 @@ class Layout:
     """
 
     names: list[str]
-    maker: str = ""
+    maker: Maker | None = None
     places: dict[str, int] = field(default_factory=dict)
     encoding: str = ""
     delimiter: str = ""
@@ -122,8 +121,7 @@ def _layout(rows: list[list[str]], seen: Layout, data: DataConfig, where: str) -
         return replace(seen, levels=2)
     places = match_columns(names, data.columns, where)
     decimal, thousands = _marks(below, places, seen.delimiter, data, where)
-    maker = maker_of(names)
-    about = {"maker": maker.name if maker else "", "places": places, "decimal": decimal, "thousands": thousands}
+    about = {"maker": maker_of(names), "places": places, "decimal": decimal, "thousands": thousands}
     return replace(seen, names=names, skip=start + 1, **about)
 
 
@@ -144,34 +142,29 @@ def without_header(rows: list[list[str]], seen: Layout, data: DataConfig, where:
     lead += ["period"] * (len(lead) == 1 and len(first[1]) < 5) + ["timestamp"]
     stamp, clock = first[len(lead) - 1], first[len(lead)]
     lead += ["clock"] * (bool(CLOCK.fullmatch(clock)) and bool(DATE.fullmatch(stamp)) and (":" in clock or width > 7))
-    known = {maker.name: maker.columns.split()[1:] for maker in MAKERS if not maker.header}
-    known = {name: order for name, order in known.items() if len(order) == width - len(lead)}
-    maker = ""
+    known = [maker for maker in MAKERS if not maker.header and len(maker.order) == width - len(lead)]
+    maker = None
     if data.columns:
         places = match_columns(names, data.columns, where)
     elif not known or not (DATE.match(stamp) or EPOCH.fullmatch(stamp)):
         advice = "name them by their numbers, data.columns: {timestamp: 1, open: 2, …}, or add a header line"
         raise CmatError(f"{where}: {width} columns without a header line, in no order that is known; {advice}")
     else:
-        numbers = _sample([row[len(lead) :] for row in rows if len(row) == width])
-        maker = next((name for name, order in known.items() if _fits(order, numbers)), next(iter(known)))
+        text = pd.DataFrame([row[len(lead) :] for row in rows if len(row) == width])
+        # A decimal comma is read as a point, which keeps the order of the values.
+        values = text.replace(",", ".", regex=True).apply(pd.to_numeric, errors="coerce")
+        maker = next((maker for maker in known if _fits(values.set_axis(maker.order, axis=1))), known[0])
         unread = ("period", "ignore", "vwap", "close_time")
-        places = {ours: place for place, ours in enumerate([*lead, *known[maker]]) if ours not in unread}
+        places = {ours: place for place, ours in enumerate([*lead, *maker.order]) if ours not in unread}
     decimal, thousands = _marks(rows, places, seen.delimiter, data, where)
     return replace(seen, names=names, maker=maker, places=places, decimal=decimal, thousands=thousands)
 
 
-def _sample(rows: list[list[str]]) -> np.ndarray:
-    """Values of some rows, (n, columns); a decimal comma is read as a point, which keeps their order."""
-    text = pd.DataFrame(rows).replace(",", ".", regex=True)
-    return text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-
-
-def _fits(order: list[str], values: np.ndarray) -> bool:
-    prices = {name: values[:, place] for place, name in enumerate(order)}
-    rows = np.array([prices[name] for name in OHLC])  # (4, n)
-    whole = "trades" not in prices or bool((prices["trades"] % 1 == 0).all())
-    return whole and bool((prices["high"] >= rows.max(axis=0)).all() and (prices["low"] <= rows.min(axis=0)).all())
+def _fits(values: pd.DataFrame) -> bool:
+    """Whether high and low are what they are called, and trades are whole."""
+    prices = values[list(OHLC)].to_numpy()  # whose largest is NaN beside a NaN
+    whole = "trades" not in values or (values["trades"] % 1 == 0).all()
+    return bool(whole and (values["high"] >= prices.max(axis=1)).all() and (values["low"] <= prices.min(axis=1)).all())
 
 
 def _marks(

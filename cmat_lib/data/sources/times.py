@@ -41,10 +41,7 @@ def parse_times(
     A candle of whole days that opens at one hour of the day, in whichever time zone, means a date, and gets midnight
     UTC of it: else daylight saving would make days of 23 hours.
 
-    Raises
-    ------
-    CmatError
-        For a time that cannot be understood, naming its row, or dates that may be of two orders.
+    Raises a CmatError for a time that cannot be understood, naming its row, or dates that may be of two orders.
     """
     days = bar % DAY == pd.Timedelta(0)
     numbers = None if pd.api.types.is_datetime64_any_dtype(column) else _numbers(column)

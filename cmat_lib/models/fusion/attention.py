@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from itertools import chain
 
-from cmat_lib.models.fusion.tokens import (
-    AttendingFusion,
-    Features,
-    Width,
-    output_projection,
-    positions,
-    transformer_layer,
-)
+import torch
+from torch import Tensor
+
+from cmat_lib.models.fusion.tokens import AttendingFusion, Features, Width, positions
 
 
 class CrossModalAttentionFusion(AttendingFusion):
@@ -28,26 +23,12 @@ class CrossModalAttentionFusion(AttendingFusion):
     settings = (*AttendingFusion.settings, "use_cls_token")
     stated_sizes = AttendingFusion.stated_sizes | {"layer": "789,504", "whole": "1,990,400"}
 
-    def __init__(
-        self,
-        nbeats_dim: Width = 1024,
-        tda_dim: Width = 256,
-        complexity_dim: Width = 64,
-        hidden_dim: int = 256,
-        num_heads: int = 8,
-        num_layers: int = 2,
-        ffn_dim: int = 1024,
-        dropout: float = 0.3,
-        use_cls_token: bool = False,
-        **wiring,
-    ) -> None:
-        super().__init__(nbeats_dim, tda_dim, complexity_dim, hidden_dim, **wiring)
-        own = [token for row in self.rows.values() for token in row]
-        self.token_names = ("cls", *own) if use_cls_token else tuple(own)
-        self.pos_embedding = positions(len(self.token_names), hidden_dim)
-        self.cls_token = positions(1, hidden_dim) if use_cls_token else None
-        self.transformer = _transformer(hidden_dim, num_heads, num_layers, ffn_dim, dropout)
-        self.output_proj = output_projection(hidden_dim, dropout)
+    def __init__(self, *dims: Width, use_cls_token: bool = False, **wiring) -> None:
+        super().__init__(*dims, **wiring)
+        self.token_names = (*(["cls"] if use_cls_token else []), *chain(*self.rows.values()))
+        self.pos_embedding = positions(len(self.token_names), self.output_dim)
+        self.cls_token = positions(1, self.output_dim) if use_cls_token else None
+        self.add_layers(self.new_layer)
 
     def tokens(self, features: Features) -> Tensor:
         """Tokens with positions, as the first transformer layer reads them: (B, M, D)."""
@@ -63,14 +44,3 @@ class CrossModalAttentionFusion(AttendingFusion):
         """Fused vector of the tokens that the last transformer layer wrote: (B, M, D) to (B, D)."""
         pooled = transformed.mean(dim=1) if self.cls_token is None else transformed[:, 0]  # (B, D)
         return self.output_proj(pooled)  # (B, D)
-
-
-def _transformer(
-    hidden_dim: int, num_heads: int, num_layers: int, ffn_dim: int, dropout: float
-) -> nn.TransformerEncoder:
-    """Pre-norm GELU encoder without a final norm."""
-    layers = [transformer_layer(hidden_dim, num_heads, ffn_dim, dropout) for _ in range(num_layers)]
-    encoder = nn.TransformerEncoder(layers[0], num_layers, norm=None, enable_nested_tensor=False)
-    # nn.TransformerEncoder copies one layer, weights included; separately built layers start apart.
-    encoder.layers = nn.ModuleList(layers)
-    return encoder

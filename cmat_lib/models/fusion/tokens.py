@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -10,10 +11,8 @@ from torch import Tensor, nn
 
 from cmat_lib.config.schema import SOURCE_MODALITIES
 from cmat_lib.encoders.dropout import Dropout
-from cmat_lib.views import VIEWS
 
 if TYPE_CHECKING:
-    from cmat_lib.config import Config
     from cmat_lib.config.schema import FusionConfig
 
 INIT_STD = 0.02  # standard deviation of positions, [CLS] and mask tokens at the start
@@ -26,44 +25,34 @@ Features = Mapping[str, Tensor]  # encoded views that the model sees, (B, width)
 class FusionBase(nn.Module):
     """What every fusion knows: the widths that come in, the width that goes out, and the names of the tokens.
 
-    All fusions take the widths of the source's three views as ``nbeats_dim``, ``tda_dim`` and ``complexity_dim``, then
-    `hidden_dim` and what their own docstrings name; a class defines `fuse`, which the call of the module ends in.
+    A class defines `fuse`, which the call of the module ends in, and takes what its docstring and `settings` name
+    beside the arguments here, which it hands on.
 
     Parameters
     ----------
     nbeats_dim, tda_dim, complexity_dim : int or None
-        Widths of the encoded views, their pieces together; None for one that the model does not see.
+        Widths of the source's three views, encoded, their pieces together; None for one that the model does not see.
+        A ValueError if nothing is seen.
     hidden_dim : int
         Length D of the fused vector, which `output_dim` repeats.
     others : mapping of str to int, optional
         Widths of the other views that the model sees.
     parts : mapping of str to tuple of str, optional
-        Names of the tokens of views that have several, among which their width is shared.
-
-    Attributes
-    ----------
-    parts : dict of str to tuple of str
-        Names of the tokens of every view that the model sees.
-    settings : tuple of str
-        Keys of the section ``fusion`` that are arguments of the class.
-
-    Raises
-    ------
-    ValueError
-        If no view is seen.
+        Names of the tokens of views that have several, among which their width is shared; afterwards those of every
+        view that the model sees.
     """
 
-    token_names: tuple[str, ...] = ()
+    token_names: tuple[str, ...] = ()  # of the M tokens that attend to each other, in order
     # What the document states of its own sizes: weights of the projections, of a layer, of the whole.
     stated_sizes: ClassVar = dict(zip(SOURCE_MODALITIES, ("262,400", "65,792", "16,640"), strict=True))
-    settings: tuple[str, ...] = ("hidden_dim", "dropout")
+    settings: tuple[str, ...] = ("hidden_dim", "dropout")  # keys of the section fusion that are arguments
 
     def __init__(
         self,
-        nbeats_dim: Width,
-        tda_dim: Width,
-        complexity_dim: Width,
-        hidden_dim: int,
+        nbeats_dim: Width = 1024,
+        tda_dim: Width = 256,
+        complexity_dim: Width = 64,
+        hidden_dim: int = 256,
         others: Mapping[str, int] | None = None,
         parts: Parts | None = None,
     ) -> None:
@@ -103,7 +92,10 @@ class TokenFusion(FusionBase):
     def __init__(self, *dims: Width, **wiring) -> None:
         super().__init__(*dims, **wiring)
         for name, dim in self.dims.items():
-            setattr(self, f"proj_{name}", _projection(dim, len(self.parts[name]), self.output_dim))
+            tokens = len(self.parts[name])
+            if dim % tokens:
+                raise ValueError(f"a width of {dim} cannot be shared among {tokens} tokens")
+            setattr(self, f"proj_{name}", xavier(nn.Linear(dim // tokens, self.output_dim)))
 
     def project(self, features: Features) -> dict[str, Tensor]:
         """Tokens of every view that the model sees, without positions: (B, G, D) each."""
@@ -114,22 +106,48 @@ class TokenFusion(FusionBase):
 class AttendingFusion(TokenFusion):
     """Base of fusions that have ``tokens``, a ``transformer`` over them, and ``pool`` for what it makes of them.
 
-    Beside the arguments of `FusionBase` they take `num_heads` h, `num_layers`, `ffn_dim` (width of the feed-forward
-    part), and `dropout` for the layers and the output projection; the heads must divide the width (ValueError).
+    The `num_heads` h must divide the width (ValueError); `ffn_dim` is the width of the feed-forward part, `dropout`
+    that of the layers and the output projection. A class ends its constructor with `add_layers`, once its tokens are
+    there.
     """
 
     settings = ("hidden_dim", "num_heads", "num_layers", "ffn_dim", "dropout")
+
+    def __init__(
+        self,
+        *dims: Width,
+        num_heads: int = 8,
+        num_layers: int = 2,
+        ffn_dim: int = 1024,
+        dropout: float = 0.3,
+        **wiring,
+    ) -> None:
+        super().__init__(*dims, **wiring)
+        self.new_layer = partial(transformer_layer, self.output_dim, num_heads, ffn_dim, dropout)
+        self.num_layers, self.dropout = num_layers, dropout
+
+    def add_layers(self, new_layer: Callable[[], nn.Module]) -> None:
+        """Make the layers, which start apart from each other, and the output projection."""
+        self.transformer = Layers(new_layer() for _ in range(self.num_layers))
+        self.output_proj = output_projection(self.output_dim, self.dropout)
 
     def fuse(self, features: Features) -> Tensor:
         """Fuse the views to (B, D)."""
         return self.pool(self.transformer(self.tokens(features)))  # (B, D)
 
 
-def token_parts(config: Config) -> dict[str, tuple[str, ...]]:
-    """Names of the tokens of views that have several, by ``fusion.tokens``."""
-    if config.fusion.tokens != "fine":
-        return {}
-    return {name: view.tokens(config) for name, view in VIEWS.known(config).items() if view.tokens}
+class Layers(nn.Module):
+    """One layer after the other, each (B, M, D) to (B, M, D); without the final norm of `nn.TransformerEncoder`."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens after all layers."""
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
 
 
 def xavier(linear: nn.Linear) -> nn.Linear:
@@ -150,23 +168,10 @@ def positions(count: int, hidden_dim: int) -> nn.Parameter:
 
 
 def transformer_layer(hidden_dim: int, num_heads: int, ffn_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
-    """Pre-norm GELU layer with the fast dropout.
-
-    Raises
-    ------
-    ValueError
-        If the heads do not divide the width.
-    """
+    """Pre-norm GELU layer with the fast dropout; a ValueError if the heads do not divide the width."""
     if hidden_dim % num_heads:
         raise ValueError(f"num_heads {num_heads} does not divide hidden_dim {hidden_dim}")
-    layer = nn.TransformerEncoderLayer(
-        hidden_dim, num_heads, ffn_dim, dropout, activation="gelu", batch_first=True, norm_first=True
-    )
+    kind = {"activation": "gelu", "batch_first": True, "norm_first": True}
+    layer = nn.TransformerEncoderLayer(hidden_dim, num_heads, ffn_dim, dropout, **kind)
     layer.dropout, layer.dropout1, layer.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
     return layer
-
-
-def _projection(dim: int, tokens: int, hidden_dim: int) -> nn.Linear:
-    if dim % tokens:
-        raise ValueError(f"a width of {dim} cannot be shared among {tokens} tokens")
-    return xavier(nn.Linear(dim // tokens, hidden_dim))

@@ -1,38 +1,33 @@
-"""Stage 05: what page 05 computes. The other stages stand in `cmat_lib.workflow.stages.data`."""
+"""Stage 05: how good the model is, beside what it must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 
 from cmat_lib.config import Config
 from cmat_lib.data.candles import unstack
 from cmat_lib.data.splits import PARTS, Market
+from cmat_lib.evaluation import breakdown
 from cmat_lib.evaluation.baselines import tree_scores
-from cmat_lib.evaluation.breakdown import (
-    ORACLE,
-    auc_by_group,
-    hour_groups,
-    oracle_share,
-    time_groups,
-    volatility_groups,
-)
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.decision import WIDER_SHARES, daily_returns, decide, decision_table
 from cmat_lib.evaluation.metrics import MODEL, SCOPES, choose_thresholds, gap_table
 from cmat_lib.evaluation.rises import rise_table
 from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
-from cmat_lib.training.answers import predict
+from cmat_lib.models import MultiTaskCrossModalAttention
+from cmat_lib.training.answers import joined, said
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
-from cmat_lib.views.panel import Panel
+from cmat_lib.views.panel import Batch, Panel
 from cmat_lib.workflow.ledger import append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.stages.data import load_panel
+from cmat_lib.workflow.stages.common import load_panel
 
 BASELINES = ("volatility", "trees")  # what the model must beat
 
@@ -51,17 +46,20 @@ def evaluate_model(config: Config, run: Run) -> dict[str, pd.DataFrame]:
     All also in the run folder, and one row in the ledger beside it.
     """
     device = pick_device(config.training)
-    model, _, checkpoint = load_model(run.model_folder / "best_model.pt", device)
+    model, _, checkpoint = load_model(run.model_path(), device)
     market = unstack(run.read_frame("data/candles.parquet"))
     tables, thresholds, traded = evaluate(model, load_panel(config, run, device), market, config, checkpoint)
     predictions = tables.pop("predictions")
     tables["trials"] = _record_trial(run, traded, tables)
     run.save_frame("predictions.parquet", predictions)
-    run.save_json("metrics.json", {"thresholds": thresholds} | {name: records(t) for name, t in tables.items()})
+    records = {name: table.reset_index().to_dict("records") for name, table in tables.items()}
+    run.save_json("metrics.json", {"thresholds": thresholds} | records)
     return {"predictions": predictions, **tables}
 
 
-def evaluate(model, panel: Panel, market: Market, config: Config, checkpoint: dict[str, Any]) -> Evaluation:
+def evaluate(
+    model: MultiTaskCrossModalAttention, panel: Panel, market: Market, config: Config, checkpoint: dict[str, Any]
+) -> Evaluation:
     """Predictions of every labelled sample, and scores with intervals beside the baselines.
 
     The tables: ``predictions``; ``scores`` (test part); ``differences`` (model minus each baseline); ``gap`` (the model
@@ -69,26 +67,36 @@ def evaluate(model, panel: Panel, market: Market, config: Config, checkpoint: di
     task); ``decision`` (trades net of costs); on the synthetic market ``oracle_share``.
     """
     predictions = predict_all(model, panel, config, checkpoint)
-    columns = [MODEL, *BASELINES, *([ORACLE] if ORACLE in predictions else [])]
+    columns = [MODEL, *BASELINES, *([breakdown.ORACLE] if breakdown.ORACLE in predictions else [])]
     thresholds = choose_thresholds(predictions, columns) | {MODEL: checkpoint["threshold"]}
     tables = {"predictions": predictions} | score_tables(predictions, thresholds, config)
     traded = add_outcomes(predictions, market, config.labels, config.data.bar, config.evaluation.cost_pct)
-    tables["decision"] = _decision(traded, [*columns, "momentum"], config)
+    shares = sorted({*config.evaluation.top_shares, *WIDER_SHARES})
+    tables["decision"] = decision_table(traded, [*columns, "momentum"], shares, Resampling.from_config(config))
     return Evaluation(tables, thresholds, traded)
 
 
-def predict_all(model, panel: Panel, config: Config, checkpoint: dict[str, Any]) -> pd.DataFrame:
+def predict_all(
+    model: MultiTaskCrossModalAttention, panel: Panel, config: Config, checkpoint: dict[str, Any]
+) -> pd.DataFrame:
     """Frame of all samples of the four parts with the scores of the model and of the baselines.
 
     Every score has two columns: ``raw_<score>`` as it was made, which ranks, and ``<score>``, the probability that
     calibration on the calibrate part makes of it, the same way for the model and for the baselines.
     """
-    size = config.evaluation.batch_size
+    answers: list[Tensor] = []
+
+    def shown(index: Tensor) -> Iterator[Batch]:
+        """Batches for the trees; the model looks at each in passing, so that its windows are gathered once."""
+        for batch in panel.batches(index, config.evaluation.batch_size):
+            answers.append(said(model, batch))
+            yield batch
+
     indices = {part: panel.index(part) for part in PARTS}
-    trees = tree_scores({part: panel.batches(index, size) for part, index in indices.items()}, config)
-    every = torch.cat(list(indices.values()))
-    raw, max_pct = predict(model, panel, every, size)
-    frame = panel.samples.iloc[every.cpu().numpy()].reset_index(drop=True)
+    trees = tree_scores({part: shown(index) for part, index in indices.items()}, config)
+    raw, max_pct = joined(answers)
+    rows = np.concatenate([index.cpu().numpy() for index in indices.values()])
+    frame = panel.samples.iloc[rows].reset_index(drop=True)
     frame = frame.drop(columns=[name for name in frame if name.startswith(("row", "local_row"))])
     frame = frame.rename(columns={"volatility": "raw_volatility"})
     frame["raw_trees"] = np.concatenate(list(trees.values()))
@@ -107,23 +115,20 @@ def score_tables(predictions: pd.DataFrame, thresholds: dict[str, float], config
     test = predictions[predictions["part"] == "test"]
     draws = draw_scores(test, thresholds, resampling, shares)
     columns = [MODEL, *BASELINES]
-    groups = {"by_time": time_groups, "by_hour": hour_groups, "by_volatility": volatility_groups}
+    groups = {
+        "by_time": breakdown.time_groups,
+        "by_hour": breakdown.hour_groups,
+        "by_volatility": breakdown.volatility_groups,
+    }
+    gaps = {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES}
     tables = {
         "scores": draws.table(),
         "differences": draws.differences(MODEL),
-        "gap": pd.concat(
-            {scope: gap_table(predictions, thresholds[MODEL], shares, scope=scope) for scope in SCOPES},
-            names=["scope", "metric"],
-        ),
-        **{name: auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
+        "gap": pd.concat(gaps, names=["scope", "metric"]),
+        **{name: breakdown.auc_by_group(test, group(test), columns, resampling) for name, group in groups.items()},
         "rises": rise_table(predictions, [f"raw_{name}" for name in columns], resampling),
     }
-    return tables | ({"oracle_share": oracle_share(draws)} if ORACLE in thresholds else {})
-
-
-def _decision(traded: pd.DataFrame, columns: list[str], config: Config) -> pd.DataFrame:
-    shares = sorted({*config.evaluation.top_shares, *WIDER_SHARES})
-    return decision_table(traded, columns, shares, Resampling.from_config(config))
+    return tables | ({"oracle_share": breakdown.oracle_share(draws)} if breakdown.ORACLE in thresholds else {})
 
 
 def _record_trial(run: Run, traded: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -136,8 +141,3 @@ def _record_trial(run: Run, traded: pd.DataFrame, tables: dict[str, pd.DataFrame
     }
     row = trial_row(run, tables["scores"].loc[MODEL], tables["decision"].loc[MODEL], daily)
     return trial_table(append_trial(ledger_path(run), row), row["fingerprint"], shares)
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as mappings, index included, for JSON."""
-    return table.reset_index().to_dict("records")

@@ -24,16 +24,23 @@ from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.trainer import Row, Training, train
 from cmat_lib.views.panel import Panel
 from cmat_lib.workflow.lock import working_in
-from cmat_lib.workflow.run import Run, environment
+from cmat_lib.workflow.run import MODEL_FILE, RESULTS_FILE, Run, environment
 from cmat_lib.workflow.settle import settle
-from cmat_lib.workflow.stages.data import build_features, check_before_work, describe_model, load_panel, prepare_data
+from cmat_lib.workflow.stages.architecture import describe_model
+from cmat_lib.workflow.stages.common import check_before_work, load_panel
+from cmat_lib.workflow.stages.data import prepare_data
+from cmat_lib.workflow.stages.features import build_features
 from cmat_lib.workflow.tracking import log_run
 
-RESULTS = "training_results.json"
+Say = Callable[[str], None]
 
 
 def train_model(
-    config: Config, run: Run, on_epoch: Callable[[Row], None] = lambda row: None, fabric: Fabric | None = None
+    config: Config,
+    run: Run,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    fabric: Fabric | None = None,
+    panel: Panel | None = None,
 ) -> Training:
     """Stage 04: train, then fit threshold and calibration on the calibrate part, and store both with the weights.
 
@@ -44,11 +51,13 @@ def train_model(
     fabric : Fabric, optional
         Launched. Without it several processes are started as ``cmat train``, whose lines are printed: a notebook cannot
         be executed again in every process.
+    panel : Panel, optional
+        That of the run, if it is at hand.
     """
     if fabric is None and processes(config.training) > 1:
         return _train_in_processes(config, run, on_epoch)
     fabric = fabric or make_fabric(config.training)
-    panel = load_panel(config, run, fabric.device)
+    panel = load_panel(config, run, fabric.device) if panel is None else panel
     save_point = SavePoint(run.model_folder / "last.pt", run.fingerprint(), config.training.resume)
     if not fabric.is_global_zero:
         return train(config, panel, fabric=fabric, save_point=save_point)
@@ -61,9 +70,8 @@ def train_model(
     training = train(config, panel, follow, fabric=fabric, save_point=save_point)
     logs.close()
     _store(training, panel, config, run)
-    if training.interrupted:
-        run.interrupted = True
-    else:
+    run.interrupted = training.interrupted
+    if not training.interrupted:
         save_point.path.unlink(missing_ok=True)
     return training
 
@@ -71,7 +79,7 @@ def train_model(
 def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
     """Fit threshold and calibration, and write ``best_model.pt`` and ``training_results.json``."""
     settled = settle(training.model, panel, config, run.read_json("data/data.json"))
-    save_checkpoint(run.claim(f"{config.logging.save_dir}/best_model.pt"), settled.checkpoint)
+    save_checkpoint(run.claim(f"{config.logging.save_dir}/{MODEL_FILE}"), settled.checkpoint)
     parts = panel.samples[panel.samples["trigger"].notna()].groupby("part")["trigger"]
     results = {
         "best_epoch": training.best_epoch,
@@ -80,14 +88,19 @@ def _store(training: Training, panel: Panel, config: Config, run: Run) -> None:
         "calibration": settled.checkpoint["calibration"],
         "base_rates": parts.mean().to_dict(),
         "samples": parts.size().to_dict(),
-        "scores": {part: ranking_scores(settled.trigger[part], raw) for part, raw in settled.raw.items()},
+        "scores": {part: _ranking_scores(settled.trigger[part], raw) for part, raw in settled.raw.items()},
         "history": training.history,
         "environment": environment(),
         "device": str(panel.device),
         "processes": processes(config.training),
         "compiled_graphs": compiled_graphs(),
     }
-    run.save_json(f"{config.logging.save_dir}/{RESULTS}", results)
+    run.save_json(f"{config.logging.save_dir}/{RESULTS_FILE}", results)
+
+
+def _ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """Scores of one part; the stop part chose the epoch, so its own flatter."""
+    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
 
 
 def _train_in_processes(config: Config, run: Run, on_epoch: Callable[[Row], None]) -> Training:
@@ -103,89 +116,39 @@ def _train_in_processes(config: Config, run: Run, on_epoch: Callable[[Row], None
     record = run.record(run.stage)
     if process.returncode or record is None:
         raise CmatError("training in several processes failed; the lines above say why")
-    for name in record["artefacts"]:
+    for name in record.artefacts:
         run.claim(name)
-    results = run.read_json(f"{config.logging.save_dir}/{RESULTS}")
+    results = run.training_results()
     for row in results["history"]:
         on_epoch(row)
-    model, _, _ = load_model(run.model_folder / "best_model.pt", pick_device(config.training))
+    model, _, _ = load_model(run.model_path(), pick_device(config.training))
     return Training(model, results["history"], results["best_epoch"], results["interrupted"])
 
 
-def run_until_training(config: Config, say: Callable[[str], None]) -> None:
+# -- without pages -----------------------------------------------------------------------------------------------------
+
+
+def run_until_training(config: Config, say: Say) -> None:
     """Stages 01 to 04 without pages; finished ones are skipped.
 
     With several processes this is called in each of them. The first one prepares, while the others wait; all train;
-    only the first one writes.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If the training was interrupted. The best model so far is stored, but the stage is not finished.
-    CmatError
-        For what cannot be used or done, or if another process works in the run folder.
+    only the first one writes. An interrupted training ends in KeyboardInterrupt: the best model so far is stored, but
+    the stage is not finished.
     """
     check_before_work(config)
     fabric = make_fabric(config.training)
     fabric.launch()
     if not fabric.is_global_zero:
-        say = _nothing
+        say = lambda line: None  # noqa: E731
     with ExitStack() as held:  # by the first process, which is the only one that writes
 
         def prepare() -> bool:
             held.enter_context(working_in(resolve_path(config.run_dir)))
-            return _prepare(config, say)
+            _prepare(config, say)
+            return _unfinished(config, "04_training", say) is not None
 
         if _together(fabric, prepare):
             _train_prepared(config, fabric, say)
-
-
-def _train_prepared(config: Config, fabric: Fabric, say: Callable[[str], None]) -> None:
-    run = Run(config, "04_training")
-    run = run.begin() if fabric.is_global_zero else run
-    training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
-    if training.interrupted:
-        say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
-        raise KeyboardInterrupt
-    if fabric.is_global_zero:
-        run.finish()
-        if line := log_run(run):
-            say(line)
-    say(f"model: {run.model_folder / 'best_model.pt'}")
-
-
-def _prepare(config: Config, say: Callable[[str], None]) -> bool:
-    """Stages 01 to 03; returns whether there is anything to train."""
-    prepare_features(config, say)
-    if run := _unfinished(config, "03_model_build", say):
-        describe_model(build_model(config), run.begin())
-        run.finish()
-    return _unfinished(config, "04_training", say) is not None
-
-
-def prepare_features(config: Config, say: Callable[[str], None]) -> Run:
-    """Stages 01 and 02 without pages; finished ones are skipped.
-
-    Returns the run, from whose folder candles, features and samples can be read.
-    """
-    check_before_work(config)
-    for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
-        if run := _unfinished(config, stage, say):
-            work(config, run.begin())
-            run.finish()
-    return Run(config, "03_model_build").begin()
-
-
-def _unfinished(config: Config, stage: str, say: Callable[[str], None]) -> Run | None:
-    """Run of a stage that is to be done; None if it is up to date."""
-    run = Run(config, stage)
-    if run.is_finished(stage):
-        say(f"{stage} is up to date")
-        return None
-    for name in run.damaged(stage):
-        say(f"{stage}: {name} is missing or cut short; it is made again")
-    say(stage)
-    return run
 
 
 def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
@@ -204,10 +167,50 @@ def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
     return answer
 
 
-def _nothing(line: str) -> None:
-    """Only the first process speaks."""
+def _train_prepared(config: Config, fabric: Fabric, say: Say) -> None:
+    run = Run(config, "04_training")
+    if fabric.is_global_zero:
+        run.begin()
+    training = train_model(config, run, lambda row: say(epoch_line(row)), fabric)
+    if training.interrupted:
+        say(f"the state is kept in {run.model_folder / 'last.pt'}; the same command with --resume goes on")
+        raise KeyboardInterrupt
+    if fabric.is_global_zero:
+        run.finish()
+        if line := log_run(run):
+            say(line)
+    say(f"model: {run.model_folder / MODEL_FILE}")
 
 
-def ranking_scores(trigger: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """ROC-AUC and PR-AUC of one part; the stop part chose the epoch, so its scores flatter."""
-    return {"roc_auc": roc_auc_score(trigger, score), "pr_auc": average_precision_score(trigger, score)}
+def _prepare(config: Config, say: Say) -> None:
+    """Stages 01 to 03."""
+    prepare_features(config, say)
+    if run := _unfinished(config, "03_model_build", say):
+        describe_model(build_model(config), run.begin())
+        run.finish()
+
+
+def prepare_features(config: Config, say: Say) -> Run:
+    """Stages 01 and 02 without pages; finished ones are skipped.
+
+    Returns the run, from whose folder candles, features and samples can be read.
+    """
+    check_before_work(config)
+    for stage, work in (("01_data_prep", prepare_data), ("02_tda_cache", build_features)):
+        if run := _unfinished(config, stage, say):
+            work(config, run.begin())
+            run.finish()
+    return Run(config, "03_model_build").begin()
+
+
+def _unfinished(config: Config, stage: str, say: Say) -> Run | None:
+    """Run of a stage that is to be done; None if it is up to date."""
+    run = Run(config, stage)
+    damaged = run.damaged(stage)
+    if run.is_finished(stage) and not damaged:
+        say(f"{stage} is up to date")
+        return None
+    for name in damaged:
+        say(f"{stage}: {name} is missing, damaged or edited; it is made again")
+    say(stage)
+    return run
