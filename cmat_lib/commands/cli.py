@@ -24,7 +24,7 @@ from cmat_lib.commands.download import download
 from cmat_lib.commands.options import add_commands
 from cmat_lib.commands.predict import export, predict
 from cmat_lib.commands.run import run
-from cmat_lib.commands.run_list import runs
+from cmat_lib.commands.runs import runs
 from cmat_lib.commands.schema import schema
 from cmat_lib.commands.sweep.command import sweep
 from cmat_lib.commands.train import train

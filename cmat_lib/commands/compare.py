@@ -32,14 +32,11 @@ def compare(
     thresholds = {name: run.read_json("metrics.json")["thresholds"][MODEL] for name, run in opened.items()}
     config = opened[runs[0]].config
     draws = draw_scores(frame, thresholds, Resampling.from_config(config), config.evaluation.top_shares)
-    first, last = frame["timestamp"].min(), frame["timestamp"].max()
-    symbols = frame["symbol"].nunique()
-    print(f"{len(frame):,} test rows in common, {symbols} symbols, {first:%Y-%m-%d} to {last:%Y-%m-%d}")
+    span = f"{frame['timestamp'].min():%Y-%m-%d} to {frame['timestamp'].max():%Y-%m-%d}"
+    print(f"{len(frame):,} test rows in common, {frame['symbol'].nunique()} symbols, {span}")
     print(f"base rate {frame['trigger'].mean():.2%}; block-bootstrap intervals of {draws.confidence:.0%}")
-    for title, table, level in (
-        ("scores", draws.table(), "score"),
-        (f"{runs[0]} minus", draws.differences(runs[0]), "baseline"),
-    ):
+    tables = {"score": ("scores", draws.table()), "baseline": (f"{runs[0]} minus", draws.differences(runs[0]))}
+    for level, (title, table) in tables.items():
         text = with_intervals(table).unstack(level, sort=False).rename(index=metric_name, level="metric")
         print(f"\n{title}\n{text.rename_axis(columns=None).to_string()}")
 

@@ -33,8 +33,7 @@ def check_predictions(subject: Subject) -> Report:
     tolerance = TOLERANCE[subject.run.training_results()["device"].partition(":")[0]]
     predictor = Predictor(path, "cpu")
     samples = subject.samples[subject.samples["part"].isin(PARTS)]
-    common = stored.merge(samples[KEYS].drop_duplicates(), on=KEYS)
-    rows = _choose(subject, common)
+    rows = _choose(subject, stored.merge(samples[KEYS].drop_duplicates(), on=KEYS))
     scored = [frame for place in rows.itertuples() if (frame := _score(subject, predictor, place)) is not None]
     again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
     findings = [

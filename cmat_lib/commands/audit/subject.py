@@ -213,19 +213,12 @@ class Subject:
 
 
 def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
-    """A run folder for an audit.
-
-    Raises
-    ------
-    CmatError
-        If there is no run, stages 01 and 02 are not finished, or what they have written is damaged or edited.
-    """
+    """A run folder; a CmatError if it is none, or its stages 01 and 02 are not finished, or damaged or edited."""
     run = open_run(folder, "06_attention_visualization")
     for stage in ("01_data_prep", "02_tda_cache"):
         if run.record(stage) is None:
             raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")
-    market = unstack(run.read_frame("data/candles.parquet"))
-    labels = unstack(run.read_frame("data/labels.parquet"))
+    market, labels = (unstack(run.read_frame(f"data/{name}.parquet")) for name in ("candles", "labels"))
     samples = run.read_frame("data/samples.parquet").reset_index(drop=True)
     return Subject(run, market, labels, samples, read_views(run.config, run), rows, seed)
 

@@ -52,8 +52,8 @@ def runs(
 def list_runs(folder: Path) -> pd.DataFrame:
     """One row per run folder directly in `folder`, by name; a CmatError if there is no such folder.
 
-    ``status`` is that of `run_status`, or ``damaged NN`` (the record of stage NN, or what it has written of this list,
-    cannot be read); ``stages`` are those that have a record, as ``1-5``; ``finished`` is when the last of them ended
+    ``status`` is one that `cmat runs` names, ``no data`` (the candle files are gone, so nothing can be checked), or
+    ``sweep`` (the folder of `cmat sweep`); ``stages`` are those that have a record, as ``1-5``; ``finished`` is when the last of them ended
     (UTC); of the test part and empty before stage 05 are ``base_rate``, and ROC-AUC with its interval, pooled (``auc``,
     ``auc_low``, ``auc_high``) and within symbols (``auc_within`` and so on).
     """
@@ -69,27 +69,19 @@ def _row(path: Path) -> dict[str, Any]:
         run = Run(load_config(path / "params.yaml", {"run_dir": str(path)}), STAGE_NAMES[-1])
     except CmatError:  # no stage has ended yet, or another version wrote them
         return row | {"status": _first_status(path) or "unreadable"}
-    records = {stage: run.record(stage) for stage in STAGE_NAMES}
-    there = {stage: record for stage, record in records.items() if record}
-    row |= {"stages": _stages(list(there)), "data": _data(run.config.data, []), "seed": run.config.seed}
-    row |= {"finished": max((record.finished for record in there.values()), default=None)}
+    there = {stage: record for stage in STAGE_NAMES if (record := run.record(stage))}
+    row |= {"stages": _stages(list(there)), "finished": max((r.finished for r in there.values()), default=None)}
+    row |= {"data": _data(run.config.data, []), "fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
     damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
     for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
         try:
             row |= read(run) if stage in there else {}
         except CmatError:  # one damaged run must not cost the list
             damaged.append(stage)
-    status = _first_status(path) or (f"damaged {_number(min(damaged))}" if damaged else run_status(run))
-    return row | {"fusion": run.config.fusion.fusion_type, "status": status}
+    return row | {"status": _first_status(path) or (f"damaged {_number(min(damaged))}" if damaged else _status(run))}
 
 
-def run_status(run: Run) -> str:
-    """State of a run: one of those that `cmat runs` names.
-
-    Or ``no data`` (the candle files are gone, so nothing can be checked), or ``sweep`` (the folder of `cmat sweep`).
-    """
-    if status := _first_status(run.folder):
-        return status
+def _status(run: Run) -> str:
     try:
         run.fingerprint()
     except CmatError:
