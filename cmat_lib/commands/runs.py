@@ -53,9 +53,9 @@ def list_runs(folder: Path) -> pd.DataFrame:
     """One row per run folder directly in `folder`, by name; a CmatError if there is no such folder.
 
     ``status`` is one that `cmat runs` names, ``no data`` (the candle files are gone, so nothing can be checked), or
-    ``sweep`` (the folder of `cmat sweep`); ``stages`` are those that have a record, as ``1-5``; ``finished`` is when the last of them ended
-    (UTC); of the test part and empty before stage 05 are ``base_rate``, and ROC-AUC with its interval, pooled (``auc``,
-    ``auc_low``, ``auc_high``) and within symbols (``auc_within`` and so on).
+    ``sweep`` (a folder of `cmat sweep`); ``stages`` are those with a record, as ``1-5``; ``finished`` is when the
+    last of them ended (UTC); of the test part and empty before stage 05 are ``base_rate``, and ROC-AUC with its
+    interval, pooled (``auc``, ``auc_low``, ``auc_high``) and within symbols (``auc_within`` and so on).
     """
     if not folder.is_dir():
         raise CmatError(f"{folder}: no such folder; name the one that holds run folders, such as outputs")

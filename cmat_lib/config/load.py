@@ -34,8 +34,6 @@ ALIASES = {
     ("tda", "cache_dir"): ("cache", "dir"),
     ("tda", "trust_cache"): ("cache", "trust"),
 }
-
-
 NUMBER_HINT = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)"
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,10 +64,8 @@ def network_rows(config: Config) -> dict[str, dict]:
     chosen, kept = ([view.name for view in seen if view.context is context] for context in (False, True))
     rows: dict[str, dict] = {"full": {}}
     rows |= {name: {"fusion": {"fusion_type": name}} for name in FUSIONS if name != config.fusion.fusion_type}
-    for size in range(1, len(chosen)):
-        for subset in combinations(chosen, size):
-            rows["+".join(subset)] = {"model": {"modalities": [*subset, *kept]}}
-    return rows
+    subsets = chain.from_iterable(combinations(chosen, size) for size in range(1, len(chosen)))
+    return rows | {"+".join(subset): {"model": {"modalities": [*subset, *kept]}} for subset in subsets}
 
 
 def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:

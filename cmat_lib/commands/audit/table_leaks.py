@@ -79,8 +79,7 @@ def late_publication(name: str, table: Table, config: TableConfig) -> list[Early
         for column in config.columns:
             late = _late_rows(table, column, published, config)
             if late.any():
-                sentence = _late(name, table, column, published.rename(other), late, config)
-                found.append(Early(column, table.frame["time"].iloc[int(late.argmax())], int(late.sum()), sentence))
+                found.append(_late(name, table, column, published.rename(other), late, config))
     return found
 
 
@@ -98,17 +97,16 @@ def _late_rows(table: Table, column: str, published: pd.Series, config: TableCon
     return ((filled | (published > joined)) & values.notna()).to_numpy()
 
 
-def _late(name: str, table: Table, column: str, published: pd.Series, late: np.ndarray, config: TableConfig) -> str:
-    """What is said of a column with late rows."""
+def _late(name: str, table: Table, column: str, published: pd.Series, late: np.ndarray, config: TableConfig) -> Early:
     first, other = int(late.argmax()), published.name
     joined, when = known_at(table, config).iloc[first], published.iloc[first]
     what = f"was published at {when} ('{other}')" if pd.notna(when) else f"has the next row's value, and no '{other}'"
     lag = (published - table.frame["time"])[late].max()
     needed = f"the longest delay is {lag}; " if pd.notna(lag) else ""
-    return (
-        f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}use '{other}' as "
-        f"views.{name}.time with lag 0h, or correct views.{name}.lag or the file (rows affected: {late.sum()})"
-    )
+    mend = f"use '{other}' as views.{name}.time with lag 0h, or correct views.{name}.lag or the file"
+    sentence = f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}{mend}"
+    time, rows = table.frame["time"].iloc[first], int(late.sum())
+    return Early(column, time, rows, f"{sentence} (rows affected: {rows})")
 
 
 def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config: TableConfig) -> list[Early]:
@@ -168,8 +166,7 @@ def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> I
     # Symbols of one day share its returns: their products count as one.
     interval = max(1, int(np.median([np.median(np.diff(part["known"])) for part in parts])))
     sums = products.groupby((known - known.min()) // interval).sum().to_numpy()
-    size = np.sqrt((sums**2).sum())
-    years = (known.max() - known.min()) / YEAR
+    size, years = np.sqrt((sums**2).sum()), (known.max() - known.min()) / YEAR
     if size == 0 or years == 0:
         return
     t = float(sums.sum() / size)
