@@ -109,6 +109,6 @@ def test_commands_start_without_heavy_imports():
 
 
 def test_names_and_scores_need_no_figures():
-    modules = "cmat_lib.commands.comparison, cmat_lib.evaluation.breakdown, cmat_lib.evaluation.names"
+    modules = "cmat_lib.commands.compare, cmat_lib.evaluation.breakdown, cmat_lib.evaluation.names"
     code = f"import sys, {modules}; assert not {{'torch', 'matplotlib'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

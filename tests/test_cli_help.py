@@ -56,7 +56,7 @@ def test_exit_codes(cmat, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cmat_lib.commands.run_list.list_runs", interrupt)
+    monkeypatch.setattr("cmat_lib.commands.runs.list_runs", interrupt)
     assert cmat("runs", tmp_path)[0] == 130
 
 

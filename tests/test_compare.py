@@ -11,7 +11,7 @@ from smoke_run import signed
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.cli import main
-from cmat_lib.commands.comparison import common_rows
+from cmat_lib.commands.compare import common_rows
 from cmat_lib.config import dump_params, load_config
 
 

@@ -12,7 +12,7 @@ import torch
 from slim import slim
 
 from cmat_lib import models, tda
-from cmat_lib.commands.doctor import examination as doctor
+from cmat_lib.commands import doctor
 from cmat_lib.config import load_config, project_root
 
 SMOKE = project_root() / "params/smoke.yaml"

@@ -25,7 +25,8 @@ from slim import model_content, slim
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.sweep.file import read_sweep
-from cmat_lib.config import ALIASES, Config, load_config, project_root
+from cmat_lib.config import Config, load_config, project_root
+from cmat_lib.config.load import ALIASES
 from cmat_lib.config.schema import SECTIONS, TableConfig
 from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market

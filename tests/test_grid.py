@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands import many_runs
 from cmat_lib.commands.grid import check_folders, grid_members
+from cmat_lib.commands.run import run_many
 from cmat_lib.config import load_config, project_root
 
 SMOKE = project_root() / "params/smoke.yaml"
@@ -90,7 +90,7 @@ def test_whatever_breaks_one_run_the_next_one_starts(monkeypatch):
             raise OSError("disk full")
         return "report"
 
-    monkeypatch.setattr(many_runs, "run_notebooks", break_first)
+    monkeypatch.setattr("cmat_lib.workflow.notebooks.run_notebooks", break_first)
     configs = [load_config(SMOKE, {"seed": seed}) for seed in (1, 2)]
-    found = many_runs.run_many(configs, ("01_data_prep",), 1)
+    found = run_many(configs, ("01_data_prep",), 1)
     assert found["status"].tolist() == ["failed", "done"] and isinstance(found, pd.DataFrame)

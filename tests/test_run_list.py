@@ -10,7 +10,7 @@ import yaml
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.cli import main
-from cmat_lib.commands.run_list import list_runs
+from cmat_lib.commands.runs import list_runs
 from cmat_lib.workflow.lock import working_in
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
@@ -33,10 +34,7 @@ def build(params: Params = None, assignments: Assignments = None, cache_dir: Cac
 @examples("cmat cache info")
 def info(cache_dir: CacheDir = None) -> None:
     """Show what the cache holds."""
-    from cmat_lib.data.cache import cache_info
-
-    folder = _folder(cache_dir)
-    table = cache_info(folder)
+    folder, table = _content(cache_dir)
     print(f"{folder}: {len(table)} folders, {table['megabytes'].sum():.1f} MB")
     if len(table):
         print(table.to_string(index=False, float_format="{:.1f}".format))
@@ -47,11 +45,10 @@ def verify(cache_dir: CacheDir = None) -> None:
     """Check every chunk against its checksum; exit code 1 if one is damaged. The next build repairs it."""
     from cmat_lib.data import cache
 
-    folder = _folder(cache_dir)
+    folder, table = _content(cache_dir)
     if lines := cache.verify(folder):
         print("\n".join(lines))
         raise typer.Exit(1)
-    table = cache.cache_info(folder)
     print(f"{folder}: {len(table)} folders, {table['windows'].sum()} windows, all as they were written")
 
 
@@ -60,19 +57,21 @@ def clean(cache_dir: CacheDir = None) -> None:
     """Delete all cached features, without asking; finished runs have their own copy."""
     from cmat_lib.data import cache
 
-    folder = _folder(cache_dir)
-    names = cache.cache_info(folder)["folder"]
+    folder, table = _content(cache_dir)
     freed = cache.clean(folder)
-    for name in names:
+    for name in table["folder"]:
         print(f"deleted {name}")
     print(f"{folder}: {freed / 1e6:.1f} MB freed")
 
 
-def _folder(cache_dir: str | None) -> Path:
+def _content(cache_dir: str | None) -> tuple[Path, pd.DataFrame]:
+    """Folder of the cache, and what is in it."""
+    from cmat_lib.data.cache import cache_info
+
     folder = resolve_path(cache_dir or CacheConfig().dir)
     if not folder.is_dir():
         raise CmatError(f"{folder}: no such cache folder; 'cmat cache build' makes one")
-    return folder
+    return folder, cache_info(folder)
 
 
 add_commands(cache_app, build, info, verify, clean)

@@ -19,7 +19,7 @@ from cmat_lib.commands.audit.command import audit
 from cmat_lib.commands.cache import cache_app
 from cmat_lib.commands.candles import candles
 from cmat_lib.commands.compare import compare
-from cmat_lib.commands.doctor.command import doctor
+from cmat_lib.commands.doctor import doctor
 from cmat_lib.commands.download import download
 from cmat_lib.commands.options import add_commands
 from cmat_lib.commands.predict import export, predict

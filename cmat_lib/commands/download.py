@@ -36,8 +36,7 @@ def download(
     first, last = utc_time(since, "--since"), None if until is None else utc_time(until, "--until")
     if last is not None and last <= first:
         raise CmatError("--until must be later than --since")
-    folder = resolve_path(data_dir)
-    downloader = Downloader(open_exchange(exchange), timeframe, folder)
+    downloader = Downloader(open_exchange(exchange), timeframe, resolve_path(data_dir))
     for symbol in downloader.find_symbols(symbols):
         print(_summary(downloader.download(symbol, first, last), first, timeframe), flush=True)
 

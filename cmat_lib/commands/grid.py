@@ -10,7 +10,8 @@ from itertools import product
 from typing import Any
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import Config, nest, parse_yaml, resolve_path
+from cmat_lib.config import Config, resolve_path
+from cmat_lib.config.load import nest, parse_yaml
 
 LONGEST = 40  # characters of a value in a name; folder names are limited to 255
 
@@ -18,18 +19,9 @@ LONGEST = 40  # characters of a value in a name; folder names are limited to 255
 def grid_members(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Members of a grid: name (``fusion.fusion_type=concat__seed=1``) -> changes to the parameters.
 
-    The name depends on the member alone.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        As ``fusion.fusion_type=concat,gated`` or ``seed=1,2,3``; the values are the entries of a YAML list, so that
-        ``data.channels=[log_close],[log_close, roc]`` has two.
-
-    Raises
-    ------
-    CmatError
-        If a text is not of this form, a key is given twice, or two members are the same.
+    The name depends on the member alone. Values are the entries of a YAML list, so that the text
+    ``data.channels=[log_close],[log_close, roc]`` has two. A CmatError if a text is not of the form of
+    ``fusion.fusion_type=concat,gated``, a key is given twice, or two members are the same.
     """
     axes = [_axis(text) for text in texts]
     keys = [key for key, _ in axes]
@@ -53,7 +45,6 @@ def check_folders(configs: Sequence[Config]) -> None:
 
 
 def _axis(text: str) -> tuple[str, list[Any]]:
-    """Key and values of one ``--grid``."""
     key, equals, values = text.partition("=")
     key = key.strip()
     if not equals or not re.fullmatch(r"\w+(\.\w+)?", key):

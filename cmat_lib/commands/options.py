@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import Config, load_config, merge, parse_assignment
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cmat_lib.config import Config, load_config, merge
+from cmat_lib.config.load import parse_assignment
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -60,8 +59,6 @@ def run_config(
 
 def utc_time(text: str, option: str) -> pd.Timestamp:
     """Moment that a text means, in UTC unless it says otherwise; a CmatError names the option if it is no time."""
-    import pandas as pd
-
     try:
         time = pd.Timestamp(text)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -46,34 +46,27 @@ def predict(
     With --output or --since every candle from there on is scored, otherwise only the newest of each symbol. A candle
     that is not over yet is never scored. With --follow and an --output that exists, scoring goes on where it ends.
     """
-    from cmat_lib.workflow.follow import check_ending, write_predictions
+    from cmat_lib.workflow.follow import CsvOutput, Follower, check_ending, write_predictions
     from cmat_lib.workflow.predictor import Predictor
 
     if output is not None:
         check_ending(output)
-
     predictor = Predictor(model_file(run), device, jobs)
     chosen = symbols.split(",") if symbols else None
     data = predictor.data(data_dir, chosen)
     first = None if since is None else utc_time(since, "--since")
     if follow:
-        _follow(predictor, data, first, output, poll, chosen)
+        lines = CsvOutput(output, predictor.name)
+        follower = Follower(predictor, data, first, lines.last, chosen)
+        while True:
+            for scores in follower.look():
+                lines.append(scores)
+            time.sleep(poll)
     market = predictor.market(data)
     predictor.refuse_stale(market, chosen)
     if first is None and output is None:
         first = {symbol: candles.index.max() for symbol, candles in market.items()}
     write_predictions(predictor.scores(market, first, progress=None, symbols=chosen), output)
-
-
-def _follow(predictor, data, first, output: Path | None, poll: float, symbols: list[str] | None) -> NoReturn:
-    from cmat_lib.workflow.follow import CsvOutput, Follower
-
-    lines = CsvOutput(output, predictor.name)
-    follower = Follower(predictor, data, first, lines.last, symbols)
-    while True:
-        for scores in follower.look():
-            lines.append(scores)
-        time.sleep(poll)
 
 
 @examples("cmat export --run outputs/demo --output model.pt2")

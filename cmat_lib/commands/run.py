@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
@@ -46,19 +49,46 @@ def run(
 
         print(f"report: {run_notebooks(configs[0], stages, stdout_line())}")
         return
-    from cmat_lib.commands.many_runs import run_many
-
     outcomes = run_many(configs, stages, jobs)
     print(f"\n{outcomes.to_string(index=False)}")
     if failed := (outcomes["status"] == "failed").sum():
         raise CmatError(f"{failed} of {len(outcomes)} runs failed; the lines above say why")
 
 
-def _grid_configs(
-    path: Path, assignments: list[str] | None, run_dir: str | None, members: dict[str, dict[str, Any]]
-) -> list[Config]:
+def _grid_configs(path: Path, assignments: Assignments, run_dir: RunDir, members: dict[str, dict]) -> list[Config]:
     """Parameters of every member of a grid over one file, whose run folders lie side by side: one ledger of trials."""
     plain = run_config(path, assignments, run_dir)
     if members == {"": {}}:
         return [plain]
     return [run_config(path, assignments, f"{plain.run_dir}__{name}", member=own) for name, own in members.items()]
+
+
+def run_many(configs: Sequence[Config], stages: tuple[str, ...], jobs: int) -> pd.DataFrame:
+    """Execute the notebooks of every run; one that fails does not stop the others.
+
+    One row per run: ``run``, ``status`` (done or failed), ``seconds``, ``report`` (path of its entry page). Runs never
+    compute the same topology at the same time: the cache is locked per symbol, and whoever comes second reads what the
+    first one wrote. A CmatError before any run starts, if the parameters of one name something that does not exist.
+    """
+    from joblib import Parallel, delayed
+
+    from cmat_lib.workflow.stages.common import check_before_work
+
+    for config in configs:
+        check_before_work(config)
+    # joblib's processes limit the threads of everything below them to cores over jobs, and kernels inherit that.
+    return pd.DataFrame(Parallel(n_jobs=jobs)(delayed(_outcome)(config, stages) for config in configs))
+
+
+def _outcome(config: Config, stages: tuple[str, ...]) -> dict[str, Any]:
+    from cmat_lib.workflow.notebooks import run_notebooks, stdout_line
+
+    name, started = Path(config.run_dir).name, time.perf_counter()
+    say = stdout_line(f"{name}: ")
+    status, report = "done", ""
+    try:
+        report = str(run_notebooks(config, stages, say))
+    except Exception as error:  # whatever happened to this run, the others go on
+        status = "failed"
+        say(f"failed: {error}" if isinstance(error, CmatError) else f"failed: {type(error).__name__}: {error}")
+    return {"run": name, "status": status, "seconds": round(time.perf_counter() - started, 1), "report": report}

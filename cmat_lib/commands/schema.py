@@ -10,7 +10,8 @@ import typer
 
 from cmat_lib.base.files import write_text
 from cmat_lib.commands.options import examples
-from cmat_lib.config import Config, commented_defaults, project_root
+from cmat_lib.config import Config, project_root
+from cmat_lib.config.load import commented_defaults
 
 
 @examples("cmat schema", "cmat schema --defaults")

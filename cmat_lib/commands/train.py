@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmat_lib.commands.options import Assignments, Params, RunDir, examples, run_config
-from cmat_lib.config import nest
+from cmat_lib.config.load import nest
 
 
 @examples("cmat train --params params/demo.yaml --epochs 3", "cmat train --params params/demo.yaml --resume")

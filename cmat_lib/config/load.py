@@ -34,8 +34,6 @@ ALIASES = {
     ("tda", "cache_dir"): ("cache", "dir"),
     ("tda", "trust_cache"): ("cache", "trust"),
 }
-
-
 NUMBER_HINT = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -71,8 +69,7 @@ def read_params(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CmatError(f"{path}: cannot be read as YAML: {error}") from None
     content = parse_yaml(text, f"{path}: cannot be read as YAML")
-    if content is None:
-        return {}
+    content = {} if content is None else content
     if not isinstance(content, dict):
         raise CmatError(f"{path}: expected sections like 'data:' at the top level, found a {type(content).__name__}")
     return content
@@ -181,8 +178,8 @@ def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
         if not isinstance(target, dict):  # which the validation tells
             continue
         if new in target:
-            names = f"'{old_section}.{old}' is another name of '{section}.{new}'"
-            raise CmatError(f"{origin}: {names}; give only the latter")
+            problem = f"'{old_section}.{old}' is another name of '{section}.{new}'; give only the latter"
+            raise CmatError(f"{origin}: {problem}")
         target[new] = given.pop(old)
         warnings.warn(f"{origin}: '{old_section}.{old}' is now '{section}.{new}'", FutureWarning, stacklevel=4)
     return raw
@@ -201,10 +198,8 @@ def _explain(item: dict[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    hint = ""
-    if isinstance(item["input"], str) and _reads_as_number(item["input"]):
-        hint = NUMBER_HINT
-    elif item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
+    hint = NUMBER_HINT if isinstance(item["input"], str) and _reads_as_number(item["input"]) else ""
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | date):
         hint = ' (put it in quotes, as "000001" or "ON": YAML reads numbers and dates, and ON, NO, YES as truth values)'
     return f"{key}: {message}, got {shown(item['input'])}{hint}"
 
@@ -271,8 +266,7 @@ def commented_defaults() -> str:
         lines += ["", f"{name}:{'' if section.model_fields else ' {}'}  # {title}"]
         for key, own in section.model_fields.items():
             options = get_args(own.annotation)
-            are_texts = options and all(isinstance(option, str) for option in options)
-            choices = f" ({' | '.join(options)})" if are_texts else ""
+            choices = f" ({' | '.join(options)})" if options and all(isinstance(o, str) for o in options) else ""
             lines.append(f"  {key}: {_yaml_value(own.default)}  # {own.description}{choices}")
     return "\n".join(lines) + "\n"
 

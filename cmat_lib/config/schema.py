@@ -1,7 +1,6 @@
-"""The schema: every parameter of CMAT, typed and in twelve sections.
+"""The schema: every parameter of CMAT, typed and in twelve sections, without torch or giotto-tda.
 
-A section is a frozen pydantic model. Types are strict (a YAML ``yes`` is no number, ``1e-3`` without a dot is text), unknown
-keys are errors, and an impossible combination is one too. Nothing here imports torch or giotto-tda.
+Types are strict: a YAML ``yes`` is no number, ``1e-3`` without a dot is text.
 """
 # One line per parameter reads better than four.
 # fmt: off

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
@@ -55,29 +56,20 @@ def _folds(text: str, count: int) -> list[int]:
 
 def _text(folder: Path, reference: str) -> str:
     """ROC-AUC of every row and its distance from the row of reference, pooled and within symbols, with intervals."""
-    import pandas as pd
-
     from cmat_lib.evaluation.breakdown import with_intervals
 
-    tables = []
-    for name, title in (
-        ("table", "ROC-AUC"),
-        ("differences", f"{reference} minus row"),
-        ("oracle_share", "share of the oracle's lift over 0.5"),
-    ):
-        if not (folder / f"{name}.parquet").is_file():
-            continue
-        table = pd.read_parquet(folder / f"{name}.parquet")
-        if "metric" in table.index.names:
-            table = table.xs("roc_auc", level="metric")
-        text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
-        tables.append(f"\n{title}\n{text.to_string()}")
-    single = _single(pd.read_parquet(folder / "seeds.parquet"))
-    return "\n".join([*tables, f"\nROC-AUC of single trainings, mean over folds\n{single}"])
-
-
-def _single(seeds) -> str:
-    """Lowest and highest single training of every row that has several: intervals know nothing of this scatter."""
+    titles = {"table": "ROC-AUC", "differences": f"{reference} minus row"}
+    titles |= {"oracle_share": "share of the oracle's lift over 0.5"}
+    texts = []
+    for path, title in ((folder / f"{name}.parquet", title) for name, title in titles.items()):
+        if path.is_file():
+            table = pd.read_parquet(path)
+            table = table.xs("roc_auc", level="metric") if "metric" in table.index.names else table
+            text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)
+            texts.append(f"\n{title}\n{text.to_string()}")
+    seeds = pd.read_parquet(folder / "seeds.parquet")
+    # Lowest and highest training of every row that has several: intervals know nothing of this scatter.
     by_seed = seeds.groupby(["row", "seed"], sort=False)["roc_auc"].mean().groupby("row", sort=False)
     found = by_seed.agg(["count", "min", "max"]).query("count > 1").drop(columns="count")
-    return "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()
+    single = "one seed only" if found.empty else found.round(3).rename_axis(None).to_string()
+    return "\n".join([*texts, f"\nROC-AUC of single trainings, mean over folds\n{single}"])

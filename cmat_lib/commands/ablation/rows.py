@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,10 +64,8 @@ def network_rows(config: Config) -> dict[str, dict]:
     chosen, kept = ([view.name for view in seen if view.context is context] for context in (False, True))
     rows: dict[str, dict] = {"full": {}}
     rows |= {name: {"fusion": {"fusion_type": name}} for name in FUSIONS if name != config.fusion.fusion_type}
-    for size in range(1, len(chosen)):
-        for subset in combinations(chosen, size):
-            rows["+".join(subset)] = {"model": {"modalities": [*subset, *kept]}}
-    return rows
+    subsets = chain.from_iterable(combinations(chosen, size) for size in range(1, len(chosen)))
+    return rows | {"+".join(subset): {"model": {"modalities": [*subset, *kept]}} for subset in subsets}
 
 
 def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
@@ -89,8 +87,7 @@ def choose_rows(config: Config, names: Sequence[str] | None) -> list[str]:
 
 def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tuple[int, Panel]]:
     """Panel of every fold: the samples in its parts, scaled by its own training part."""
-    every = run.read_frame("data/samples.parquet")
-    market = unstack(run.read_frame("data/candles.parquet"))
+    every, market = run.read_frame("data/samples.parquet"), unstack(run.read_frame("data/candles.parquet"))
     views, arrays = VIEWS.active(config), read_views(config, run)
     for fold in folds:
         of_fold = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
@@ -102,24 +99,13 @@ def fold_panels(config: Config, run: Run, folds: Sequence[int]) -> Iterator[tupl
 def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, folds: Sequence[int], say: Say) -> Path:
     """Make every cell that is missing, then the tables.
 
-    Returns the folder: the tables of `write_tables`, and the ROC-AUC of single trainings in ``seeds.parquet``.
-
-    Parameters
-    ----------
-    run : Run
-        With finished stages 01 and 02; results go to its folder ``ablation``.
-    seeds : int
-        Trainings of every network on every fold; their answers are averaged.
-
-    Raises
-    ------
-    CmatError
-        For combinatorial folds, whose test parts overlap.
+    Returns the run's folder ``ablation``: the tables of `write_tables`, and the ROC-AUC of single trainings in
+    ``seeds.parquet``. The run has finished stages 01 and 02; every network is trained `seeds` times on every fold, and
+    the answers are averaged. A CmatError for combinatorial folds, whose test parts overlap.
     """
     if config.data.split == "combinatorial":
         raise CmatError("ablation: every test row counts once; set data.split to walk_forward or holdout")
-    folder = run.path("ablation")
-    frames, single = [], {}
+    folder, frames, single = run.path("ablation"), [], {}
     for fold, panel in fold_panels(config, run, folds):
         trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
         scores: dict[str, list] = {row: [] for row in rows}
@@ -165,9 +151,8 @@ def _stored_scores(path: Path, sizes: dict[str, int]) -> dict[str, np.ndarray] |
 def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
     if cell.row in CLASSIC:
         return classic_scores(cell.row, panel, SCORED, config)
-    trained = train(_cell_config(cell, config), panel)
-    size = config.evaluation.batch_size
-    return {part: predict(trained.model, panel, panel.index(part), size)[0] for part in SCORED}
+    model, size = train(_cell_config(cell, config), panel).model, config.evaluation.batch_size
+    return {part: predict(model, panel, panel.index(part), size)[0] for part in SCORED}
 
 
 def _cell_config(cell: Cell, config: Config) -> Config:
@@ -204,10 +189,10 @@ def reference_row(rows: Sequence[str]) -> str:
 
 
 def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) -> Path:
-    """Scores with intervals, paired differences of ``full`` (or of the first row), and the picture of both.
+    """Scores with intervals, paired differences of ``full`` (or of the first row), and the pictures of both.
 
-    Returns `folder`, with ``predictions.parquet`` (`frame`: the test rows of all folds), ``table.parquet``,
-    ``differences.parquet``, ``folds.parquet`` and, on the synthetic market, ``oracle_share.parquet``.
+    `folder`, which is returned, gets ``predictions`` (`frame`: the test rows of all folds), ``table``, ``differences``,
+    ``folds`` and, on the synthetic market, ``oracle_share``, each ``.parquet``.
     """
     from cmat_lib.plots.intervals import ablation_forest, difference_forest
     from cmat_lib.plots.style import use_style
@@ -218,20 +203,14 @@ def write_tables(frame: pd.DataFrame, config: Config, folder: Path, say: Say) ->
     columns = dict.fromkeys([*rows, *([ORACLE] if ORACLE in frame else [])], np.nan)
     draws = draw_scores(frame, columns, Resampling.from_config(config), config.evaluation.top_shares)
     say(f"smallest difference of ROC-AUC that {len(frame):,} test rows can show: {_detectable(draws, reference)}")
-    tables = {
-        "predictions": frame,
-        "table": draws.table().rename_axis(index={"score": "row"}),
-        "differences": draws.differences(reference),
-        "folds": _by_fold(frame, rows),
-        **({"oracle_share": oracle_share(draws)} if ORACLE in frame else {}),
-    }
+    tables = {"predictions": frame, "table": draws.table().rename_axis(index={"score": "row"})}
+    tables |= {"differences": draws.differences(reference), "folds": _by_fold(frame, rows)}
+    tables |= {"oracle_share": oracle_share(draws)} if ORACLE in frame else {}
     for name, table in tables.items():
         _write(folder / f"{name}.parquet", table)
-    figures = {
-        "forest.png": ablation_forest(tables["table"], "roc_auc", draws.confidence),
-        "differences.png": difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference),
-    }
-    for name, figure in figures.items():
+    forest = ablation_forest(tables["table"], "roc_auc", draws.confidence)
+    differences = difference_forest(tables["differences"], ["roc_auc"], draws.confidence, reference)
+    for name, figure in {"forest.png": forest, "differences.png": differences}.items():
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, dpi=150, bbox_inches="tight")
     return folder
@@ -255,8 +234,7 @@ def _detectable(draws: ScoreDraws, reference: str) -> str:
 def _by_fold(frame: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
     """ROC-AUC of every row on the train and the test part of every fold."""
     found = {}
-    for row in rows:
-        for fold, part in frame.groupby("fold"):
-            auc = {"train": part[f"train_auc_{row}"].iloc[0], "test": roc_auc_score(part["trigger"], part[row])}
-            found[row, fold] = {**auc, "base_rate": part["trigger"].mean()}
+    for row, (fold, part) in product(rows, frame.groupby("fold")):
+        auc = {"train": part[f"train_auc_{row}"].iloc[0], "test": roc_auc_score(part["trigger"], part[row])}
+        found[row, fold] = {**auc, "base_rate": part["trigger"].mean()}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(index=["row", "fold"])

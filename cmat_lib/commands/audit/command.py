@@ -48,13 +48,10 @@ def _table(found: list) -> str:
         where = f"{finding.symbol} {finding.time:%Y-%m-%d %H:%M}" if finding.time is not None else "whole run"
         lines.append(f"\n{check}: {finding.feature} ({finding.cause}), first at {where}")
         if finding.stored != "":
-            lines.append(f"    stored {_text(finding.stored)}, should be {_text(finding.recomputed)}")
+            values = (f"{v:.7g}" if isinstance(v, float) else v for v in (finding.stored, finding.recomputed))
+            lines.append("    stored {}, should be {}".format(*values))
         lines.append(f"    {finding.detail}")
     for cause in dict.fromkeys(finding.cause for _, finding in found):
         meaning, mend = CAUSES[cause]
         lines.append(f"\n{cause}: {meaning}\n    What to do: {mend}")
     return "\n".join(lines)
-
-
-def _text(value: object) -> str:
-    return f"{value:.7g}" if isinstance(value, float) else str(value)

@@ -28,12 +28,11 @@ def check_single_inputs(subject: Subject) -> Report:
     events = _events(subject, samples[test])
     names, values = _inputs(subject)
     findings = list(_copies(samples[labelled], names, values[labelled]))
-    known = {finding.feature for finding in findings}
     if events < FEWEST_EVENTS:
         few = f"{events} separate events in the test part are too few for an AUC"
         return Report(f"{len(names)} inputs; {few}", findings)
-    rest = _implausible(samples[test], names, values[test], events)
-    findings += [finding for finding in rest if finding.feature not in known]
+    known = {finding.feature for finding in findings}
+    findings += [f for f in _implausible(samples[test], names, values[test], events) if f.feature not in known]
     return Report(f"{len(names)} inputs on {test.sum():,} test rows with {events} separate events", findings)
 
 

@@ -28,9 +28,10 @@ def check_labels(subject: Subject) -> Report:
     whole = {s: compute_labels(candles, config.labels, config.data.bar) for s, candles in subject.market.items()}
     places = subject.candle_rows.groupby("symbol", sort=False)["local_row"]
     cut = {symbol: _cut_labels(subject, symbol, rows) for symbol, rows in places}
-    findings = _against(subject, whole, "all rows")
+    short = {symbol: subject.labels[symbol].loc[labels.index] for symbol, labels in cut.items()}
+    findings = _compared(subject.labels, whole, LABELS, "all rows")
     known = {finding.feature for finding in findings}
-    findings += [f for f in _against(subject, cut, "candles cut at the label's end") if f.feature not in known]
+    findings += [f for f in _compared(short, cut, LABELS, "candles cut at the label's end") if f.feature not in known]
     total = sum(map(len, subject.labels.values()))
     return Report(f"{total:,} rows; {len(subject.candle_rows):,} of them from candles cut at the label's end", findings)
 
@@ -48,12 +49,6 @@ def _cut_labels(subject: Subject, symbol: str, rows: pd.Series) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _against(subject: Subject, recomputed: dict[str, pd.DataFrame], what: str) -> list[Finding]:
-    """Findings of the stored labels against other ones, which may be of fewer rows."""
-    stored = {symbol: subject.labels[symbol].loc[again.index] for symbol, again in recomputed.items()}
-    return _compared(stored, recomputed, LABELS, what)
-
-
 def check_samples(subject: Subject) -> Report:
     """Every sample against the candle that it stands for: place, time, close and labels."""
     samples = subject.samples
@@ -64,11 +59,9 @@ def check_samples(subject: Subject) -> Report:
     findings = _compared(stored, again, columns, "the sample stands for another candle")
     for symbol, candles in subject.market.items():
         times = candles.index[sample_rows(candles, subject.config)]
-        right, what = (
-            pd.DataFrame({"symbol": symbol, "timestamp": times}),
-            "there is one wherever all inputs are complete",
-        )
-        findings += odd_rows("samples", samples[samples["symbol"] == symbol], right, f"samples; {what}")
+        right = pd.DataFrame({"symbol": symbol, "timestamp": times})
+        what = "samples; there is one wherever all inputs are complete"
+        findings += odd_rows("samples", samples[samples["symbol"] == symbol], right, what)
     return Report(f"{len(samples):,} samples", findings)
 
 
@@ -87,8 +80,8 @@ def _compared(
     """One finding for each column that differs somewhere; frames by candle open, rows in the same order."""
     left, right = (pd.concat(frames, names=["symbol", "timestamp"]).reset_index() for frames in (stored, again))
     both = left.assign(**{f"{name}_again": right[name] for name in columns})
-    wrong = {name: _unequal(left[name], right[name]) for name in columns}
-    return [f for name in columns for f in differing("stored", name, both, wrong[name], f"differ; {what}")]
+    wrong = ((name, _unequal(left[name], right[name])) for name in columns)
+    return [f for name, unequal in wrong for f in differing("stored", name, both, unequal, f"differ; {what}")]
 
 
 def _unequal(stored: pd.Series, again: pd.Series) -> np.ndarray:

@@ -33,8 +33,7 @@ def check_predictions(subject: Subject) -> Report:
     tolerance = TOLERANCE[subject.run.training_results()["device"].partition(":")[0]]
     predictor = Predictor(path, "cpu")
     samples = subject.samples[subject.samples["part"].isin(PARTS)]
-    common = stored.merge(samples[KEYS].drop_duplicates(), on=KEYS)
-    rows = _choose(subject, common)
+    rows = _choose(subject, stored.merge(samples[KEYS].drop_duplicates(), on=KEYS))
     scored = [frame for place in rows.itertuples() if (frame := _score(subject, predictor, place)) is not None]
     again = pd.concat(scored, ignore_index=True) if scored else rows.iloc[:0]
     findings = [
@@ -43,9 +42,8 @@ def check_predictions(subject: Subject) -> Report:
         *_unlike(rows, again, "predicted_max_pct", tolerance * max(1.0, samples["max_pct"].std())),
         *_calibrated(stored, load_checkpoint(path)["calibration"]),
     ]
-    return Report(
-        f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}", findings
-    )
+    looked_at = f"{len(rows):,} of {len(stored):,} rows, from candles cut at the row; tolerance {tolerance:g}"
+    return Report(looked_at, findings)
 
 
 def _choose(subject: Subject, stored: pd.DataFrame) -> pd.DataFrame:
@@ -82,8 +80,8 @@ def _against_samples(samples: pd.DataFrame, stored: pd.DataFrame) -> Iterator[Fi
 def _unlike(rows: pd.DataFrame, again: pd.DataFrame, column: str, tolerance: float) -> Iterator[Finding]:
     both = rows[[*KEYS, column]].merge(again[[*KEYS, column]], on=KEYS, how="left", suffixes=AGAIN)
     away = (both[column] - both[f"{column}_again"]).abs()
-    wrong = ~(away <= tolerance).to_numpy()
-    yield from differing("prediction", column, both, wrong, f"differ, by up to {away.max():.2g}")
+    what = f"differ, by up to {away.max():.2g}"
+    yield from differing("prediction", column, both, ~(away <= tolerance).to_numpy(), what)
 
 
 def _calibrated(stored: pd.DataFrame, calibration: dict) -> Iterator[Finding]:

@@ -16,37 +16,25 @@ from cmat_lib.views.scaling import sample_rows_of
 Statistics = dict[str, np.ndarray]  # "center" and "scale", shape (features,) each
 
 # Rows that scalers are fitted on by mistake, to name them: what is said -> parts, None for every sample.
-OTHER_ROWS = {
-    "all samples": None,
-    "all four parts": PARTS,
-    "train and stop": PARTS[:2],
-    "train, stop and calibrate": PARTS[:3],
-    "test": PARTS[3:],
-}
+OTHER_ROWS = {"all samples": None, "all four parts": PARTS, "train and stop": PARTS[:2]}
+OTHER_ROWS |= {"train, stop and calibrate": PARTS[:3], "test": PARTS[3:]}
 
 
 def check_scalers(subject: Subject) -> Report:
     """``data/scalers.json`` and the scalers in ``best_model.pt``."""
-    scalers = {"scalers.json": _parsed(subject.run.read_json("data/scalers.json"))}
+    scalers = {"scalers.json": subject.run.read_json("data/scalers.json")}
     if subject.has("04_training"):
         path = subject.run.model_path()
-        scalers[path.name] = _parsed(load_checkpoint(path)["scalers"])
+        scalers[path.name] = load_checkpoint(path)["scalers"]
     checked = [view for view in subject.views if not view.context]  # a clock stays as it is
-    findings = [f for file, stored in scalers.items() for v in checked for f in _check(subject, file, v, stored)]
+    findings = [f for file, own in scalers.items() for v in checked for f in _check(subject, file, v, own[v.name])]
     count = sum(len(view.names(subject.config)) for view in subject.views)
     return Report(f"{count} inputs in {' and '.join(scalers)}", findings)
 
 
-def _parsed(content: dict[str, dict[str, list]]) -> dict[str, Statistics]:
-    """Stored scalers by view."""
-    return {
-        view: {key: np.asarray(numbers, np.float64) for key, numbers in own.items()} for view, own in content.items()
-    }
-
-
-def _check(subject: Subject, file: str, view: View, scalers: dict[str, Statistics]) -> Iterator[Finding]:
+def _check(subject: Subject, file: str, view: View, scaler: dict[str, list]) -> Iterator[Finding]:
     """One finding for a view: the feature that is furthest off, and whose statistics these are."""
-    stored = scalers[view.name]
+    stored = {key: np.asarray(numbers, np.float64) for key, numbers in scaler.items()}
     right = _statistics(subject, view, PARTS[:1])
     wrong = _wrong(stored, right)
     if not wrong.any():

@@ -21,10 +21,10 @@ def check_split(subject: Subject) -> Report:
     everything = _with_input_start(subject).sort_values("close_time", kind="stable")
     samples = everything[everything["part"].isin(PARTS)]
     spans = split_spans(subject.market, subject.config.data)
-    findings = [*_places(samples, spans), *_left_out(everything, spans)]
-    stretches = [(span.part, frame) for span in spans if len(frame := _inside(samples, span))]
-    findings += [*_borders(samples, spans), *_embargo(stretches)]
-    return Report(f"{len(samples):,} samples in {len(stretches)} stretches of time", findings)
+    stretches = [(span, samples[_is_in(samples, span)]) for span in spans]
+    filled = [(span.part, rows) for span, rows in stretches if len(rows)]
+    findings = [*_places(samples, spans), *_left_out(everything, spans), *_borders(stretches), *_embargo(filled)]
+    return Report(f"{len(samples):,} samples in {len(filled)} stretches of time", findings)
 
 
 def _with_input_start(subject: Subject) -> pd.DataFrame:
@@ -42,13 +42,13 @@ def _closes_in(samples: pd.DataFrame, span: Span) -> pd.Series:
     return (samples["close_time"] >= span.start) & (samples["close_time"] < span.end)
 
 
-def _inside(samples: pd.DataFrame, span: Span) -> pd.DataFrame:
-    return samples[(samples["part"] == span.part) & _closes_in(samples, span)]
+def _is_in(samples: pd.DataFrame, span: Span) -> pd.Series:
+    return (samples["part"] == span.part) & _closes_in(samples, span)
 
 
 def _places(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
     """Rows that lie outside the time that the fold gives to their part, or have no label."""
-    allowed = np.any([(samples["part"] == span.part) & _closes_in(samples, span) for span in spans], axis=0)
+    allowed = np.any([_is_in(samples, span) for span in spans], axis=0)
     for part, rows in samples[~allowed].groupby("part", sort=False):
         own = [f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}" for span in spans if span.part == part]
         yield _finding("overlap", part, rows, f"close {rows['close_time'].iloc[0]:%Y-%m-%d %H:%M}", "; ".join(own))
@@ -70,17 +70,14 @@ def _left_out(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
     outside = (close < spans[0].start) | (close >= spans[-1].end)
     reasons = {"unlabelled": label_end.isna(), "outside": outside, "purged": purged, "embargo": embargo}
     for name, rows in samples[~samples["part"].isin(PARTS)].groupby("part", sort=False):
-        chosen = rows[~reasons[name][rows.index]] if name in reasons else rows
-        if len(chosen):
+        if len(chosen := rows[~reasons[name][rows.index]] if name in reasons else rows):
             yield _finding("selection", name, chosen, name, "in the part of its time")
 
 
-def _borders(samples: pd.DataFrame, spans: list[Span]) -> Iterator[Finding]:
+def _borders(stretches: list[tuple[Span, pd.DataFrame]]) -> Iterator[Finding]:
     """Rows whose label ends after their part, whether or not the next one has a row that early."""
-    for span, later in pairwise(spans):
-        rows = _inside(samples, span)
-        late = rows[rows["label_end"] > span.end]
-        if len(late):
+    for (span, rows), (later, _) in pairwise(stretches):
+        if len(late := rows[rows["label_end"] > span.end]):
             end = f"label ends {late['label_end'].iloc[0]:%Y-%m-%d %H:%M}"
             yield _finding("border", span.part, late, end, f"{later.part} begins {span.end:%Y-%m-%d %H:%M}")
 
@@ -89,11 +86,8 @@ def _embargo(stretches: list[tuple[str, pd.DataFrame]]) -> Iterator[Finding]:
     """Rows whose inputs reach into an earlier stretch of a part of higher order."""
     for number, (part, rows) in enumerate(stretches):
         barred = [(other, frame) for other, frame in stretches[:number] if PARTS.index(other) > PARTS.index(part)]
-        if not barred:
-            continue
-        known_at = max(frame["label_end"].max() for _, frame in barred)
-        near = rows[rows["input_start"] < known_at]
-        if len(near):
+        known_at = max((frame["label_end"].max() for _, frame in barred), default=None)
+        if barred and len(near := rows[rows["input_start"] < known_at]):
             begin = f"inputs from {near['input_start'].iloc[0]:%Y-%m-%d %H:%M}"
             yield _finding("embargo", part, near, begin, f"{barred[-1][0]} known until {known_at:%Y-%m-%d %H:%M}")
 

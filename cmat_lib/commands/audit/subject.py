@@ -29,8 +29,7 @@ SHARE_OF_SPREAD = 1e-5
 SPREAD_ROWS = 10_000
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
-# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices
-# those of parts.
+# A finished stage is skipped as long as parameters and files are the same; of changed functions it notices parts' own.
 AGAIN = "then make the run in a new folder (cmat run ... --run-dir)."
 
 # Cause of a finding -> what it means, and what to do about it.
@@ -188,8 +187,7 @@ class Subject:
         for symbol, frame in self.samples.groupby("symbol", sort=False):
             runs = self.runs[symbol][frame["local_row"]]
             border = np.flatnonzero((np.diff(runs, prepend=-1) != 0) | (np.diff(runs, append=-1) != 0))
-            local = np.union1d(self._choose(np.arange(len(frame))), self._choose(border))
-            chosen.append(frame.iloc[local])
+            chosen.append(frame.iloc[np.union1d(self._choose(np.arange(len(frame))), self._choose(border))])
         return pd.concat(chosen)
 
     def _choose(self, numbers: np.ndarray) -> np.ndarray:
@@ -202,7 +200,7 @@ class Subject:
         """Rows at which a look-back becomes complete, and those just before, in every gap-free stretch."""
         starts = np.flatnonzero(np.diff(self.runs[symbol], prepend=-1))
         look_backs = np.unique([channel_of(name).look_back for name in self.config.data.channel_names])
-        rows = np.unique(starts[:, None, None] + look_backs[None, :, None] + np.array([-2, -1])[None, None])
+        rows = np.unique(starts[:, None, None] + look_backs[:, None] + np.array([-2, -1]))
         return rows[(rows >= 0) & (rows < len(self.runs[symbol]))]
 
     def end(self, symbol: str, time: pd.Timestamp) -> int:
@@ -215,19 +213,12 @@ class Subject:
 
 
 def open_subject(folder: str, rows: int = 200, seed: int = 0) -> Subject:
-    """A run folder for an audit.
-
-    Raises
-    ------
-    CmatError
-        If there is no run, stages 01 and 02 are not finished, or what they have written is damaged or edited.
-    """
+    """A run folder; a CmatError if it is none, or its stages 01 and 02 are not finished, or damaged or edited."""
     run = open_run(folder, "06_attention_visualization")
     for stage in ("01_data_prep", "02_tda_cache"):
         if run.record(stage) is None:
             raise CmatError(f"{folder}: stage {stage} is not finished; run notebooks/{stage}.ipynb or `cmat run` first")
-    market = unstack(run.read_frame("data/candles.parquet"))
-    labels = unstack(run.read_frame("data/labels.parquet"))
+    market, labels = (unstack(run.read_frame(f"data/{name}.parquet")) for name in ("candles", "labels"))
     samples = run.read_frame("data/samples.parquet").reset_index(drop=True)
     return Subject(run, market, labels, samples, read_views(run.config, run), rows, seed)
 

@@ -47,7 +47,7 @@ class Early(NamedTuple):
 def check_tables(subject: Subject) -> Report:
     """Tables of the run against their own times of publication, and against what candles did."""
     config, seen = subject.config, {view.name for view in subject.views}
-    tables = {name: table for name, table in config.views.tables.items() if name in seen}
+    tables = {name: about for name, about in config.views.tables.items() if name in seen}
     closes = {s: candles["close"].set_axis(candles.index + config.data.bar) for s, candles in subject.market.items()}
     findings, rows = [], 0
     for name, about in tables.items():
@@ -65,34 +65,30 @@ def late_publication(name: str, table: Table, config: TableConfig) -> list[Early
     """Rows that are joined before another column of times says that they were published.
 
     Such a column lies at or after the time that is used in at least half of the rows, by no more than a year (median),
-    and its name does not say that it lies ahead (next, expiry, maturity, delivery, due, until). Its times, where they
-    bring no zone, are of `config.zone`, else UTC. A row whose cell there is empty is late if its value is that of the
-    next row that has one, not that of the row before that has one, and is joined before the next was published.
-
-    It finds times that are shifted to an earlier row, a lag below the true one, and values that were filled back into
-    earlier rows, if the time of publication came along or stayed empty. It cannot find values that were filled back
-    beside another column's time of publication, nor times of publication that are wrong themselves.
+    and its name is not one of `AHEAD`. Its times, where they bring no zone, are of `config.zone`, else UTC. It finds
+    times that are shifted to an earlier row, a lag below the true one, and values that were filled back into earlier
+    rows, if the time of publication came along or stayed empty; not values that were filled back beside another
+    column's time of publication, nor times of publication that are wrong themselves.
     """
     found = []
     for other, published in table.others.items():
-        if AHEAD.search(other) or not _is_publication(published, table.frame["time"]):
+        delays = (published - table.frame["time"]).dropna()
+        behind = len(delays) > 0 and (delays >= pd.Timedelta(0)).mean() >= 0.5 and delays.median() <= LONGEST_DELAY
+        if not behind or AHEAD.search(other):
             continue
         for column in config.columns:
             late = _late_rows(table, column, published, config)
             if late.any():
-                sentence = _late(name, table, column, published.rename(other), late, config)
-                found.append(Early(column, table.frame["time"].iloc[int(late.argmax())], int(late.sum()), sentence))
+                found.append(_late(name, table, column, published.rename(other), late, config))
     return found
 
 
-def _is_publication(published: pd.Series, used: pd.Series) -> bool:
-    delays = (published - used).dropna()
-    behind = delays >= pd.Timedelta(0)
-    return len(delays) > 0 and behind.mean() >= 0.5 and delays.median() <= LONGEST_DELAY
-
-
 def _late_rows(table: Table, column: str, published: pd.Series, config: TableConfig) -> np.ndarray:
-    """Rows of a value that are joined before it was published."""
+    """Rows of a value that are joined before it was published.
+
+    A row whose time of publication is empty is late if its value is that of the next row that has one, not that of the
+    row before that has one, and is joined before the next was published.
+    """
     joined, values = known_at(table, config), table.frame[column]
     groups = table.frame["symbol"] if "symbol" in table.frame else np.zeros(len(values))
     told = values.where(published.notna()).groupby(groups)  # of the rows that say when they were published
@@ -101,17 +97,16 @@ def _late_rows(table: Table, column: str, published: pd.Series, config: TableCon
     return ((filled | (published > joined)) & values.notna()).to_numpy()
 
 
-def _late(name: str, table: Table, column: str, published: pd.Series, late: np.ndarray, config: TableConfig) -> str:
-    """What is said of a column with late rows."""
+def _late(name: str, table: Table, column: str, published: pd.Series, late: np.ndarray, config: TableConfig) -> Early:
     first, other = int(late.argmax()), published.name
     joined, when = known_at(table, config).iloc[first], published.iloc[first]
     what = f"was published at {when} ('{other}')" if pd.notna(when) else f"has the next row's value, and no '{other}'"
     lag = (published - table.frame["time"])[late].max()
     needed = f"the longest delay is {lag}; " if pd.notna(lag) else ""
-    return (
-        f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}use '{other}' as "
-        f"views.{name}.time with lag 0h, or correct views.{name}.lag or the file (rows affected: {late.sum()})"
-    )
+    mend = f"use '{other}' as views.{name}.time with lag 0h, or correct views.{name}.lag or the file"
+    sentence = f"{table.place(first)}: column '{column}' is joined from {joined} on and {what}; {needed}{mend}"
+    time, rows = table.frame["time"].iloc[first], int(late.sum())
+    return Early(column, time, rows, f"{sentence} (rows affected: {rows})")
 
 
 def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config: TableConfig) -> list[Early]:
@@ -119,37 +114,28 @@ def moves_early(name: str, table: Table, prices: Mapping[str, pd.Series], config
 
     Of each row, the change of the column from the row before; and the log return from the first close at or after the
     row is known (time plus lag) to the first one at or after the next row is: the mean over symbols, or of its own
-    symbol in a table of symbols. Of rows within one candle the last one counts. A column is named if all of this holds:
-
-    - t is beyond 4.5: the sum of products of centred ranks of changes and signed ranks of returns, over the root of
-      the sum of their squares. By chance that is rarer than 8e-5 a column, also where it knows how large a return is.
-    - Spearman's rank correlation is beyond 0.2.
-    - Correlation times root of rows a year, the Sharpe ratio of a bet on the sign, is beyond 4.
+    symbol in a table of symbols. Of rows within one candle the last one counts. A column is named if t, Spearman's rank
+    correlation and the Sharpe ratio are all beyond the limits above.
 
     It cannot tell a late join from a column that honestly knows as much of the sign, and it is blind to columns that do
     not move with the candles: those of a day's funding, or of the dollar index, which correlate below 0.13 with the
     candles of their own day, look the same whether they are joined in time or a day early; so does any table of fewer
     than 21 rows, or one that is early by a small part of its own interval. Where returns are skewed strongly, a column
-    that knows their size knows something of their sign, too, and the chance above does not hold.
+    that knows their size knows something of their sign, too, and the chance for t does not hold.
 
     `prices` are closing prices of each symbol by the time of the close (not the open), in UTC.
     """
-    found = []
-    for column in config.columns:
-        if parts := [part for part in _pairs(table, column, prices, config) if len(part) > 2]:
-            found += _judge(name, table, column, parts)
-    return found
+    parts = {c: [part for part in _pairs(table, c, prices, config) if len(part) > 2] for c in config.columns}
+    return [early for column, own in parts.items() if own for early in _judge(name, table, column, own)]
 
 
-def _pairs(table: Table, column: str, prices: Mapping[str, pd.Series], config: TableConfig) -> Iterator[pd.DataFrame]:
+def _pairs(table: Table, column: str, prices: Mapping[str, pd.Series], config: TableConfig) -> list[pd.DataFrame]:
     """Columns known (nanoseconds), change and return of what the column's rows say: once, or for each symbol."""
     rows = pd.DataFrame({"known": known_at(table, config), "value": table.frame[column]}).dropna()
     if "symbol" not in table.frame:
-        yield _changes(rows, list(prices.values()))
-        return
-    own = table.frame["symbol"]
-    for symbol, series in prices.items():
-        yield _changes(rows[own[rows.index] == symbol], [series])
+        return [_changes(rows, list(prices.values()))]
+    own = table.frame["symbol"][rows.index]
+    return [_changes(rows[own == symbol], [series]) for symbol, series in prices.items()]
 
 
 def _changes(rows: pd.DataFrame, prices: list[pd.Series]) -> pd.DataFrame:
@@ -180,8 +166,7 @@ def _judge(name: str, table: Table, column: str, parts: list[pd.DataFrame]) -> I
     # Symbols of one day share its returns: their products count as one.
     interval = max(1, int(np.median([np.median(np.diff(part["known"])) for part in parts])))
     sums = products.groupby((known - known.min()) // interval).sum().to_numpy()
-    size = np.sqrt((sums**2).sum())
-    years = (known.max() - known.min()) / YEAR
+    size, years = np.sqrt((sums**2).sum()), (known.max() - known.min()) / YEAR
     if size == 0 or years == 0:
         return
     t = float(sums.sum() / size)

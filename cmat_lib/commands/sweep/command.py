@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cmat_lib.commands.options import assign, examples
+from cmat_lib.commands.options import Assignments, RunDir, assign, examples
 from cmat_lib.config import merge
 
 
@@ -17,13 +17,8 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file, for example params/sweep.yaml.")],
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file says it otherwise.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials at the same time.")] = 1,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter of the base file."),
-    ] = None,
-    run_dir: Annotated[
-        str | None, typer.Option("--run-dir", help="Folder of the sweep; by default outputs/NAME for NAME.yaml.")
-    ] = None,
+    assignments: Assignments = None,
+    run_dir: RunDir = None,
 ) -> None:
     """Train many times with other parameters and keep what the stop part likes best.
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.config import nest, read_params, shown
-from cmat_lib.config.load import NUMBER_HINT, checked
+from cmat_lib.config.load import NUMBER_HINT, checked, nest, read_params, shown
 from cmat_lib.config.schema import OF_THE_LOSS, Config
 from cmat_lib.config.section import Positive, Section
 
-SEARCHED = (
-    "fusion",
-    "model",
-    "training",
-)  # not data, labels and features, which all trials share
+SEARCHED = ("fusion", "model", "training")  # not data, labels and features, which all trials share
 OF_THE_MACHINE = ("device", "devices", "num_nodes", "resume")  # how a trial is executed
 KEYS = {
     f"{section}.{key}": field
@@ -99,8 +85,8 @@ class Sweep(Section):
     def _loss_stays_comparable(self) -> Sweep:
         turned = [key for key in self.search if OF_THE_LOSS in KEYS[key].metadata]
         if self.metric == "stop_loss" and turned:
-            why = "changes what the loss is, so that losses cannot be compared"
-            raise ValueError(f"{turned[0]} {why}; use metric: stop_roc_auc")
+            why = "changes what the loss is, so that losses cannot be compared; use metric: stop_roc_auc"
+            raise ValueError(f"{turned[0]} {why}")
         return self
 
 
@@ -129,9 +115,8 @@ def is_whole(key: str) -> bool:
 
 
 def _check_value(key: str, value: Any) -> None:
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
     try:
-        TypeAdapter(Annotated[KEYS[key].annotation, KEYS[key]], config=strict).validate_python(value)
+        TypeAdapter(Annotated[KEYS[key].annotation, KEYS[key]], config=Section.model_config).validate_python(value)
     except ValidationError as error:
         hint = NUMBER_HINT if isinstance(value, str) else ""
         raise ValueError(f"{key}: {error.errors()[0]['msg']}, got {shown(value)}{hint}") from None
@@ -140,11 +125,8 @@ def _check_value(key: str, value: Any) -> None:
 def read_sweep(path: Path) -> tuple[Sweep, dict[str, Any]]:
     """Sweep of a file, and the raw parameters of its base file.
 
-    Raises
-    ------
-    CmatError
-        If one of the files is missing or cannot be read; for an unknown key, with the nearest one; for values that the
-        key does not take.
+    A CmatError if one of the files is missing or cannot be read; for an unknown key, with the nearest one; for values
+    that the key does not take.
     """
     raw = read_params(path)
     if "search" not in raw:
@@ -156,17 +138,15 @@ def read_sweep(path: Path) -> tuple[Sweep, dict[str, Any]]:
 def _explain(item: dict[str, Any]) -> str:
     """One line of plain language for one pydantic error."""
     place = [str(part) for part in item["loc"] if part not in ("list", "range")]
-    key = ": ".join(place)
     if item["type"] == "extra_forbidden":
         form = Sweep if len(place) == 1 else Pruning if place[0] == "pruning" else Range
         where = ": ".join(place[:-1]) or "this file"
         return f"unknown key '{place[-1]}' in {where}{nearest(place[-1], form.model_fields)}"
     got = "" if item["type"] in ("value_error", "missing") else f", got {shown(item['input'])}"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')}{got}"
+    return f"{': '.join(place)}: {item['msg'].removeprefix('Value error, ')}{got}"
 
 
 def trial_changes(values: dict[str, Any]) -> dict[str, Any]:
     """Sections of the parameters from values by key. ``fusion.output_dim`` follows ``fusion.hidden_dim``."""
-    if "fusion.hidden_dim" in values:
-        values = {"fusion.output_dim": values["fusion.hidden_dim"], **values}
-    return nest(values)
+    width = {"fusion.output_dim": values["fusion.hidden_dim"]} if "fusion.hidden_dim" in values else {}
+    return nest(width | values)

@@ -1,8 +1,8 @@
 """A search over training parameters with Optuna, on the stop part; the test part stays closed.
 
-The folder of a sweep is a run folder whose stages 01 and 02 are finished: all trials share its data and topology.
-Beside them lie ``journal.log`` (Optuna's storage, appended, so that a kill loses the trials that ran and nothing else),
-``trials.csv`` and ``best.yaml``.
+The folder of a sweep is a run folder whose stages 01 and 02 are finished, which all trials share. Beside them lie
+``journal.log`` (Optuna's storage, appended, so that a kill loses the trials that ran and nothing else), ``trials.csv``
+and ``best.yaml``.
 """
 
 from __future__ import annotations
@@ -43,26 +43,17 @@ Say = Callable[[str], None]
 def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: Say) -> pd.DataFrame:
     """Train what is missing from `trials` finished or pruned trials, and write ``trials.csv`` and ``best.yaml``.
 
-    Trials of an earlier command in the same folder count. Returns the `study_table`.
-
-    Parameters
-    ----------
-    base : dict
-        Raw parameters that every trial starts from; ``run_dir`` is the folder of the sweep.
-    jobs : int
-        Trials at the same time, each in a process with its share of the cores.
-
-    Raises
-    ------
-    CmatError
-        If the folder holds a sweep of another kind, another process works in it, or no trial reached its end.
+    Trials of an earlier command in the same folder count; `jobs` run at the same time, each in a process with its share
+    of the cores. `base` are the raw parameters that every trial starts from, its ``run_dir`` the folder of the sweep.
+    Returns the `study_table`; a CmatError if the folder holds a sweep of another kind, another process works in it, or
+    no trial reached its end.
     """
     config = validate(base, "the base of the sweep")
     for name in sweep.search.get("fusion.fusion_type", []):
         fusion_class(name)
     if processes(config.training) > 1:
-        one = "set training.devices and num_nodes to 1, and use --jobs"
-        raise CmatError(f"a sweep trains each trial in one process: {one}")
+        message = "a sweep trains each trial in one process: set training.devices and num_nodes to 1, and use --jobs"
+        raise CmatError(message)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Trials that another process left behind may only be given up if that process is gone: hence the hold.
     with working_in(resolve_path(config.run_dir)):
@@ -84,9 +75,8 @@ def _stored(folder: Path) -> dict[str, Any]:
 def _drop_half_line(journal: Path) -> None:
     """Cut off what a kill or a full disk left without its end: Optuna would write on behind it."""
     content = journal.read_bytes() if journal.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if content.startswith(b"{") and whole < len(content):
-        os.truncate(journal, whole)
+    if content.startswith(b"{") and not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
@@ -99,33 +89,27 @@ def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     except OSError as error:
         raise unwritten(journal, error) from None
     except Exception as error:  # lines may ask of Optuna's reader whatever they like
-        problem = f"not a journal of Optuna ({first_line(error)})"
-        raise CmatError(f"{journal}: {problem}; give --run-dir for a new folder") from None
+        message = f"{journal}: not a journal of Optuna ({first_line(error)}); give --run-dir for a new folder"
+        raise CmatError(message) from None
     identity = {"base": run.fingerprint("04_training"), **sweep.model_dump(mode="json", exclude={"base", "trials"})}
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", identity)
     elif known != identity:
         differ = ", ".join(key for key in identity if known.get(key) != identity[key])
-        raise CmatError(
-            f"{run.folder} holds a sweep with another {differ}; its trials cannot be compared with new ones. "
-            "Give --run-dir for a new folder, or put the old values back"
-        )
+        problem = f"{run.folder} holds a sweep with another {differ}; its trials cannot be compared with new ones"
+        raise CmatError(f"{problem}. Give --run-dir for a new folder, or put the old values back")
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         study.tell(trial.number, state=TrialState.FAIL)
         say(f"trial {trial.number} was cut off and is marked as failed")
     return study
 
 
-# -- one trial ---------------------------------------------------------------------------------------------------------
-
-
 def _one_trial(sweep: Sweep, base: dict[str, Any], say: Say) -> None:
     """Ask for one more trial, train it, and tell how it went; also called in processes of their own."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run, rule = Run(validate(base, "the base of the sweep"), "04_training"), sweep.pruning
-    pruner = optuna.pruners.NopPruner()
-    if rule is not None:
+    run, pruner = Run(validate(base, "the base of the sweep"), "04_training"), optuna.pruners.NopPruner()
+    if rule := sweep.pruning:
         pruner = optuna.pruners.MedianPruner(rule.startup_trials, rule.warmup_epochs + 1)
     study = optuna.load_study(**_stored(run.folder), pruner=pruner)
     study.optimize(lambda trial: _objective(trial, sweep, base, run, say), n_trials=1, catch=(CmatError,))
@@ -163,8 +147,8 @@ def _objective(trial: optuna.Trial, sweep: Sweep, base: dict[str, Any], run: Run
         if end and history:  # it was tried, and counts; what was cut off or could not be trained does not
             append_trial(ledger_path(run), tried_row(Run(config, "04_training")))
         tried = [f"{key.split('.')[1]} {format(v, '.3g' if isinstance(v, float) else '')}" for key, v in values.items()]
-        took = f"{time.perf_counter() - started:.0f} s"
-        say(f"trial {trial.number:>3}  {end or 'no result'}  {took}  {'  '.join(tried)}")
+        seconds = time.perf_counter() - started
+        say(f"trial {trial.number:>3}  {end or 'no result'}  {seconds:.0f} s  {'  '.join(tried)}")
 
 
 def _suggest(trial: optuna.Trial, key: str, space: Space) -> Any:
@@ -181,22 +165,14 @@ def _named(choices: list[Any]) -> dict[Any, Any]:
     return {json.dumps(value) if isinstance(value, list | dict) else value: value for value in choices}
 
 
-# -- what comes out ----------------------------------------------------------------------------------------------------
-
-
 def study_table(study: optuna.Study) -> pd.DataFrame:
     """Trials, the best first: ``trial``, ``state``, ``value`` (if complete), ``epochs``, ``seconds``, keys searched."""
-    rows = [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower().replace("fail", "failed"),
-            "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "epochs": trial.user_attrs.get("epochs"),
-            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
-            **trial.params,
-        }
-        for trial in study.get_trials(deepcopy=False)
-    ]
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        state, value = trial.state.name.lower().replace("fail", "failed"), trial.value
+        row = {"trial": trial.number, "state": state, "value": value if state == "complete" else None}
+        seconds = round(trial.duration.total_seconds(), 1) if trial.duration else None
+        rows.append(row | {"epochs": trial.user_attrs.get("epochs"), "seconds": seconds} | trial.params)
     rising = study.direction == optuna.study.StudyDirection.MINIMIZE
     return pd.DataFrame(rows).sort_values(["value", "trial"], ascending=[rising, True], ignore_index=True)
 
@@ -206,11 +182,10 @@ def _write_best(study: optuna.Study, sweep: Sweep, base: dict[str, Any], run: Ru
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         raise CmatError(f"no trial reached its end; the lines above and {run.path('trials.csv')} say why")
-    best, tried = study.best_trial, len(study.get_trials(deepcopy=False, states=DONE))
-    spaces = sweep.search
+    best, spaces = study.best_trial, sweep.search
     values = {k: v if isinstance(spaces[k], Range) else _named(spaces[k])[v] for k, v in best.params.items()}
     own = {"run_dir": f"{run.config.run_dir}_best", "seed": best.number}
     content = merge(merge(base, trial_changes(values)), own)
-    score = f"{sweep.metric} {best.value:.4f}"
+    score, tried = f"{sweep.metric} {best.value:.4f}", len(study.get_trials(deepcopy=False, states=DONE))
     head = f"# Trial {best.number} of {run.config.run_dir}: {score}, the best of {tried} trials.\n"
     write_text(run.path("best.yaml"), head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

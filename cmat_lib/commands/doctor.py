@@ -1,7 +1,6 @@
-"""What has to be right before work starts: environment, machine, folders, data, and three self-tests.
+"""``cmat doctor``: what has to be right before work starts: environment, machine, folders, data, and three self-tests.
 
-The self-tests are ten seconds of work that touch what most often breaks: compiled topology, torch, and the notebook
-kernel. A check that cannot even run is a problem itself, so that a broken environment is still told apart.
+The self-tests, ten seconds of work, touch what most often breaks: compiled topology, torch, the notebook kernel.
 """
 
 from __future__ import annotations
@@ -16,23 +15,48 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import psutil
+import typer
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import cmat_lib
 from cmat_lib.base.errors import CmatError
+from cmat_lib.commands.options import Assignments, examples, run_config
 from cmat_lib.config import Config, project_root, resolve_path
 
-PYTHONS = ((3, 11), (3, 12))  # giotto-tda has no wheels for others
+PYTHONS = ("3.11", "3.12")  # giotto-tda has no wheels for others
 INSTALL = 'pip install -c constraints.txt -e ".[dev]"'
 LITTLE_DISK, LITTLE_MEMORY = 5e9, 4e9  # bytes; below, work may end in the middle
 FLOAT32 = 1e-6  # giotto-tda computes in single precision: 6e-8 of the largest distance, here below 10
 KERNEL = "python3"
-KERNEL_SECONDS = 60
+
+
+@examples("cmat doctor", "cmat doctor --params params/crypto_15m.yaml --set data.data_dir=/path/to/candles")
+def doctor(
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Parameter file of a planned run: look at its data and memory too.")
+    ] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Check Python, packages, machine, folders, data, topology, model and notebook kernel; say how to mend each.
+
+    Exit code 1 if there is a problem; a warning is none. Takes half a minute.
+    """
+    config = run_config(params, assignments, None) if params or assignments else None
+    states = set()
+    for found in examine(config):
+        states.add(found.state)
+        print(f"{found.state:<8} {found.check:<16} {' '.join(found.text.split())}", flush=True)
+        if found.mend:
+            print(f"{'':<25} mend: {found.mend}", flush=True)
+    if "problem" in states:
+        print("\nThere are problems; the lines above say how to mend them.")
+        raise typer.Exit(1)
+    print("\nThis works; look at the warnings." if "warning" in states else "\nAll is well.")
 
 
 class Diagnosis(NamedTuple):
@@ -52,24 +76,14 @@ class Diagnosis(NamedTuple):
 def examine(config: Config | None) -> Iterator[Diagnosis]:
     """All diagnoses, one by one as they are made.
 
-    Parameters
-    ----------
-    config : Config, optional
-        Parameters of the run that is planned: its folders, data and model are looked at. The defaults' folders and
-        nothing of data and memory without it.
+    Of the run that is planned, folders, data and model are looked at; without one, the defaults' folders and nothing
+    of data.
     """
     chosen = config or Config()
-    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {
-        "python": check_python,
-        "packages": check_packages,
-        "machine": partial(check_machine, chosen),
-        "memory": partial(check_memory_for, config),
-        "disk": partial(check_folders, chosen),
-        **({"data": partial(check_data, config)} if config else {}),
-        "topology": check_topology,
-        "model": partial(check_model, chosen),
-        "notebook kernel": check_kernel,
-    }
+    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {"python": check_python, "packages": check_packages}
+    checks |= {"machine": partial(check_machine, chosen), "memory": partial(check_memory_for, config)}
+    checks |= {"disk": partial(check_folders, chosen)} | ({"data": partial(check_data, config)} if config else {})
+    checks |= {"topology": check_topology, "model": partial(check_model, chosen), "notebook kernel": check_kernel}
     for name, check in checks.items():
         try:
             for found in check():
@@ -82,16 +96,16 @@ def examine(config: Config | None) -> Iterator[Diagnosis]:
 
 def check_python() -> Iterator[Diagnosis]:
     """Whether this Python can hold the packages."""
-    known = tuple(map(int, platform.python_version_tuple()[:2])) in PYTHONS
+    known = ".".join(platform.python_version_tuple()[:2]) in PYTHONS
     text = f"{platform.python_version()} on {platform.platform(terse=True)}"
-    yield Diagnosis.of(known, text, "use Python 3.11 or 3.12", "problem")
+    yield Diagnosis.of(known, text, f"use Python {' or '.join(PYTHONS)}", "problem")
 
 
 def check_packages() -> Iterator[Diagnosis]:
     """Installed packages against what is required, and against the tested set where constraints.txt is at hand."""
     required = [Requirement(text) for text in metadata.requires("cmat") or []]
-    broken = [_shortfall(item) for item in required if item.marker is None or item.marker.evaluate({"extra": ""})]
-    if broken := [text for text in broken if text]:
+    needed = [item for item in required if item.marker is None or item.marker.evaluate({"extra": ""})]
+    if broken := [text for text in map(_shortfall, needed) if text]:
         yield Diagnosis("problem", "; ".join(broken), INSTALL)
     path = project_root() / "constraints.txt"
     if not path.is_file():
@@ -153,7 +167,7 @@ def check_memory_for(config: Config | None) -> Iterator[Diagnosis]:
 
 def check_folders(config: Config) -> Iterator[Diagnosis]:
     """Room and write rights where runs and the feature cache go."""
-    for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": Path(config.cache.dir)}.items():
+    for key, folder in {"run_dir": Path(config.run_dir).parent, "cache.dir": config.cache.dir}.items():
         path = resolve_path(folder)
         there = next(place for place in (path, *path.parents) if place.exists())
         try:
@@ -203,8 +217,8 @@ def check_topology() -> Iterator[Diagnosis]:
             yield Diagnosis("problem", text, mend)
             return
     bars = " and ".join(f"{len(bars)} bars of H{n}" for n, bars in enumerate(ours))
-    took = f"({seconds:.1f} s, compilation included)"
-    yield Diagnosis("ok", f"planar equals giotto: {bars} in {len(cloud)} points {took}")
+    took = f"in {len(cloud)} points ({seconds:.1f} s, compilation included)"
+    yield Diagnosis("ok", f"planar equals giotto: {bars} {took}")
 
 
 def check_model(config: Config) -> Iterator[Diagnosis]:
@@ -222,8 +236,7 @@ def check_model(config: Config) -> Iterator[Diagnosis]:
     torch.cat([answer.flatten() for answer in answers if answer is not None]).square().mean().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if gradients and all(bool(gradient.isfinite().all()) for gradient in gradients):
-        trainable, _ = model.get_num_parameters()
-        yield Diagnosis("ok", f"{trainable:,} parameters, forward and backward on {device}")
+        yield Diagnosis("ok", f"{model.get_num_parameters()[0]:,} parameters, forward and backward on {device}")
     else:
         text = f"gradients on {device} are missing or not finite"
         yield Diagnosis("problem", text, "reinstall torch for this machine")
@@ -236,12 +249,10 @@ def check_kernel() -> Iterator[Diagnosis]:
 
     cell = nbformat.v4.new_code_cell("import sys, cmat_lib\nprint(sys.executable, cmat_lib.__file__, sep='\\n')")
     page = nbformat.v4.new_notebook(cells=[cell])
-    quiet = ["--log-level=ERROR"]
-    NotebookClient(page, kernel_name=KERNEL, timeout=KERNEL_SECONDS, extra_arguments=quiet).execute()
+    NotebookClient(page, kernel_name=KERNEL, timeout=60, extra_arguments=["--log-level=ERROR"]).execute()
     python, library = (Path(line).resolve() for line in page.cells[0].outputs[0].text.splitlines())
     own = Path(sys.executable).resolve(), Path(cmat_lib.__file__).resolve()
-    if (python, library) == own:
-        yield Diagnosis("ok", f"'{KERNEL}' runs pages in {sys.executable}")
-    else:
-        text = f"the kernel '{KERNEL}' is {python} with {library}, not {own[0]} with {own[1]}"
-        yield Diagnosis("problem", text, f"{sys.executable} -m ipykernel install --sys-prefix --name {KERNEL}")
+    text = f"the kernel '{KERNEL}' is {python} with {library}, not {own[0]} with {own[1]}"
+    mend = f"{sys.executable} -m ipykernel install --sys-prefix --name {KERNEL}"
+    good = f"'{KERNEL}' runs pages in {sys.executable}"
+    yield Diagnosis("ok", good) if (python, library) == own else Diagnosis("problem", text, mend)
