@@ -3,9 +3,8 @@
 The calendar is read off the candles. A slot of the week, such as Monday 09:30 to 09:45, belongs to the session if the
 symbol has a candle there in at least half of its weeks, by the clock of `data.clock_zone`. A gap is a *regular closure*
 if no candle of a session is missing in it. A day without any candle is a holiday, and an early close, of an hour at
-least, is regular if the market closed early at the same time on an earlier day: the first one is a gap. All other gaps
-stay gaps. What is inferred is only where windows may run on; no price enters it. A gap is judged by candles up to its
-end, but by slots of the session that come from all candles, later ones too.
+least, is regular if the market closed early at the same time on an earlier day. No price enters what is inferred. A gap
+is judged by candles up to its end, but by slots of the session that come from all candles, later ones too.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 class Closures(NamedTuple):
     """Gaps of a symbol, judged."""
 
-    # (T,) float64, missing candles of the regular closure right before each candle, or 0; a lunch may be 1.5 of them
-    before: np.ndarray
+    before: np.ndarray  # (T,), missing candles of the regular closure right before each, or 0; a lunch may be 1.5
     absent: pd.DatetimeIndex  # candles of the session that are missing
 
 

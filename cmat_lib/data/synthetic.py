@@ -2,22 +2,21 @@
 
 Two hidden states of value +1 or -1 move on their own clocks:
 
-* the *pattern* S (flips every two days or so) decides whether candles carry long lower wicks (+1) or long upper wicks
-  (-1). It shows in the OHLCV look-back window and nowhere else, because the closes know nothing of it;
-* the *regime* R (lasts about seven weeks) decides how price swings of equal size and length follow each other. In
-  R = +1 they alternate, so the delay-embedded log close runs round a loop; in R = -1 they mostly continue and the loop
-  does not close. A swing is longer than a 24-hour window, so R shows in the 7-day topology and little in the last day.
+* the *pattern* S (flips every two days or so): candles carry long lower wicks (+1) or long upper wicks (-1). It shows
+  in the OHLCV look-back window and nowhere else, because the closes know nothing of it;
+* the *regime* R (lasts about seven weeks): price swings of equal size and length alternate (+1), so the delay-embedded
+  log close runs round a loop, or mostly continue (-1), and the loop does not close. A swing is longer than a 24-hour
+  window, so R shows in the 7-day topology and little in the last day.
 
 A *squeeze* is a candle whose high spikes by 5 to 8 % and fades before the close, so that closes keep no trace of it.
-It is likely when S and R agree and rare when they do not: one state says little, both say all there is. Other moves
-hardly ever reach 3 % within 4 hours (about 1 row in 1000), so with that label a squeeze is the one cause of a trigger.
+It is likely when S and R agree and rare when they do not. Other moves hardly ever reach 3 % within 4 hours (about 1 row
+in 1000), so with that label a squeeze is the one cause of a trigger.
 
 Two departures from a perfect exclusive-or are deliberate. Squeezes are more frequent when both states are +1 than when
-both are -1: each state alone then ranks slightly better than chance, without which gradient descent has no slope to
-start on. And a squeeze tends to flip S (the pattern is exhausted), so that counting recent squeezes says little; the
-price is a correlation of about -0.25 between S and R. What remains: whoever sees a past squeeze *and* S at that time
-can infer R from candles alone, as with any persistent state whose effects are seen. A learner of the OHLCV window
-alone therefore gets part of the way; how far is measured in ``tests/test_demo_market.py``.
+both are -1, or gradient descent would have no slope to start on. And a squeeze tends to flip S, so that counting recent
+squeezes says little; the price is a correlation of about -0.25 between S and R. Whoever sees a past squeeze *and* S at
+that time can still infer R, so a learner of the OHLCV window alone gets part of the way: how far is measured in
+``tests/test_demo_market.py``.
 
 Closes are swings plus mean-reverting noise with Student-t shocks, log-normal stochastic volatility (Taylor 1986,
 *Modelling Financial Time Series*, ch. 3) and an intraday season. Durations are in hours: they hold for any candle.
@@ -77,37 +76,20 @@ def synthetic_market(
 ) -> dict[str, pd.DataFrame]:
     """Candles of a synthetic market whose triggers hang on a short pattern and a slow regime together.
 
-    A series depends on `seed`, its number among the symbols, `timeframe` and `plant`; more days or more symbols leave
-    what was there unchanged, and `horizon` changes `oracle_probability` alone.
+    There are 1 to 26 independent `symbols`, SYNA, SYNB, ..., of so many `days` from 2024-01-01 UTC. A `timeframe` such
+    as ``"15m"`` or ``"1h"`` is of minutes or hours that divide a day, at most 4 hours. A series depends on `seed`, its
+    number among the symbols, `timeframe` and `plant`; more days or symbols leave what was there unchanged. Without
+    `plant` squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours and all
+    other properties of the candles stay.
 
-    Parameters
-    ----------
-    symbols : int
-        Number of independent series, 1 to 26; their names are SYNA, SYNB, ...
-    days : int
-        Length from 2024-01-01 UTC.
-    timeframe : str
-        Candle length such as ``"15m"`` or ``"1h"``: minutes or hours that divide a day, at most 4 hours.
-    horizon : int
-        H, the number of candles that the true probability looks ahead.
-    plant : bool
-        False makes squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours
-        and all other properties of the candles stay.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        Candles by symbol (index `timestamp`), with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H |
-        S, R at the close of t), and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all float64. A
-        model must see the candles only.
-
-    Raises a CmatError that names an argument which is out of its range.
+    Candles (index `timestamp`) come with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H | S, R at
+    the close of t), where H is `horizon`, and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all
+    float64. A model must see the candles only. Raises a CmatError that names an argument which is out of its range.
     """
     hours = _candle_hours(timeframe)
-    _check_whole("symbols", symbols, 1, _MAX_SYMBOLS)
-    _check_whole("days", days, 1)
-    _check_whole("horizon", horizon, 1)
-    _check_whole("seed", seed, 0)
+    whole = {"symbols": (symbols, 1, _MAX_SYMBOLS), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
+    for name, value_and_range in whole.items():
+        _check_whole(name, *value_and_range)
     rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
     chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
     count = round(days * 24 / hours)

@@ -49,10 +49,7 @@ class Chunk(NamedTuple):
 
 
 def split_series(series: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
-    """Chunks of ``CHUNK_WINDOWS`` windows, the last one what is left; they share the memory of the series.
-
-    The series and its times in nanoseconds are (T,); the N rows that end a window ascend.
-    """
+    """Chunks of ``CHUNK_WINDOWS`` of the windows that end at `ends` (N,), ascending; they share memory with (T,)."""
     chunks = []
     for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):
         rows = ends[first : first + CHUNK_WINDOWS]
@@ -88,6 +85,13 @@ class ChunkFile(NamedTuple):
         logger.warning("%s is rebuilt: %s", self, why)
         remove(self.path)
 
+    def read_whole(self) -> bytes | None:
+        """Rows of the file; None if it is not there, or was damaged and is now removed."""
+        content = self.read()
+        if content == b"":
+            self.rebuild("it is damaged (checksum)")
+        return content or None
+
 
 def chunk_files(folder: Path) -> list[ChunkFile]:
     """Files of a folder that have the name of a chunk, by index and rows; others are somebody else's."""
@@ -115,7 +119,7 @@ class ChunkFolder:
         files = [file for file in self._files if file.index == chunk.index]
         # The chunk itself comes first: what else has its number is then merely out of date, and nothing is rebuilt.
         for file in sorted(files, key=lambda file: file.head != wanted):
-            content = _read(file)
+            content = file.read_whole()
             if file.head == wanted and found is None:
                 found = content
             elif content and file.rows <= len(chunk.ends):
@@ -129,7 +133,7 @@ class ChunkFolder:
         """Write the rows of a chunk. A longer file stays if it begins with them: this request was a shorter one."""
         for file in self._files:
             if file.index == chunk.index and file.rows > len(chunk.ends):
-                longer = _read(file)
+                longer = file.read_whole()
                 if longer and not longer.startswith(content):
                     file.rebuild("its candles changed")
         with atomic_path(self.path / _name(chunk.head(len(chunk.ends)), content)) as temporary:
@@ -154,13 +158,6 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise CmatError(f"{path}: cannot be removed ({error.strerror or error}); move it away") from None
-
-
-def _read(file: ChunkFile) -> bytes | None:
-    content = file.read()
-    if content == b"":
-        file.rebuild("it is damaged (checksum)")
-    return content or None
 
 
 def _name(head: str, content: bytes) -> str:

@@ -13,10 +13,7 @@ OLD = ("tda_features_*", "complexity_features_*")  # what earlier versions wrote
 
 
 def cache_info(cache_dir: str | Path) -> pd.DataFrame:
-    """What a cache folder, which may be missing, holds: one row per folder of features (first, last: times of windows).
-
-    Columns folder, kind, symbol, windows, width, first, last, megabytes.
-    """
+    """What a cache folder, which may be missing, holds: one row per folder of features (first, last: times of windows)."""
     rows = []
     for folder in _folders(cache_dir):
         files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")
@@ -29,10 +26,7 @@ def cache_info(cache_dir: str | Path) -> pd.DataFrame:
 
 
 def verify(cache_dir: str | Path) -> list[str]:
-    """Check every chunk of a cache folder against its checksum; nothing is changed.
-
-    One line per damaged chunk or description and per array of older code; empty if all is well.
-    """
+    """A line per damaged chunk or description and per array of older code; empty if all checksums are right."""
     lines = [f"{path.name}: no record beside it" for path in _named(cache_dir, ".npy")]
     for folder in _folders(cache_dir):
         files = chunk_files(folder)
@@ -43,10 +37,7 @@ def verify(cache_dir: str | Path) -> list[str]:
 
 
 def clean(cache_dir: str | Path) -> int:
-    """Delete the cached features of a folder, those of older code included; other files stay. Returns the bytes freed.
-
-    Raises a CmatError if something cannot be removed.
-    """
+    """Delete cached features, those of older code included; bytes freed. A CmatError if something cannot be removed."""
     before = _size(Path(cache_dir))
     for path in [*_folders(cache_dir), *_folders(cache_dir, ".parts")]:
         if not path.is_symlink():

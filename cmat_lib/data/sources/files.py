@@ -1,7 +1,7 @@
 """Candle files: the files of a symbol become one frame of candles.
 
-What a maker's columns mean stands in `candle_makers`, how its files are taken apart in `candle_tables`. Nothing is
-repaired here: a file is read as it is or refused. A row without any price is no candle, and newest-first is an order.
+Nothing is repaired here: a file is read as it is or refused. A row without any price is no candle, and newest-first is
+an order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, left_out, market_files
 from cmat_lib.data.sources.makers import OHLC, REQUIRED, SPELLINGS
 from cmat_lib.data.sources.tables import channel_readers, read_table
-from cmat_lib.data.sources.text import NO_NUMBER, Layout
+from cmat_lib.data.sources.text import NO_NUMBER, NOT_NUMBERS, Layout
 from cmat_lib.data.sources.times import LATEST, check_rows, join_clock, parse_times
 
 BEFORE_ALL = pd.Timestamp.min.tz_localize("UTC")
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "万": 1e4, "亿": 1e8}
-NOT_NUMBERS = ("timestamp", "clock", "symbol")
 
 
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
@@ -32,17 +31,19 @@ def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
 
     Raises a CmatError if a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
     """
-    market = {}
     if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
         warnings.warn(f"{data.data_dir}: left out: {', '.join(others)}", stacklevel=2)
-    sources = market_files(data)
     try:
-        for symbol in sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol)):  # tickers of a file in a row
-            market[symbol] = read_source(sources[symbol], data)
+        market = {symbol: read_source(source, data) for symbol, source in file_by_file(market_files(data))}
     except CmatError as error:
         raise CmatError(f"{error}; cmat candles {data.data_dir} shows how these files are understood") from None
     read_table.cache_clear()
     return dict(sorted(market.items()))
+
+
+def file_by_file(sources: dict[str, CandleSource]) -> list[tuple[str, CandleSource]]:
+    """Symbols and sources so that the tickers of a file, which is kept until another is read, stand in a row."""
+    return sorted(sources.items(), key=lambda entry: (entry[1].paths, entry[0]))
 
 
 def read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
@@ -82,8 +83,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     Raises a CmatError if the file is empty or unreadable, lacks a required column, has text in a number column or a
     time that cannot be understood, or if its candles are not `data.bar` apart.
     """
-    readers = channel_readers(data)
-    table = read_table(path, data)
+    readers, table = channel_readers(data), read_table(path, data)
     about: Layout = table.attrs["layout"]
     for ours in (*REQUIRED, *(["volume"] if "volume" in readers else [])):
         if ours not in about.places:
