@@ -5,8 +5,6 @@ UTC, ascending) and the float64 columns open, high, low, close, volume and, if k
 `data.sessions: join` the column `closed_before` tells which steps are regular closures and no gaps.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

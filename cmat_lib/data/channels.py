@@ -9,8 +9,6 @@ Every channel is defined for any valid candle: flat prices give RSI 0, MFI 0 and
 candle without volume the lower bound of volume z-score and ratio, a window without any volume 0 in both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -8,8 +8,6 @@ log returns (N, R) and the section ``complexity`` of the parameters to (N,).
 antropy is imported where it is used: that takes seconds, which those who only read cached features should not wait.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Kernels that call each other stand in one file: numba's cache does not notice an edited callee in another one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cmat_lib.base.numba_cache import njit

@@ -1,7 +1,5 @@
 """What may be wrong with candles that have no defect: told in the audit, refused nowhere."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,6 +1,4 @@
-"""What labels are worth before anything is learned: how often, how unevenly, and what volatility alone knows of them."""
-
-from __future__ import annotations
+"""What labels are worth before anything is learned: how often, how uneven, and what volatility alone knows of them."""
 
 from typing import get_args
 

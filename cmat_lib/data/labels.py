@@ -4,8 +4,6 @@
 that is a rise worth naming. A row whose next H candles are not all there, without a gap, has no label.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
@@ -57,9 +55,10 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
 
 
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
-    """How far labels in the file are from those of the candles, over the rows that have both. Raises as `compute_labels`.
+    """How far labels in the file are from those of the candles, over the rows that have both.
 
     Of these, the share whose triggers differ and the mean absolute difference in percentage points; NaN without rows.
+    Raises as `compute_labels`.
     """
     sources = (labels.model_copy(update={"source": source}) for source in ("file", "computed"))
     given, computed = (compute_labels(candles, own, bar)[["trigger", "max_pct"]] for own in sources)

@@ -7,8 +7,6 @@ least, is regular if the market closed early at the same time on an earlier day.
 is judged by candles up to its end, but by slots of the session that come from all candles, later ones too.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

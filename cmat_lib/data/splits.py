@@ -5,8 +5,6 @@ reaches into the part after theirs, or under *embargo* where their inputs reach 
 yet (only where training time lies after test time).
 """
 
-from __future__ import annotations
-
 from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 

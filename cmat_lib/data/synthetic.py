@@ -22,8 +22,6 @@ Closes are swings plus mean-reverting noise with Student-t shocks, log-normal st
 *Modelling Financial Time Series*, ch. 3) and an intraday season. Durations are in hours: they hold for any candle.
 """
 
-from __future__ import annotations
-
 import math
 import re
 

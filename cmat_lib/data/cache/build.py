@@ -1,7 +1,5 @@
 """Features of windows from the cache, or computed into it by joblib's processes or the workers of a Dask cluster."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -5,8 +5,6 @@ values and ends behind them, ``content`` that of the name before it and of the r
 processes that make the same chunk write the same bytes under the same name: no record and no lock is needed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re

@@ -1,7 +1,5 @@
 """joblib on a Dask cluster; the only file that imports Dask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager

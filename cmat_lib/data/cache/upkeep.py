@@ -1,7 +1,5 @@
 """What a cache folder holds, whether it is whole, and how it is emptied."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,7 +11,7 @@ OLD = ("tda_features_*", "complexity_features_*")  # what earlier versions wrote
 
 
 def cache_info(cache_dir: str | Path) -> pd.DataFrame:
-    """What a cache folder, which may be missing, holds: one row per folder of features (first, last: times of windows)."""
+    """What a cache folder, which may be missing, holds: one row per folder of features, from first to last window."""
     rows = []
     for folder in _folders(cache_dir):
         files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")

@@ -1,10 +1,9 @@
 """One downloaded Parquet file: candles, and in its metadata where they are from and which time was asked for."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import pyarrow as pa
@@ -24,8 +23,7 @@ class DownloadFile:
 
     path: Path
     source: dict[str, str]  # ``exchange``, ``symbol``, ``timeframe``
-    # Time for which the exchange has answered, ascending, apart. What no candle fills there was never traded, so it is
-    # not asked for again.
+    # Time for which the exchange has answered, ascending, apart: what no candle fills there was never traded.
     asked: list[Stretch] = field(default_factory=list)
     # `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC]
     candles: pd.DataFrame = field(default_factory=lambda: _frame([]))
@@ -34,11 +32,8 @@ class DownloadFile:
     _changed: bool = False
 
     @classmethod
-    def open(cls, path: Path, source: dict[str, str]) -> DownloadFile:
-        """The file as it is on disk, or an empty one.
-
-        Raises a CmatError if it is no download, is damaged, or is one of another exchange, symbol or timeframe.
-        """
+    def open(cls, path: Path, source: dict[str, str]) -> Self:
+        """The file on disk, or an empty one; a CmatError if it is no download, damaged, or of another `source`."""
         if not path.exists():
             return cls(path, source)
         try:

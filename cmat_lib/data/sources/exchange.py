@@ -1,8 +1,7 @@
 """Candles from an exchange through ccxt: page by page, with patience, and never the candle that is not finished.
 
-ccxt has a paging of its own (``params={"paginate": True}``). It is not used: it counts a fixed number of pages back
-from the local clock and silently leaves out what is older, repeats failed requests without a pause, gives up at the
-first rate limit, and hands out nothing before all is there.
+ccxt's own paging (``params={"paginate": True}``) is not used: it silently leaves out what is older than some pages,
+repeats failed requests without a pause, gives up at the first rate limit, and hands out nothing before the end.
 """
 
 from __future__ import annotations
@@ -35,14 +34,12 @@ USABLE_TIMEFRAME = r"[1-9]\d*[mhd]"
 
 
 def open_exchange(name: str) -> ccxt.Exchange:
-    """Exchange by its name in ccxt, with ccxt's rate limit on, and proxies and certificates from the environment.
-
-    Raises a CmatError if ccxt does not know it, or it offers no candles.
-    """
+    """Exchange by its name in ccxt, with ccxt's rate limit; a CmatError if it is unknown, or offers no candles."""
     import ccxt  # takes a second
 
     if name not in ccxt.exchanges:
         raise CmatError(f"--exchange: ccxt knows no exchange '{name}'{_like(name, ccxt.exchanges)}")
+    # Proxies and certificates come from the environment.
     options = {"enableRateLimit": True, "requests_trust_env": True, "enableLastJsonResponse": True, "timeout": 20_000}
     exchange = getattr(ccxt, name)(options)
     if not exchange.has["fetchOHLCV"]:
@@ -57,15 +54,11 @@ class Downloader:
     exchange: ccxt.Exchange
     timeframe: str  # as in `data.timeframe`
     folder: Path
-    # seconds before each new try of a request, one or more; after the last, the download stops and keeps what it has
-    waits: Sequence[float] = WAITS
+    waits: Sequence[float] = WAITS  # seconds before each new try of a request; after the last, the download stops
     progress: bool | None = None  # bar; by default only where a terminal watches
 
     def find_symbols(self, names: Sequence[str]) -> list[str]:
-        """The exchange's unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``.
-
-        Raises a CmatError for an unknown symbol, a timeframe the exchange lacks, or no answer.
-        """
+        """Unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``; a CmatError for unknown ones."""
         offered = [name for name in self.exchange.timeframes or {} if re.fullmatch(USABLE_TIMEFRAME, name)]
         if self.timeframe not in offered:
             has = f"{self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
@@ -82,10 +75,9 @@ class Downloader:
     def download(self, symbol: str, since: pd.Timestamp, until: pd.Timestamp | None = None) -> DownloadFile:
         """Candles of one symbol that open from `since` to before `until`, added to what its file already has.
 
-        Progress is saved every `SAVE_EVERY` pages and however the download ends, so the same call goes on from there.
-        `symbol` is unified, from `find_symbols`; times are UTC. Without `until`, up to the newest candle that is
-        finished by the exchange's clock. Raises a CmatError if the exchange does not answer or refuses, or the file
-        there is not this download's.
+        Progress is saved every `SAVE_EVERY` pages and at the end, so the same call goes on from there. Times are UTC,
+        `symbol` is unified. Without `until`, up to the newest candle that is finished by the exchange's clock. Raises a
+        CmatError if the exchange does not answer or refuses, or the file there is not this download's.
         """
         source = {"exchange": self.exchange.id, "symbol": symbol, "timeframe": self.timeframe}
         file = DownloadFile.open(self.folder / file_name(symbol, self.timeframe), source)
@@ -111,11 +103,10 @@ class Downloader:
         return file
 
     def _pages(self, symbol: str, start: int, stop: int, bar: int) -> Iterator[tuple[list, int, int]]:
-        """New rows and the stretch of time that they settle.
+        """New rows and the stretch of time that they settle, which is never asked for again.
 
-        An empty page is passed over, because the listing may be later or trading may have halted, but only if the
-        exchange says so twice: what is settled is never asked for again. The last one is not settled if it reaches the
-        present, where a candle may only be late.
+        An empty page (a later listing, a halt) is passed over only if the exchange says so twice. The last one is not
+        settled if it reaches the present, where a candle may only be late.
         """
         limit = self.exchange.feature_value(symbol, "fetchOHLCV", "limit", PAGE) or PAGE
         cursor, quiet = start, False

@@ -4,8 +4,6 @@ Nothing is repaired here: a file is read as it is or refused. A row without any 
 an order.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import warnings

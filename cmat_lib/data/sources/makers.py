@@ -1,7 +1,5 @@
 """Who writes candle files, and how: the one table that the reader, ``cmat candles`` and the documentation share."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
@@ -45,20 +43,15 @@ MINUTES_NAME = r"(?P<symbol>[A-Z0-9.]{5,})_(?P<timeframe>1|5|15|30|60|240|720|14
 
 @dataclass(frozen=True)
 class Maker:
-    """One maker of candle files.
-
-    `columns` are as its files have them, or mean if there is no header line. `tells`: names, as `plain` writes them, that
-    together are nobody else's. `file`: pattern of its file names, with the groups ``symbol``, ``timeframe``, ``part`` (of
-    an archive). `means`: our name -> its name where spellings would miss it. `advice`: parameters that its files need.
-    """
+    """One maker of candle files."""
 
     name: str
-    columns: str
-    tells: str = ""
-    file: str = ""
-    means: dict[str, str] = field(default_factory=dict)
+    columns: str  # as its files have them, or mean if there is no header line
+    tells: str = ""  # names, as `plain` writes them, that together are nobody else's
+    file: str = ""  # pattern of its file names, with the groups ``symbol``, ``timeframe``, ``part`` (of an archive)
+    means: dict[str, str] = field(default_factory=dict)  # our name -> its name where spellings would miss it
     header: bool = True
-    advice: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)  # parameters that its files need
     note: str = ""
 
     @property
@@ -153,9 +146,9 @@ def bare_name(path: Path) -> str:
 
 
 def match_columns(names: Sequence[object], told: dict[str, str], where: str = "") -> dict[str, int]:
-    """Our name -> place of its column; `told` goes before all guesses, and without `where` nothing is refused.
+    """Our name -> place of its column; `told` (``data.columns``) goes before all guesses.
 
-    Raises a CmatError if a column of `told` (``data.columns``) is not there, or two columns have one meaning.
+    Raises a CmatError, unless `where` is empty, if a column of `told` is not there, or two columns have one meaning.
     """
     bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
     given = {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}

@@ -1,7 +1,5 @@
 """How candle files are understood, before anything is made of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress

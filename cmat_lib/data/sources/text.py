@@ -1,7 +1,5 @@
 """How a text file of candles is written, seen from its beginning: encoding, delimiter, header line, decimal mark."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import re

@@ -1,7 +1,5 @@
 """Time columns of candle files: numbers of one epoch unit, ISO 8601, and the dates of spreadsheets and countries."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import Path
