@@ -2,21 +2,22 @@
 
 Two hidden states of value +1 or -1 move on their own clocks:
 
-* the *pattern* S (flips every two days or so): candles carry long lower wicks (+1) or long upper wicks (-1). It shows
-  in the OHLCV look-back window and nowhere else, because the closes know nothing of it;
-* the *regime* R (lasts about seven weeks): price swings of equal size and length alternate (+1), so the delay-embedded
-  log close runs round a loop, or mostly continue (-1), and the loop does not close. A swing is longer than a 24-hour
-  window, so R shows in the 7-day topology and little in the last day.
+* the *pattern* S (flips every two days or so) decides whether candles carry long lower wicks (+1) or long upper wicks
+  (-1). It shows in the OHLCV look-back window and nowhere else, because the closes know nothing of it;
+* the *regime* R (lasts about seven weeks) decides how price swings of equal size and length follow each other. In
+  R = +1 they alternate, so the delay-embedded log close runs round a loop; in R = -1 they mostly continue and the loop
+  does not close. A swing is longer than a 24-hour window, so R shows in the 7-day topology and little in the last day.
 
 A *squeeze* is a candle whose high spikes by 5 to 8 % and fades before the close, so that closes keep no trace of it.
-It is likely when S and R agree and rare when they do not. Other moves hardly ever reach 3 % within 4 hours (about 1 row
-in 1000), so with that label a squeeze is the one cause of a trigger.
+It is likely when S and R agree and rare when they do not: one state says little, both say all there is. Other moves
+hardly ever reach 3 % within 4 hours (about 1 row in 1000), so with that label a squeeze is the one cause of a trigger.
 
 Two departures from a perfect exclusive-or are deliberate. Squeezes are more frequent when both states are +1 than when
-both are -1, or gradient descent would have no slope to start on. And a squeeze tends to flip S, so that counting recent
-squeezes says little; the price is a correlation of about -0.25 between S and R. Whoever sees a past squeeze *and* S at
-that time can still infer R, so a learner of the OHLCV window alone gets part of the way: how far is measured in
-``tests/test_demo_market.py``.
+both are -1: each state alone then ranks slightly better than chance, without which gradient descent has no slope to
+start on. And a squeeze tends to flip S (the pattern is exhausted), so that counting recent squeezes says little; the
+price is a correlation of about -0.25 between S and R. What remains: whoever sees a past squeeze *and* S at that time
+can infer R from candles alone, as with any persistent state whose effects are seen. A learner of the OHLCV window
+alone therefore gets part of the way; how far is measured in ``tests/test_demo_market.py``.
 
 Closes are swings plus mean-reverting noise with Student-t shocks, log-normal stochastic volatility (Taylor 1986,
 *Modelling Financial Time Series*, ch. 3) and an intraday season. Durations are in hours: they hold for any candle.
@@ -84,24 +85,20 @@ def synthetic_market(
     the close of t), where H is `horizon`, and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all
     float64. A model must see the candles only. Raises a CmatError that names an argument which is out of its range.
     """
-    hours = _candle_hours(timeframe)
-    whole = {"symbols": (symbols, 1, _MAX_SYMBOLS), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
-    for name, value_and_range in whole.items():
-        _check_whole(name, *value_and_range)
-    rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
-    chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
-    count = round(days * 24 / hours)
-    streams = (np.random.SeedSequence([seed, number]) for number in range(symbols))
-    return {f"SYN{chr(ord('A') + n)}": _series(count, hours, horizon, chance, s) for n, s in enumerate(streams)}
-
-
-def _candle_hours(timeframe: str) -> float:
     match = re.fullmatch(r"([1-9]\d*)([mh])", str(timeframe))
     minutes = int(match[1]) * {"m": 1, "h": 60}[match[2]] if match else 0
     if not 1 <= minutes <= _MAX_CANDLE_MINUTES or 1440 % minutes:
         allowed = "minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
         raise CmatError(f"timeframe {timeframe!r}: give {allowed}")
-    return minutes / 60
+    whole = {"symbols": (symbols, 1, _MAX_SYMBOLS), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
+    for name, value_and_range in whole.items():
+        _check_whole(name, *value_and_range)
+    hours = minutes / 60
+    rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
+    chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
+    count = round(days * 24 / hours)
+    streams = (np.random.SeedSequence([seed, number]) for number in range(symbols))
+    return {f"SYN{chr(ord('A') + n)}": _series(count, hours, horizon, chance, s) for n, s in enumerate(streams)}
 
 
 def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:

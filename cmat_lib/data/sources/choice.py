@@ -48,8 +48,6 @@ class CandleSource:
 def symbol_of(path: Path) -> str:
     """Symbol that a file name stands for: the name without its endings, timeframe and time.
 
-    Examples
-    --------
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT_15m.parquet", "BTC_USDT-15m.feather", "SOL.csv")]
     ['BTCUSDT', 'BTC_USDT', 'SOL']
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT-15m-2024-01.zip", "EURUSD_H1.csv", "BINANCE_BTCUSDT, 60.csv")]

@@ -164,8 +164,6 @@ class Downloader:
 def file_name(symbol: str, timeframe: str) -> str:
     """File for a symbol, a name without any folder: BTC/USDT becomes ``BTCUSDT_15m.parquet``.
 
-    Examples
-    --------
     >>> file_name("BTC/USDT", "15m"), file_name("BTC/USDT:USDT", "1h"), file_name("../../x", "1d")
     ('BTCUSDT_15m.parquet', 'BTCUSDT_USDT_1h.parquet', '____x_1d.parquet')
     """

@@ -114,8 +114,6 @@ YFINANCE = next(maker for maker in MAKERS if maker.name == "yfinance")
 def plain(name: object) -> str:
     """Column name without case, accents, punctuation, number (``1. open``) and unit (``Open (USD)``).
 
-    Examples
-    --------
     >>> [plain(name) for name in ("<OPEN>", "1. open", "Open (USD)", "Eröffn.", "开盘价")]
     ['open', 'open', 'open', 'eroffn', '开盘价']
     """
