@@ -190,8 +190,8 @@ def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: i
     if window < 1 or stride < 1:
         raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")
     rows = np.arange(len(candles))
-    starts = np.diff(stretch_ids(candles, bar), prepend=-1) != 0
-    start = np.maximum.accumulate(np.where(starts, rows, 0))  # of the stretch of each row
+    starts = np.where(np.diff(stretch_ids(candles, bar), prepend=-1) != 0, rows, 0)
+    start = np.maximum.accumulate(starts)  # of the stretch of each row
     on_stride = candles.index.as_unit("ns").asi8 // bar.as_unit("ns").value % stride == 0
     return np.flatnonzero((rows - start + 1 >= window) & on_stride)
 

@@ -2,11 +2,8 @@
 
 A channel is one function of a gap-free stretch of candles and one line in `CHANNELS`. The function gets a frame with
 the index `timestamp` and prices divided by the symbol's first close, so that no price level can matter (quote columns
-stay as they are), and returns one number per candle, which may depend on that candle and earlier ones only. Its
-*look-back* is the number of candles, the newest included, that its value needs; rows before that are NaN.
-
-Every channel is defined for any valid candle: flat prices give RSI 0, MFI 0 and %B 0.5 before the mapping to [-1, 1], a
-candle without volume the lower bound of volume z-score and ratio, a window without any volume 0 in both.
+stay as they are), and returns one number per candle, which may depend on that candle and earlier ones only and is
+defined for any valid one. Its *look-back* is the number of candles, the newest included, that its value needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,10 +138,7 @@ def _log_price(stretch: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
-    """Log volume, z-scored over the traded candles among the last `window`; in [-6, 6], -6 without volume.
-
-    If no candle of the window traded, or all volumes are the same, it is 0.
-    """
+    """Log volume, z-scored over the traded of the last `window`; in [-6, 6], -6 without volume, 0 if none or equal."""
     volume = stretch["volume"].to_numpy()
     traded = volume > 0
     log_volume = np.log(np.where(traded, volume, 1.0))
@@ -158,8 +152,8 @@ def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
 def volume_ratio(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of volume over its mean of the last `window` candles; in [log 0.001, log `window`], 0 if nothing traded."""
     volume = stretch["volume"].to_numpy()
-    mean = _rolling_sum(volume, window) / window
-    return np.log(np.maximum(_ratio(volume, mean, otherwise=1.0), SMALLEST_RATIO))
+    ratio = _ratio(volume, _rolling_sum(volume, window) / window, otherwise=1.0)
+    return np.log(np.maximum(ratio, SMALLEST_RATIO))
 
 
 def obv_change(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:

@@ -79,9 +79,8 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
 
 def check_indicators(names: Sequence[str]) -> None:
     """Raise a CmatError for a name that is not in `INDICATORS`, with the nearest one that is."""
-    for name in names:
-        if name not in INDICATORS:
-            raise CmatError(f"complexity.indicators: unknown indicator '{name}'{nearest(name, INDICATORS)}")
+    if unknown := [name for name in names if name not in INDICATORS]:
+        raise CmatError(f"complexity.indicators: unknown indicator '{unknown[0]}'{nearest(unknown[0], INDICATORS)}")
 
 
 def _check_length(returns: int, config: ComplexityConfig) -> None:

@@ -81,10 +81,7 @@ def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
 
 
 def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """`label_statistics` of the same samples under each way to decide what a trigger is, one row per mode.
-
-    ``same_as_configured`` is the share of rows that have the trigger of the configured labels.
-    """
+    """`label_statistics` under each way to decide what a trigger is, and the share of rows with the configured one."""
     rows = {}
     for mode in MODES:
         labels = config.labels.model_copy(update={"mode": mode, "source": "computed"})

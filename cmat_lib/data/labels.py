@@ -18,14 +18,12 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
     trigger (0.0 or 1.0), max_pct (percent) and label_end (close of candle t+H, UTC) are NaN, NaN and NaT where there is
     no label, which includes the last H rows, also when the label comes from the file.
-
     ``percent``: ``max_pct >= threshold_pct``.
     ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of
     ``volatility_window + 1`` gap-free candles, or whose volatility is 0, have no label.
     ``triple_barrier``: the high reaches ``+upper_pct`` in an earlier candle than the low reaches ``-lower_pct``, within
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
-
     Raises a CmatError if labels come from the file and `trigger` or `max_pct` is missing or has impossible values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
@@ -55,11 +53,7 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
 
 
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
-    """How far labels in the file are from those of the candles, over the rows that have both.
-
-    Of these, the share whose triggers differ and the mean absolute difference in percentage points; NaN without rows.
-    Raises as `compute_labels`.
-    """
+    """Rows with labels of the file and of the candles, share whose triggers differ, mean difference of `max_pct`."""
     sources = (labels.model_copy(update={"source": source}) for source in ("file", "computed"))
     given, computed = (compute_labels(candles, own, bar)[["trigger", "max_pct"]] for own in sources)
     both = given["trigger"].notna() & computed["trigger"].notna()
@@ -70,10 +64,7 @@ def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedel
 
 
 def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
-    """Sample standard deviation of the last `window` log returns up to each candle, (T,), a fraction, not annualised.
-
-    NaN until a gap-free stretch has `window` returns.
-    """
+    """Standard deviation of the last `window` log returns, (T,), a fraction per candle; NaN until they are gap-free."""
     returns = np.log(candles["close"]).diff()
     # The return across a gap is unknown; a NaN makes every window that holds it NaN.
     returns[np.diff(stretch_ids(candles, bar), prepend=-1) != 0] = np.nan

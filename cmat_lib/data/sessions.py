@@ -66,10 +66,8 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
 
 
 def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
-    """Missing candles of the closure before each candle, (T,), once all that sessions lack has been filled in.
-
-    Not judged again: an early close that was the first of its hour and was filled would no longer vouch for the second.
-    """
+    """Missing candles of the closure before each candle, (T,), once all that sessions lack has been filled in."""
+    # Not judged again: an early close that was filled, the first of its hour, would no longer vouch for the second.
     opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
     lengths = np.diff(opens, prepend=opens[:1] - step) / step - 1
     return np.where(lengths * step <= LONGEST.value, lengths, 0.0)

@@ -90,22 +90,18 @@ def synthetic_market(
     if not 1 <= minutes <= _MAX_CANDLE_MINUTES or 1440 % minutes:
         allowed = "minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
         raise CmatError(f"timeframe {timeframe!r}: give {allowed}")
-    whole = {"symbols": (symbols, 1, _MAX_SYMBOLS), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
-    for name, value_and_range in whole.items():
-        _check_whole(name, *value_and_range)
+    whole = {"symbols": (symbols, 1), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
+    for name, (value, least) in whole.items():
+        most = _MAX_SYMBOLS if name == "symbols" else math.inf
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+            allowed = f"{least} to {most}" if name == "symbols" else f"at least {least}"
+            raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
     hours = minutes / 60
     rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
     chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
     count = round(days * 24 / hours)
     streams = (np.random.SeedSequence([seed, number]) for number in range(symbols))
     return {f"SYN{chr(ord('A') + n)}": _series(count, hours, horizon, chance, s) for n, s in enumerate(streams)}
-
-
-def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
 
 
 def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np.random.SeedSequence) -> pd.DataFrame:

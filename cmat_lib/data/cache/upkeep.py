@@ -19,8 +19,7 @@ def cache_info(cache_dir: str | Path) -> pd.DataFrame:
         first, last = (files[0].first, files[-1].last) if files else (None, None)
         known = (about.get("kind", "?"), about.get("symbol", "?"), sum(longest.values()), about.get("width", 0))
         rows.append((folder.name, *known, first, last, _size(folder) / 1e6))
-    columns = ["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"])
 
 
 def verify(cache_dir: str | Path) -> list[str]:

@@ -72,10 +72,10 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
         tickers = symbols_in(path, data)
         found += [(path, _as_symbol(ticker), ticker) for ticker in tickers] or [(path, symbol_of(path), None)]
     if not found:
-        if lengths := sorted({why.split()[1] for why in files.values() if why.startswith("timeframe")}):
-            told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
-            raise CmatError(f"{folder}: {told}; set data.timeframe")
-        raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
+        lengths = ", ".join(sorted({why.split()[1] for why in files.values() if why.startswith("timeframe")}))
+        told = f"no candles of {data.timeframe}, by the file names {lengths} only; set data.timeframe"
+        none = "no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)"
+        raise CmatError(f"{folder}: {told if lengths else none}")
     if data.symbols == []:
         raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
     present = [symbol for _, symbol, _ in found]
@@ -118,8 +118,8 @@ def _judged_files(data: DataConfig) -> dict[Path, str]:
         elif NO_CANDLES.fullmatch(bare_name(path)):
             judged[path] = "by its name, no candles that can be used"
         else:
-            other = told_length(path) not in (None, data.bar)
-            judged[path] = f"timeframe {_told(path)['timeframe']}" if other else ""
+            usable = told_length(path) in (None, data.bar)
+            judged[path] = "" if usable else f"timeframe {_told(path)['timeframe']}"
     return judged
 
 

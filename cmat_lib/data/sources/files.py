@@ -96,7 +96,11 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     chosen = (times >= (data.since or BEFORE_ALL)) & (times < (data.until or LATEST))
     if not chosen.all():
         rows, times = rows[chosen], times[chosen]
-    _check_spacing(times, data.bar, f"{path}: column '{about.theirs('timestamp')}'")
+    if (usual := usual_step(times) or data.bar) != data.bar:  # repeats, disorder and gaps are found later
+        timeframe = timeframe_of(usual)
+        advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
+        apart = f"candles are {usual} apart, data.timeframe is {timeframe_of(data.bar)}"
+        raise CmatError(f"{path}: column '{about.theirs('timestamp')}': {apart}; {advice}")
     ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
     numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
     candles = pd.DataFrame(_one_volume(numbers, "volume" in readers), index=times)
@@ -180,14 +184,6 @@ def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.nd
     if "volume" in columns and not needed and not (columns["volume"] >= 0).any():
         del columns["volume"]
     return columns
-
-
-def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> None:
-    """The most frequent step must be one candle; repeats, disorder and gaps are found later."""
-    if (usual := usual_step(times) or bar) != bar:
-        timeframe = timeframe_of(usual)
-        advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
-        raise CmatError(f"{where}: candles are {usual} apart, data.timeframe is {timeframe_of(bar)}; {advice}")
 
 
 def usual_step(times: pd.DatetimeIndex) -> pd.Timedelta | None:

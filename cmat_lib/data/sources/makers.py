@@ -165,7 +165,10 @@ def match_columns(names: Sequence[object], told: dict[str, str], where: str = ""
         hits = next((spelled[s] for s in accepted if s in spelled), [])
         exact = [hit for hit in hits if re.sub(r"[\W_]", "", str(names[hit]).lower()) in accepted] or hits
         if ours == "volume" and (not hits or len(exact) > 1):
-            exact = _volume_of_currency(names) or exact
+            # Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency.
+            units = {place: OF_CURRENCY.fullmatch(str(name).strip()) for place, name in enumerate(names)}
+            units = {place: match[1].upper() for place, match in units.items() if match}
+            exact = ([place for place, unit in units.items() if unit not in QUOTES] or list(units))[:1] or exact
         if len(exact) > 1 and where:
             both = " and ".join(repr(names[hit]) for hit in exact)
             raise CmatError(f"{where}: columns {both} both mean '{ours}'; remove one, or name one in data.columns")
@@ -190,9 +193,3 @@ def known_prices(names: Sequence[object]) -> int:
     """How many of the four prices a line names."""
     have = {plain(name) for name in names}
     return sum(not have.isdisjoint(ACCEPTED[ours]) for ours in OHLC)
-
-
-def _volume_of_currency(names: Sequence[object]) -> list[int]:
-    """Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency."""
-    units = {place: unit[1] for place, name in enumerate(names) if (unit := OF_CURRENCY.fullmatch(str(name).strip()))}
-    return ([place for place, unit in units.items() if unit.upper() not in QUOTES] or list(units))[:1]

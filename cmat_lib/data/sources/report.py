@@ -23,8 +23,8 @@ def understood(data: DataConfig, market: Mapping[str, pd.DataFrame] | None = Non
     ``columns`` are ours = theirs, ``left_out`` those that nothing reads; first and last open are in UTC, and in
     `data.clock_zone` if that is another. Where ``problem`` says why files cannot be read, the rest is empty.
     """
-    sources = file_by_file(market_files(data))
-    rows = {symbol: _row(source, data, (market or {}).get(symbol)) for symbol, source in sources}
+    market = market or {}
+    rows = {symbol: _row(source, data, market.get(symbol)) for symbol, source in file_by_file(market_files(data))}
     read_table.cache_clear()
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol").sort_index().fillna("")
 

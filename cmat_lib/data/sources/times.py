@@ -11,7 +11,6 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-DAY = pd.Timedelta("1D")
 PART = 1 << 18  # rows
 # Epoch numbers of these years lie apart in the four units; dates that are written out may be of any year before.
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
@@ -44,7 +43,7 @@ def parse_times(
     UTC of it: else daylight saving would make days of 23 hours. Raises a CmatError for a time that cannot be
     understood, naming its row, or dates that may be of two orders.
     """
-    days = bar % DAY == pd.Timedelta(0)
+    days = bar % pd.Timedelta("1D") == pd.Timedelta(0)
     numbers = None if pd.api.types.is_datetime64_any_dtype(column) else _numbers(column)
     if numbers is not None and form is None and (text := _compact(numbers)) is None:
         times = _parse_epoch(numbers, column, path)
