@@ -35,7 +35,7 @@ FLAT_AFTER = 64
 class Channel:
     """One input channel."""
 
-    function: Callable[[pd.DataFrame], np.ndarray]  # a gap-free stretch of T candles -> (T,) floats
+    function: Callable[[pd.DataFrame], np.ndarray]  # gap-free stretch -> (T,), ignored before the look-back
     look_back: int  # candles, the newest included, that a value depends on
     group: str  # ``price``, ``volume`` or ``technical``; free for a user's own
     columns: tuple[str, ...]  # candle columns that the function reads

@@ -53,7 +53,7 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
 
 
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
-    """Rows with labels of the file and of the candles, share whose triggers differ, mean difference of `max_pct`."""
+    """Rows with labels of the file and of the candles, share of other triggers, mean difference of max_pct."""
     sources = (labels.model_copy(update={"source": source}) for source in ("file", "computed"))
     given, computed = (compute_labels(candles, own, bar)[["trigger", "max_pct"]] for own in sources)
     both = given["trigger"].notna() & computed["trigger"].notna()

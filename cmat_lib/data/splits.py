@@ -29,7 +29,7 @@ class Span(NamedTuple):
 
 
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
-    """Starts (UTC) of the stop, calibrate and test parts of the holdout; a CmatError if a date is outside the candles."""
+    """Starts (UTC) of the stop, calibrate and test parts of the holdout; a CmatError if a date is outside candles."""
     first, last = _covered_time(market, data.bar)
     if data.split_dates is None:
         return [(first + share * (last - first)).floor(data.bar) for share in np.cumsum(data.split_shares[:3])]

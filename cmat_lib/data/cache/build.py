@@ -57,8 +57,9 @@ def cached_features(
     `times` (T,) are candle opens, `ends` (N,) all rows that end a window, ascending. All windows are in the cache
     afterwards. Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a
     warning), and the last one when it grows. A build that is killed goes on from its finished chunks. Workers are
-    `jobs` processes of joblib (-1: one per core), or what `worker_pool` sets around the call. With `trust` an
-    (N, width) file of older code, which nothing vouches for, is read. Memory beyond the result does not grow with N.
+    `jobs` processes of joblib (-1: one per core), or what `worker_pool` sets around the call. By default, `progress` is
+    shown where a terminal watches. With `trust` an (N, width) file of older code, which nothing vouches for, is read.
+    Memory beyond the result does not grow with N.
 
     Raises a CmatError if there is no window, the folder cannot be written, a file without a record is found and not
     trusted, a worker process dies, or `compute` returns another shape or numbers that are not finite; a ValueError if

@@ -1,5 +1,7 @@
 """Candles from an exchange through ccxt: page by page, with patience, and never the candle that is not finished.
 
+A download is one Parquet file, whose metadata say where its candles are from and which time was asked for.
+
 ccxt's own paging (``params={"paginate": True}``) is not used: it silently leaves out what is older than some pages,
 repeats failed requests without a pause, gives up at the first rate limit, and hands out nothing before the end.
 """
@@ -7,19 +9,22 @@ repeats failed requests without a pause, gives up at the first rate limit, and h
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.data.sources.download_file import DownloadFile
+from cmat_lib.base.files import atomic_path
 
 if TYPE_CHECKING:
     import ccxt
@@ -31,6 +36,9 @@ SAVE_EVERY = 20  # pages; a kill costs at most that many
 WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new try of a request that failed
 REFUSED = (403, 451)  # HTTP: forbidden, unavailable for legal reasons
 USABLE_TIMEFRAME = r"[1-9]\d*[mhd]"
+KEY = b"cmat_download"
+COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
+Stretch = tuple[int, int]  # from and to (exclusive), epoch milliseconds
 
 
 def open_exchange(name: str) -> ccxt.Exchange:
@@ -45,6 +53,91 @@ def open_exchange(name: str) -> ccxt.Exchange:
     if not exchange.has["fetchOHLCV"]:
         raise CmatError(f"--exchange: {name} offers no candles; choose another one, such as binance, kraken or bybit")
     return exchange
+
+
+@dataclass
+class DownloadFile:
+    """Candles of one symbol as they are being downloaded."""
+
+    path: Path
+    source: dict[str, str]  # ``exchange``, ``symbol``, ``timeframe``
+    # Time for which the exchange has answered, ascending, apart: what no candle fills there was never traded.
+    asked: list[Stretch] = field(default_factory=list)
+    # `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC]
+    candles: pd.DataFrame = field(default_factory=lambda: _frame([]))
+    new: int = 0  # candles that this download added
+    _rows: list[list] = field(default_factory=list)
+    _changed: bool = False
+
+    @classmethod
+    def open(cls, path: Path, source: dict[str, str]) -> Self:
+        """The file on disk, or an empty one; a CmatError if it is no download, damaged, or of another `source`."""
+        if not path.exists():
+            return cls(path, source)
+        try:
+            table = pq.read_table(path)
+            noted = json.loads((table.schema.metadata or {})[KEY])
+            asked = [(int(begin), int(end)) for begin, end in noted["asked"]]
+            found = {name: noted[name] for name in source}
+        except (KeyError, TypeError):
+            raise CmatError(f"{path} is not from cmat download; move it away or choose another --data-dir") from None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise CmatError(f"{path}: cannot be read ({error}); remove it and download again") from None
+        if found != source:
+            has, wanted = (" ".join(which.values()) for which in (found, source))
+            raise CmatError(f"{path} has candles of {has}, not of {wanted}; choose another --data-dir")
+        return cls(path, source, asked, table.to_pandas())
+
+    def missing(self, start: int, stop: int) -> list[Stretch]:
+        """Stretches of time from `start` to `stop` that were not asked for yet, ascending."""
+        found, cursor = [], start
+        for begin, end in self.asked:
+            if cursor < min(begin, stop):
+                found.append((cursor, min(begin, stop)))
+            cursor = max(cursor, end)
+        return [*found, (cursor, stop)] if cursor < stop else found
+
+    def holes(self, bar: int) -> tuple[int, int]:
+        """Missing candles of `bar` milliseconds: how many the exchange lacks, and how many nobody asked for."""
+        opens = self.candles["timestamp"].dt.as_unit("ms").astype("int64")
+        first, stop = int(opens.iloc[0]), int(opens.iloc[-1]) + bar
+        spans = [(max(begin, first), min(end, stop)) for begin, end in self.asked if begin < stop and end > first]
+        asked = sum(-(-(end - first) // bar) + -(begin - first) // bar for begin, end in spans)  # rounded up, both
+        return asked - len(opens), (stop - first) // bar - asked
+
+    def add(self, rows: list[list], begin: int, end: int) -> None:
+        """Note that the exchange's whole answer for `begin` to `end` are these rows (open time in ms, OHLC, volume)."""
+        self._rows += rows
+        self._changed = True
+        self.new += len(rows)
+        known, self.asked = sorted([*self.asked, (begin, end)]), []
+        for start, stop in known:
+            if self.asked and start <= self.asked[-1][1]:
+                start, before = self.asked.pop()
+                stop = max(stop, before)
+            self.asked.append((start, stop))
+
+    def save(self) -> None:
+        """Write candles and what was asked for, atomically; an unchanged file is left alone, an empty one not made."""
+        if not self._changed:
+            return
+        frames = [frame for frame in (self.candles, _frame(self._rows)) if len(frame)]
+        self._rows, self._changed = [], False
+        if not frames:
+            return
+        latest = pd.concat(frames).drop_duplicates("timestamp", keep="last")
+        self.candles = latest.sort_values("timestamp", ignore_index=True)
+        table = pa.Table.from_pandas(self.candles, preserve_index=False)
+        noted = json.dumps({**self.source, "asked": self.asked}).encode()
+        table = table.replace_schema_metadata({**table.schema.metadata, KEY: noted})
+        with atomic_path(self.path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def _frame(rows: list[list]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[1:], float))
+    times = pd.to_datetime(frame["timestamp"].astype("int64"), unit="ms", utc=True)
+    return frame.assign(timestamp=times.dt.as_unit("ms"))
 
 
 @dataclass(frozen=True)
