@@ -19,8 +19,7 @@ from cmat_lib.commands.download import _summary
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.sources import exchange as module
-from cmat_lib.data.sources.download_file import DownloadFile
-from cmat_lib.data.sources.exchange import Downloader, file_name, open_exchange
+from cmat_lib.data.sources.exchange import Downloader, DownloadFile, file_name, open_exchange
 
 BAR = 15 * MINUTES
 START = pd.Timestamp("2024-01-01", tz="UTC")

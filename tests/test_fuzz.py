@@ -30,7 +30,7 @@ from cmat_lib.config.load import ALIASES
 from cmat_lib.config.schema import SECTIONS, TableConfig
 from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
-from cmat_lib.data.sources.download_file import DownloadFile
+from cmat_lib.data.sources.exchange import DownloadFile
 from cmat_lib.models import build_model
 from cmat_lib.training.checkpoint import FORMAT_VERSION, load_model, save_checkpoint
 from cmat_lib.workflow.follow import CsvOutput

@@ -5,8 +5,6 @@ UTC, ascending) and the float64 columns open, high, low, close, volume and, if k
 `data.sessions: join` the column `closed_before` tells which steps are regular closures and no gaps.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 
@@ -41,14 +39,9 @@ DEFECTS = {
 
 
 def load_market(data: DataConfig, raw: Market | None = None) -> Market:
-    """Candles that everything else may rely on: read, checked, and repaired as `data.gaps` declares.
+    """Candles that everything else may rely on: read (`raw`, if at hand), checked, repaired as `data.gaps` declares.
 
-    `raw` is what `read_market` gave, if that is at hand. With `gaps: drop` they may still have gaps (see
-    `window_ends`).
-
-    Raises a CmatError for an unreadable file, repeated, unsorted or off-grid times, missing or infinite values, prices
-    that are not positive, negative volumes, and candles whose high or low contradicts the other prices; names file and
-    row.
+    Raises a CmatError that names file and row for each of the `DEFECTS`, or if a file cannot be read.
     """
     raw, files = read_market(data) if raw is None else raw, market_files(data)
     market = {symbol: candles.copy(deep=False) for symbol, candles in raw.items()}
@@ -87,18 +80,12 @@ def _checked(market: Market, data: DataConfig, names: Mapping[str, str]) -> Mark
 
 
 def audit(market: Market, bar: pd.Timedelta, zone: str = "UTC", sessions: str = "continuous") -> pd.DataFrame:
-    """Report of what a market holds and what is wrong with it, also for candles that `load_market` refuses.
+    """What a market holds and what is wrong with it, also for candles that `load_market` refuses; one row per symbol.
 
-    In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`.
-
-    Returns
-    -------
-    DataFrame, one row per symbol
-        source (what was read), unread (names of its columns that nothing reads); rows, from, to (first and last candle
-        open, UTC); missing_candles, gaps, longest_gap (in candles), regular_closures (how many of the gaps are, see
-        `cmat_lib.data.sessions`); rows with each of the `DEFECTS`; zero_volume rows; extreme_candles; largest_move_pct
-        (largest close-to-close change in percent, signed); volume_hour (hour of the day by `zone` that trades most, by
-        which times that are not the opens of candles can be told); doubts (see `cmat_lib.data.doubts`).
+    In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`. unread: columns that
+    nothing reads; from, to: first and last open, UTC; longest_gap: in candles; regular_closures: gaps that are, see
+    `cmat_lib.data.sessions`; rows with each of the `DEFECTS`; largest_move_pct: close to close, signed; volume_hour:
+    hour by `zone` that trades most, by which times that are no opens can be told; doubts: see `cmat_lib.data.doubts`.
     """
     rows = {symbol: _audit_symbol(candles, bar, zone, sessions == "join") for symbol, candles in market.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")
@@ -158,18 +145,14 @@ def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) ->
 def repair(market: Market, data: DataConfig) -> Market:
     """Do what `data.gaps` declares about missing candles, and nothing else.
 
-    `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles are inserted with
-    all four prices at the last close and no volume; other columns (labels) are NaN there. With `sessions: join` only
-    those of a session are.
+    `drop`: the same candles (windows across a gap are left out later). `fill_flat`: missing candles, with `sessions:
+    join` those of a session, get the last close as all four prices and no volume; other columns (labels) are NaN there.
     """
-    if data.gaps == "drop":
-        return market
-    return {symbol: _fill_flat(candles, data) for symbol, candles in market.items()}
+    return market if data.gaps == "drop" else {symbol: _fill_flat(own, data) for symbol, own in market.items()}
 
 
 def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
-    joined = data.sessions == "join"
-    if joined:
+    if joined := data.sessions == "join":
         grid = candles.index.union(find_closures(candles.index, data.bar, data.clock_zone).absent)
     else:
         grid = pd.date_range(candles.index[0], candles.index[-1], freq=data.bar, unit=candles.index.unit)
@@ -189,8 +172,7 @@ def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> p
 def stretch_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
     """Number of the gap-free stretch that each candle belongs to, (T,): 0 for the first, one more after each gap.
 
-    The index ascends strictly. A step over exactly as many candles as ``closed_before`` tells, if there is that column,
-    is no gap.
+    A step over exactly as many candles as the column ``closed_before`` tells, if there is one, is no gap.
     """
     opens, step = candles.index.as_unit("ns").asi8, bar.as_unit("ns").value
     closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
@@ -202,16 +184,14 @@ def stretch_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
 def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:
     """Rows at which a window of candles can end without crossing a gap, ascending; `window` counts the row itself.
 
-    Only every `stride`-th candle is kept, counted from 1970-01-01 UTC and not from the first row, so that all symbols
-    keep the same moments and new candles do not shift them.
-
-    Raises a ValueError if `window` or `stride` is below 1.
+    Every `stride`-th candle is kept, counted from 1970-01-01 UTC, so that all symbols keep the same moments and new
+    candles do not shift them. Raises a ValueError if `window` or `stride` is below 1.
     """
     if window < 1 or stride < 1:
         raise ValueError(f"window and stride must be at least 1, got {window} and {stride}")
     rows = np.arange(len(candles))
-    starts = np.diff(stretch_ids(candles, bar), prepend=-1) != 0
-    start = np.maximum.accumulate(np.where(starts, rows, 0))  # of the stretch of each row
+    starts = np.where(np.diff(stretch_ids(candles, bar), prepend=-1) != 0, rows, 0)
+    start = np.maximum.accumulate(starts)  # of the stretch of each row
     on_stride = candles.index.as_unit("ns").asi8 // bar.as_unit("ns").value % stride == 0
     return np.flatnonzero((rows - start + 1 >= window) & on_stride)
 

@@ -2,14 +2,9 @@
 
 A channel is one function of a gap-free stretch of candles and one line in `CHANNELS`. The function gets a frame with
 the index `timestamp` and prices divided by the symbol's first close, so that no price level can matter (quote columns
-stay as they are), and returns one number per candle, which may depend on that candle and earlier ones only. Its
-*look-back* is the number of candles, the newest included, that its value needs; rows before that are NaN.
-
-Every channel is defined for any valid candle: flat prices give RSI 0, MFI 0 and %B 0.5 before the mapping to [-1, 1], a
-candle without volume the lower bound of volume z-score and ratio, a window without any volume 0 in both.
+stay as they are), and returns one number per candle, which may depend on that candle and earlier ones only and is
+defined for any valid one. Its *look-back* is the number of candles, the newest included, that its value needs.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +35,7 @@ FLAT_AFTER = 64
 class Channel:
     """One input channel."""
 
-    # a gap-free stretch of T candles -> (T,) floats; values before the look-back are ignored
-    function: Callable[[pd.DataFrame], np.ndarray]
+    function: Callable[[pd.DataFrame], np.ndarray]  # gap-free stretch -> (T,), ignored before the look-back
     look_back: int  # candles, the newest included, that a value depends on
     group: str  # ``price``, ``volume`` or ``technical``; free for a user's own
     columns: tuple[str, ...]  # candle columns that the function reads
@@ -52,19 +46,10 @@ def compute_channels(
 ) -> np.ndarray:
     """Channels of one symbol, (T, C): NaN where the look-back is not complete inside the row's gap-free stretch.
 
-    Price channels are log prices minus the anchor, the log of the frame's first close; it keeps them precise in float32
-    and cancels when the window's last log close is subtracted (in float64 it leaves no trace in what a window holds).
-
-    Parameters
-    ----------
-    names : sequence of str, length C
-        Keys of `CHANNELS`, or with another window (see `channel_of`).
-    bar : Timedelta
-        Length of a candle; a longer step between two rows is a gap, and no channel looks across it, unless the
-        market was closed then (column ``closed_before``).
-
-    Raises a CmatError for an unknown channel, a column that is missing or not finite, or a channel that is not finite
-    somewhere.
+    `names` are as in `channel_of`. Price channels are log prices minus the anchor, the log of the frame's first close;
+    it keeps them precise in float32 and cancels when the window's last log close is subtracted (in float64 it leaves no
+    trace in what a window holds). Raises a CmatError for an unknown channel, a column that is missing or not finite, or
+    a channel that is not finite somewhere.
     """
     channels = {name: channel_of(name) for name in names}
     columns = dict.fromkeys([*OHLC, *(column for channel in channels.values() for column in channel.columns)])
@@ -140,10 +125,6 @@ def _rolling_sum(values: np.ndarray, window: int) -> np.ndarray:
     return out
 
 
-def _changes(values: np.ndarray) -> np.ndarray:
-    return np.diff(values, prepend=values[:1])
-
-
 def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
@@ -152,19 +133,12 @@ def _arrays(stretch: pd.DataFrame, *columns: str) -> list[np.ndarray]:
     return [stretch[column].to_numpy() for column in columns]
 
 
-def _typical_price(stretch: pd.DataFrame) -> np.ndarray:
-    return sum(_arrays(stretch, "high", "low", "close")) / 3
-
-
 def _log_price(stretch: pd.DataFrame, column: str) -> np.ndarray:
     return np.log(stretch[column].to_numpy())
 
 
 def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
-    """Log volume, z-scored over the traded candles among the last `window`; in [-6, 6], -6 without volume.
-
-    If no candle of the window traded, or all volumes are the same, it is 0.
-    """
+    """Log volume, z-scored over the traded of the last `window`; in [-6, 6], -6 without volume, 0 if none or equal."""
     volume = stretch["volume"].to_numpy()
     traded = volume > 0
     log_volume = np.log(np.where(traded, volume, 1.0))
@@ -178,29 +152,30 @@ def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
 def volume_ratio(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of volume over its mean of the last `window` candles; in [log 0.001, log `window`], 0 if nothing traded."""
     volume = stretch["volume"].to_numpy()
-    mean = _rolling_sum(volume, window) / window
-    return np.log(np.maximum(_ratio(volume, mean, otherwise=1.0), SMALLEST_RATIO))
+    ratio = _ratio(volume, _rolling_sum(volume, window) / window, otherwise=1.0)
+    return np.log(np.maximum(ratio, SMALLEST_RATIO))
 
 
 def obv_change(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:
     """Change of on-balance volume (Granville 1963) over `window` candles per volume of those; in [-1, 1]."""
     close, volume = _arrays(stretch, "close", "volume")
-    signed = np.sign(_changes(close)) * volume
+    signed = np.sign(np.diff(close, prepend=close[:1])) * volume
     return _ratio(_rolling_sum(signed, window), _rolling_sum(volume, window), otherwise=0.0)
 
 
 def vwap_distance(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the close over the volume-weighted typical price of `window` candles; 0 if nothing traded."""
-    close, volume = _arrays(stretch, "close", "volume")
-    money = _rolling_sum(_typical_price(stretch) * volume, window)
+    high, low, close, volume = _arrays(stretch, "high", "low", "close", "volume")
+    money = _rolling_sum((high + low + close) / 3 * volume, window)
     vwap = _ratio(money, _rolling_sum(volume, window), otherwise=0.0)
     return np.log(_ratio(close, vwap, otherwise=1.0))
 
 
 def mfi(stretch: pd.DataFrame, window: int = 14) -> np.ndarray:
     """Money flow index (Quong and Soudack 1989), mapped from [0, 100] to [-1, 1]; -1 if no money flows."""
-    typical = _typical_price(stretch)
-    money, change = typical * stretch["volume"].to_numpy(), _changes(typical) / typical
+    high, low, close, volume = _arrays(stretch, "high", "low", "close", "volume")
+    typical = (high + low + close) / 3
+    money, change = typical * volume, np.diff(typical, prepend=typical[:1]) / typical
     rising = _rolling_sum(np.where(change > ROUNDING, money, 0.0), window)
     moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, money, 0.0), window)
     return 2 * _ratio(rising, moving, otherwise=0.0) - 1
@@ -222,7 +197,7 @@ def trade_size(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
 
 def _is_flat(close: np.ndarray) -> np.ndarray:
     """Whether the close stood still for so long that a ratio of its vanishing averages means nothing, shape (T,)."""
-    return _rolling_sum(np.abs(_changes(close)), FLAT_AFTER) == 0
+    return _rolling_sum(np.abs(np.diff(close, prepend=close[:1])), FLAT_AFTER) == 0
 
 
 def rsi(stretch: pd.DataFrame) -> np.ndarray:

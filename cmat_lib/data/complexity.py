@@ -1,14 +1,9 @@
 """Complexity of the log returns in a window: how regular, how predictable, how rough.
 
-The six indicators are antropy's, computed for many windows at once. Sample entropy and Lempel-Ziv complexity, where
-most of antropy's time goes, have compiled kernels that count the same things; tests hold them to antropy. An indicator
-has a stated range and a stated value for windows in which it does not exist, so no NaN can leave this module. All map
-log returns (N, R) and the section ``complexity`` of the parameters to (N,).
-
-antropy is imported where it is used: that takes seconds, which those who only read cached features should not wait.
+The six indicators are antropy's, computed for many windows at once: log returns (N, R) -> (N,). Sample entropy and
+Lempel-Ziv complexity, where most of antropy's time goes, have compiled kernels, which tests hold to antropy's. antropy
+is imported where it is used: that takes seconds, which those who only read cached features should not wait.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,9 +35,7 @@ class Indicator:
 def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) -> np.ndarray:
     """Complexity indicators of windows of log closes (N, W), oldest first, which may be a strided view.
 
-    The W - 1 log returns are analysed. The result, float32 (N, K), is finite, within each indicator's range (see
-    `INDICATORS`) and independent of price level and volatility.
-
+    The result, float32 (N, K), is finite, within each indicator's range and independent of price level and volatility.
     Raises a CmatError if the array is not (N, W), W is too short for the parameters, or a value is not finite.
     """
     windows = np.asarray(log_close_windows)
@@ -69,16 +62,15 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
 
 def path_complexity(log_close: np.ndarray, ends: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """`complexity_features` of those windows of a series (T,) that end at the rows `ends` (n,), float32 (n, K)."""
-    windows = sliding_window_view(log_close, config.window_size)[ends - config.window_size + 1]  # (n, W)
-    return complexity_features(windows, config)
+    size = config.window_size
+    return complexity_features(sliding_window_view(log_close, size)[ends - size + 1], config)
 
 
 def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
     """Log of the range of the last candles, in percent: no complexity, but the scale that the indicators leave out.
 
-    ``log(100 * log(highest high / lowest low) + 0.01)``; the little that is added gives a flat market a logarithm too.
-    `lengths` are candles that each range looks back on, its own row included. float32 (T, lengths), NaN in the first
-    rows; rows that look back across a gap are the caller's to leave out.
+    ``log(100 * log(highest high / lowest low) + 0.01)``; what is added gives a flat market a logarithm too. `lengths`
+    are candles, the own row included; float32 (T, lengths), NaN in the first rows. Gaps are the caller's to leave out.
     """
     high, low = candles["high"], candles["low"]
     ranges = [np.log(high.rolling(n).max() / low.rolling(n).min()).to_numpy() for n in lengths]
@@ -87,9 +79,8 @@ def log_ranges(candles: pd.DataFrame, lengths: Sequence[int]) -> np.ndarray:
 
 def check_indicators(names: Sequence[str]) -> None:
     """Raise a CmatError for a name that is not in `INDICATORS`, with the nearest one that is."""
-    for name in names:
-        if name not in INDICATORS:
-            raise CmatError(f"complexity.indicators: unknown indicator '{name}'{nearest(name, INDICATORS)}")
+    if unknown := [name for name in names if name not in INDICATORS]:
+        raise CmatError(f"complexity.indicators: unknown indicator '{unknown[0]}'{nearest(unknown[0], INDICATORS)}")
 
 
 def _check_length(returns: int, config: ComplexityConfig) -> None:
@@ -133,8 +124,7 @@ def sample_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
 def spectral_entropy(returns: np.ndarray, config: ComplexityConfig) -> np.ndarray:
     """Entropy of the normalised Welch spectrum over its maximum; in [0, 1], 1 for a flat spectrum.
 
-    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns (scipy's default), half
-    overlapping. NaN if no segment has any power.
+    Inouye et al. 1991, Electroenceph. Clin. Neurophysiol. 79, 204. Segments of 256 returns. NaN without any power.
     """
     from antropy import spectral_entropy as entropy
 

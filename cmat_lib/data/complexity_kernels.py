@@ -3,8 +3,6 @@
 Kernels that call each other stand in one file: numba's cache does not notice an edited callee in another one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cmat_lib.base.numba_cache import njit
@@ -14,9 +12,8 @@ from cmat_lib.base.numba_cache import njit
 def template_matches(series: np.ndarray, order: int, tolerance: np.ndarray) -> np.ndarray:
     """Pairs of templates that match, the counts behind sample entropy (Richman and Moorman 2000, eq. for A and B).
 
-    Of `series` (N, R) float64; values match if they differ by less than `tolerance` (N,); `order` is the length m of
-    the shorter templates, below R - 1. Pairs (A, B) that match for m + 1 and for m values, int64 (N, 2); a pair is
-    counted if m + 1 values follow both starts.
+    Of `series` (N, R) float64; values match if they differ by less than `tolerance` (N,). Pairs (A, B) that match for
+    m + 1 and for m = `order` values (below R - 1), int64 (N, 2), if m + 1 values follow both starts.
     """
     count, length = series.shape
     pairs = np.zeros((count, 2), np.int64)
@@ -73,19 +70,11 @@ def _longest_match(symbols: np.ndarray, codes: np.ndarray, start: int) -> int:
         differ = codes[i] ^ codes[start]
         whole |= differ == np.uint64(0)
         farthest = max(farthest, differ & (~differ + np.uint64(1)))
-    if whole:  # 64 symbols are equal: count one by one
-        return _longest_match_by_symbol(symbols, start)
     longest = 0
-    while farthest > np.uint64(1):
+    while farthest > np.uint64(1) and not whole:
         farthest >>= np.uint64(1)
         longest += 1
-    return longest
-
-
-@njit(nogil=True, cache=True)
-def _longest_match_by_symbol(symbols: np.ndarray, start: int) -> int:
-    longest = 0
-    for i in range(start):
+    for i in range(start if whole else 0):  # 64 symbols are equal: count one by one
         size = 0
         while start + size < symbols.size and symbols[i + size] == symbols[start + size]:
             size += 1

@@ -1,7 +1,5 @@
 """What may be wrong with candles that have no defect: told in the audit, refused nowhere."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -9,6 +7,7 @@ SPLITS = np.array([1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50, 100])
 SPLIT_NEAR = 0.04  # of the logarithm: what a market moves besides, overnight
 SPLIT_MOVES = 12  # usual moves that a jump must be, or it is one of them
 REPEAT = 20  # candles, of which ten at least must differ
+TIME = "%Y-%m-%d %H:%M"
 PART = 50  # steps by which the size of candles is judged
 
 
@@ -28,8 +27,9 @@ def _split(candles: pd.DataFrame) -> str:
     if not len(rows):
         return ""
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    when = _when(candles.index[rows[0] + 1])
-    return f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {when}{more}, as at a split"
+    return (
+        f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {candles.index[rows[0] + 1]:{TIME}}{more}, as at a split"
+    )
 
 
 def _repeat(candles: pd.DataFrame) -> str:
@@ -40,8 +40,8 @@ def _repeat(candles: pd.DataFrame) -> str:
     starts = np.flatnonzero(np.diff(lag, prepend=-1) != 0)
     for start, stop in zip(starts, [*starts[1:], len(lag)], strict=True):
         if lag[start] and stop - start >= REPEAT and len(np.unique(place[start:stop])) >= REPEAT // 2:
-            now, before = _when(candles.index[start]), _when(candles.index[start - lag[start]])
-            return f"{stop - start} candles from {now} repeat those from {before}"
+            now, before = candles.index[start], candles.index[start - lag[start]]
+            return f"{stop - start} candles from {now:{TIME}} repeat those from {before:{TIME}}"
     return ""
 
 
@@ -50,9 +50,5 @@ def _other_bars(index: pd.DatetimeIndex, bar: pd.Timedelta) -> str:
     for part in np.array_split(np.arange(1, len(index)), min(20, len(index) // PART) or 1) if len(index) > PART else []:
         counts = pd.Series(index[part] - index[part - 1]).value_counts()
         if counts.index[0] != bar and counts.iloc[0] > 0.6 * len(part):
-            return f"candles about {_when(index[part[0] - 1])} are {counts.index[0]} apart"
+            return f"candles about {index[part[0] - 1]:{TIME}} are {counts.index[0]} apart"
     return ""
-
-
-def _when(time: pd.Timestamp) -> str:
-    return f"{time:%Y-%m-%d %H:%M}"

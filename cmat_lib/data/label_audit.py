@@ -1,8 +1,4 @@
-"""What labels are worth before anything is learned: how often, how unevenly, how much they overlap, and what volatility
-alone already knows about them.
-"""
-
-from __future__ import annotations
+"""What labels are worth before anything is learned: how often, how uneven, and what volatility alone knows of them."""
 
 from typing import get_args
 
@@ -22,12 +18,9 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     """Average uniqueness of every label: the mean, over the candles that it reads, of one over the labels reading them.
 
     López de Prado, *Advances in Financial Machine Learning* (2018), sections 4.3 and 4.4. Only labels of the same
-    symbol count. All labels here read `horizon` candles, so uniqueness differs at the ends of stretches of candles and
-    where samples are missing, and is `stride / horizon` elsewhere. Its sum over rows is the number of labels that would
-    carry the same without any overlap.
-
-    Of `samples` (N rows) are read ``symbol``, ``local_row``, ``trigger`` (NaN: no label). Values (N,) in (0, 1]; NaN
-    without a label.
+    symbol count. All labels here read `horizon` candles, so it differs at the ends of stretches of candles and where
+    samples are missing, and is `stride / horizon` elsewhere. Its sum is the number of labels that would carry the same
+    without any overlap. From ``symbol``, ``local_row``, ``trigger`` (NaN: no label); (N,) in (0, 1], or NaN.
     """
     result = np.full(len(samples), np.nan)
     labelled = samples["trigger"].notna().to_numpy()
@@ -44,8 +37,7 @@ def uniqueness(samples: pd.DataFrame, horizon: int) -> np.ndarray:
 
 def uniqueness_weights(samples: pd.DataFrame, horizon: int) -> np.ndarray:
     """Weights (N,) of training rows (``part``) by `uniqueness` among training rows, mean 1; 1 for all others."""
-    weights = np.ones(len(samples))
-    train = (samples["part"] == "train").to_numpy()
+    weights, train = np.ones(len(samples)), (samples["part"] == "train").to_numpy()
     own = uniqueness(samples[train], horizon)
     weights[train] = own / own.mean()
     return weights
@@ -55,8 +47,7 @@ def independent_symbols(samples: pd.DataFrame) -> float:
     """How many symbols' worth of news the symbols bring, from 1 (all trigger together) to their number.
 
     The participation ratio of the eigenvalues of the correlation matrix of triggers, ``(Σλ)² / Σλ²``. A symbol without
-    triggers, or without moments in common with another, has no correlation and counts as a symbol of its own. Read are
-    ``symbol``, ``timestamp``, ``trigger``.
+    triggers, or without moments in common with another, has no correlation and counts as a symbol of its own.
     """
     triggers = samples.pivot(index="timestamp", columns="symbol", values="trigger")
     correlation = triggers.corr().fillna(0.0).to_numpy(copy=True)
@@ -65,17 +56,11 @@ def independent_symbols(samples: pd.DataFrame) -> float:
 
 
 def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
-    """What there is to know about the labels of some samples.
+    """What there is to know about labels, from ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``.
 
-    Read are ``symbol``, ``timestamp``, ``local_row``, ``trigger``, ``volatility``; unlabelled rows are left out.
-
-    Returns
-    -------
-    Series
-        ``labels`` (rows that have one); ``base_rate``; ``lowest_month`` and ``highest_month`` base rate;
-        ``overlapping`` (share of labels that share candles with the symbol's next one); mean ``uniqueness``;
-        ``independent_labels`` (sum of uniqueness, times the share of `independent_symbols`); ROC-AUC of trailing
-        volatility, ``volatility_auc`` pooled and ``volatility_auc_within`` symbols (NaN where only one class is seen).
+    ``overlapping`` is the share of labels that share candles with the symbol's next one, ``independent_labels`` the sum
+    of uniqueness, times the share of `independent_symbols`. The ROC-AUC of trailing volatility, pooled and the mean
+    within symbols, is NaN where only one class is seen. Unlabelled rows are left out.
     """
     rows = samples.dropna(subset="trigger")
     unique = uniqueness(rows, horizon)
@@ -96,11 +81,7 @@ def label_statistics(samples: pd.DataFrame, horizon: int) -> pd.Series:
 
 
 def compare_modes(market: Market, samples: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """`label_statistics` of the same samples under each way to decide what a trigger is, one row per mode.
-
-    Thresholds and barriers of all modes are those of ``config.labels``. ``same_as_configured`` is the share of rows
-    that have the trigger of the configured labels.
-    """
+    """`label_statistics` under each way to decide what a trigger is, and the share of rows with the configured one."""
     rows = {}
     for mode in MODES:
         labels = config.labels.model_copy(update={"mode": mode, "source": "computed"})

@@ -4,8 +4,6 @@
 that is a rise worth naming. A row whose next H candles are not all there, without a gap, has no label.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,16 +18,13 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
     trigger (0.0 or 1.0), max_pct (percent) and label_end (close of candle t+H, UTC) are NaN, NaN and NaT where there is
     no label, which includes the last H rows, also when the label comes from the file.
-
     ``percent``: ``max_pct >= threshold_pct``.
     ``sigma``: ``max_pct >= 100 * threshold_sigma * trailing_volatility * sqrt(H)``; rows that are not the last of
     ``volatility_window + 1`` gap-free candles, or whose volatility is 0, have no label.
     ``triple_barrier``: the high reaches ``+upper_pct`` in an earlier candle than the low reaches ``-lower_pct``, within
     H candles; a candle that touches both counts as the lower, because its path inside is unknown (Lopez de Prado,
     *Advances in Financial Machine Learning*, 2018, section 3.4, with two outcomes). `max_pct` stays the largest rise.
-
-    Raises a CmatError if `labels.source` is "file" and the column `trigger` or `max_pct` is missing or holds impossible
-    values.
+    Raises a CmatError if labels come from the file and `trigger` or `max_pct` is missing or has impossible values.
     """
     trigger, max_pct = _file_labels(candles) if labels.source == "file" else _rise_labels(candles, labels, bar)
     known = _horizon_is_complete(candles, bar, labels.horizon) & np.isfinite(trigger) & np.isfinite(max_pct)
@@ -41,12 +36,11 @@ def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelt
 
 
 def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) -> pd.DataFrame:
-    """What else the next H candles do, known for every candle and not only for the rare one before a rise.
+    """What else the next H candles do: `AUXILIARY_TARGETS`, float32 (T, 4), NaN where they are not all there.
 
-    The columns `AUXILIARY_TARGETS`, float32 (T, 4), are logarithms of: the realised volatility (root mean square of the
-    H one-candle log returns), the range (largest rise plus largest fall), the largest rise and the largest fall, in
-    percent of the close; a little is added first, so that a flat market has a logarithm too. NaN where the next H
-    candles are not all there, without a gap.
+    Logarithms of the realised volatility (root mean square of the H one-candle log returns), the range (largest rise
+    plus largest fall), the largest rise and the largest fall, in percent of the close; a little is added first, so that
+    a flat market has a logarithm too.
     """
     close = candles["close"].to_numpy()
     returns = 100 * np.log(candles["close"]).diff()
@@ -59,25 +53,18 @@ def auxiliary_targets(candles: pd.DataFrame, horizon: int, bar: pd.Timedelta) ->
 
 
 def label_agreement(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> dict[str, float]:
-    """How far the labels in the file are from those that the candles give.
-
-    rows (that have both labels), trigger_disagreement (share of them whose triggers differ), max_pct_difference (mean
-    absolute difference, in percentage points); the last two are NaN without common rows. Raises as `compute_labels`.
-    """
+    """Rows with labels of the file and of the candles, share of other triggers, mean difference of max_pct."""
     sources = (labels.model_copy(update={"source": source}) for source in ("file", "computed"))
     given, computed = (compute_labels(candles, own, bar)[["trigger", "max_pct"]] for own in sources)
     both = given["trigger"].notna() & computed["trigger"].notna()
     given, computed = given[both], computed[both]
-    differ = (given["trigger"] != computed["trigger"]).mean()  # NaN if there are no rows
+    differ = (given["trigger"] != computed["trigger"]).mean()
     difference = (given["max_pct"] - computed["max_pct"]).abs().mean()
     return {"rows": int(both.sum()), "trigger_disagreement": float(differ), "max_pct_difference": float(difference)}
 
 
 def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -> np.ndarray:
-    """Sample standard deviation of the log returns of the last `window` candles, up to and including each candle, (T,).
-
-    As a fraction (not percent, not annualised); NaN until a gap-free stretch has `window` returns.
-    """
+    """Standard deviation of the last `window` log returns, (T,), a fraction per candle; NaN until they are gap-free."""
     returns = np.log(candles["close"]).diff()
     # The return across a gap is unknown; a NaN makes every window that holds it NaN.
     returns[np.diff(stretch_ids(candles, bar), prepend=-1) != 0] = np.nan
@@ -86,25 +73,19 @@ def trailing_volatility(candles: pd.DataFrame, bar: pd.Timedelta, window: int) -
 
 def _rise_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """Trigger (0, 1 or NaN) and largest rise (percent), (T,) each; incomplete horizons are masked later."""
-    close = candles["close"].to_numpy()
-    max_pct = _percent(candles_ahead(candles["high"], labels.horizon).max(axis=1), close)
+    close, highs = candles["close"].to_numpy(), candles_ahead(candles["high"], labels.horizon)  # (T,), (T, H)
+    max_pct = _percent(highs.max(axis=1), close)
     if labels.mode == "triple_barrier":
-        return _upper_is_first(candles, labels).astype(float), max_pct
+        upper = _percent(highs, close[:, None]) >= labels.upper_pct  # (T, H)
+        lower = _percent(candles_ahead(candles["low"], labels.horizon), close[:, None]) <= -labels.lower_pct
+        first_lower = np.where(lower.any(axis=1), lower.argmax(axis=1), labels.horizon)  # (T,)
+        return (upper.any(axis=1) & (upper.argmax(axis=1) < first_lower)).astype(float), max_pct
     threshold = np.full(len(candles), labels.threshold_pct)
     if labels.mode == "sigma":
         volatility = trailing_volatility(candles, bar, labels.volatility_window)
         threshold = 100 * labels.threshold_sigma * volatility * np.sqrt(labels.horizon)
         threshold[threshold == 0] = np.nan  # a flat past has no unit to measure a rise in
     return np.where(np.isnan(threshold), np.nan, max_pct >= threshold), max_pct
-
-
-def _upper_is_first(candles: pd.DataFrame, labels: LabelsConfig) -> np.ndarray:
-    """Whether the upper barrier is touched in an earlier candle than the lower one, (T,) bool."""
-    close = candles["close"].to_numpy()[:, None]  # (T, 1)
-    upper = _percent(candles_ahead(candles["high"], labels.horizon), close) >= labels.upper_pct  # (T, H)
-    lower = _percent(candles_ahead(candles["low"], labels.horizon), close) <= -labels.lower_pct  # (T, H)
-    first_lower = np.where(lower.any(axis=1), lower.argmax(axis=1), labels.horizon)  # (T,)
-    return upper.any(axis=1) & (upper.argmax(axis=1) < first_lower)
 
 
 def _file_labels(candles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -3,12 +3,9 @@
 The calendar is read off the candles. A slot of the week, such as Monday 09:30 to 09:45, belongs to the session if the
 symbol has a candle there in at least half of its weeks, by the clock of `data.clock_zone`. A gap is a *regular closure*
 if no candle of a session is missing in it. A day without any candle is a holiday, and an early close, of an hour at
-least, is regular if the market closed early at the same time on an earlier day: the first one is a gap. All other gaps
-stay gaps. What is inferred is only where windows may run on; no price enters it. A gap is judged by candles up to its
-end, but by slots of the session that come from all candles, later ones too.
+least, is regular if the market closed early at the same time on an earlier day. No price enters what is inferred. A gap
+is judged by candles up to its end, but by slots of the session that come from all candles, later ones too.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -29,8 +26,7 @@ DAY_MINUTES, WEEK_MINUTES = 24 * 60, 7 * 24 * 60
 class Closures(NamedTuple):
     """Gaps of a symbol, judged."""
 
-    # (T,) float64, missing candles of the regular closure right before each candle, or 0; a lunch may be 1.5 of them
-    before: np.ndarray
+    before: np.ndarray  # (T,), missing candles of the regular closure right before each, or 0; a lunch may be 1.5
     absent: pd.DatetimeIndex  # candles of the session that are missing
 
 
@@ -70,10 +66,8 @@ def find_closures(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> Clos
 
 
 def closed_when_filled(index: pd.DatetimeIndex, bar: pd.Timedelta) -> np.ndarray:
-    """Missing candles of the closure before each candle, (T,), once all that sessions lack has been filled in.
-
-    Not judged again: an early close that was the first of its hour and was filled would no longer vouch for the second.
-    """
+    """Missing candles of the closure before each candle, (T,), once all that sessions lack has been filled in."""
+    # Not judged again: an early close that was filled, the first of its hour, would no longer vouch for the second.
     opens, step = index.as_unit("ns").asi8, bar.as_unit("ns").value
     lengths = np.diff(opens, prepend=opens[:1] - step) / step - 1
     return np.where(lengths * step <= LONGEST.value, lengths, 0.0)

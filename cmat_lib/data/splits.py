@@ -1,11 +1,9 @@
 """Splits: which part of time fits weights, ends the training, calibrates, and is looked at once.
 
-A split is a list of spans of time, the same for all symbols. Samples near a border are left out where they would know
-another part: *purged*, because their label reaches into the part after theirs, or under *embargo*, because their inputs
-reach back into a part that must not be known yet (only where training time lies after test time).
+A split is a list of spans of time, the same for all symbols. Samples near a border are *purged* where their label
+reaches into the part after theirs, or under *embargo* where their inputs reach back into a part that must not be known
+yet (only where training time lies after test time).
 """
-
-from __future__ import annotations
 
 from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
@@ -31,13 +29,8 @@ class Span(NamedTuple):
 
 
 def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
-    """Starts (UTC) of the stop, calibrate and test parts of the holdout, the same for all symbols.
-
-    They are ``split_dates`` if given, else by ``split_shares`` of the time that the market covers.
-
-    Raises a CmatError if a given date lies outside the candles.
-    """
-    first, last = covered_time(market, data.bar)
+    """Starts (UTC) of the stop, calibrate and test parts of the holdout; a CmatError if a date is outside candles."""
+    first, last = _covered_time(market, data.bar)
     if data.split_dates is None:
         return [(first + share * (last - first)).floor(data.bar) for share in np.cumsum(data.split_shares[:3])]
     dates = [pd.Timestamp(moment) for moment in data.split_dates]
@@ -46,25 +39,23 @@ def split_boundaries(market: Market, data: DataConfig) -> list[pd.Timestamp]:
     return dates
 
 
-def covered_time(market: Market, bar: pd.Timedelta) -> tuple[pd.Timestamp, pd.Timestamp]:
+def _covered_time(market: Market, bar: pd.Timedelta) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Open of the first and close of the last candle of all symbols."""
-    indices = [candles.index for candles in market.values()]
-    return min(index[0] for index in indices), max(index[-1] for index in indices) + bar
+    opens = [candles.index for candles in market.values()]
+    return min(own[0] for own in opens), max(own[-1] for own in opens) + bar
 
 
 def split_spans(market: Market, data: DataConfig) -> list[Span]:
-    """Parts of fold ``data.fold`` over time.
+    """Parts of fold ``data.fold`` over time: ascending, without holes, neighbours of different parts.
 
     ``holdout``: the four parts, one after the other. ``walk_forward``: the test part is cut into ``folds`` intervals of
     equal length, and fold k is the holdout moved forward by k of them; the training part starts at the first candle
     (``expanding``) or moves too (``rolling``). ``combinatorial``: time is cut into ``folds`` groups, of which every
     choice of ``test_groups`` is one fold; the rest of time is cut into train, stop and calibrate in proportion to
-    ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3).
-
-    Spans ascend, without holes; neighbours belong to different parts. Time before and after belongs to no part. Raises
-    as `split_boundaries`.
+    ``split_shares`` (López de Prado, *Advances in Financial Machine Learning*, 2018, section 12.3). Raises as
+    `split_boundaries`.
     """
-    first, last = covered_time(market, data.bar)
+    first, last = _covered_time(market, data.bar)
     if data.split == "combinatorial":
         return _combinatorial(first, last, data)
     borders = split_boundaries(market, data)
@@ -99,37 +90,29 @@ def _combinatorial(first: pd.Timestamp, last: pd.Timestamp, data: DataConfig) ->
 def assign_parts(close_time: pd.Series, label_end: pd.Series, input_start: pd.Series, spans: list[Span]) -> np.ndarray:
     """Part of every sample, by when it and its label are known (NaT: no label) and its oldest candle opens, (N,) each.
 
-    Purging and embargo as in López de Prado (2018), section 7.4, except that the embargo is not a share of time but
-    what the inputs of a sample read: no more is needed, and no less is safe.
-
     One of `PARTS`; ``"purged"``: the label ends inside the next part; ``"embargo"``: the inputs reach back into a part
-    of higher order; ``"outside"``: in no span; ``"unlabelled"``. ndarray of str.
+    of higher order; ``"outside"``: in no span; ``"unlabelled"``. As in López de Prado (2018), section 7.4, except that
+    the embargo is not a share of time but what the inputs of a sample read: no more is needed, and no less is safe.
     """
     close, end_of_label = pd.DatetimeIndex(close_time), pd.DatetimeIndex(label_end)
     number = pd.DatetimeIndex([span.start for span in spans]).searchsorted(close, side="right") - 1
     ends = pd.DatetimeIndex([span.end for span in spans])
     parts = np.array([span.part for span in spans], dtype=object)[number]
-    parts[pd.DatetimeIndex(input_start) < pd.DatetimeIndex(_ahead_until(spans)).take(number)] = "embargo"
+    # Before the end of the last earlier span of a part of higher order, no input may reach back.
+    order = PARTS.index
+    ahead = [[s.end for s in spans[:n] if order(s.part) > order(span.part)] for n, span in enumerate(spans)]
+    ahead_until = pd.DatetimeIndex([max(ends_ahead, default=EARLIEST) for ends_ahead in ahead])
+    parts[pd.DatetimeIndex(input_start) < ahead_until.take(number)] = "embargo"
     parts[(end_of_label > ends.take(number)) & (number < len(spans) - 1)] = "purged"
     parts[(number < 0) | (close >= ends[-1])] = "outside"
     parts[end_of_label.isna()] = "unlabelled"
     return parts
 
 
-def _ahead_until(spans: list[Span]) -> list[pd.Timestamp]:
-    """Per span, the end of the last earlier span of a part of higher order, before which no input may reach back."""
-    order, ends = PARTS.index, []
-    for number, span in enumerate(spans):
-        ahead = [other.end for other in spans[:number] if order(other.part) > order(span.part)]
-        ends.append(max(ahead, default=EARLIEST))
-    return ends
-
-
 def fold_stretches(market: Market, samples: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
-    """What becomes of time in every fold of the split, for a picture.
+    """What becomes of time in every fold: a row per stretch of labelled samples that share their part.
 
-    One row per stretch of labelled samples that share their part: ``fold``, ``part``, ``start``, ``end`` (close of the
-    first and end of the last; the next stretch starts there).
+    Columns ``fold``, ``part``, ``start``, ``end`` (close of the first and end of the last; the next one starts there).
     """
     moments = samples.dropna(subset="label_end").drop_duplicates("close_time").sort_values("close_time")
     close = pd.DatetimeIndex(moments["close_time"])

@@ -23,8 +23,6 @@ Closes are swings plus mean-reverting noise with Student-t shocks, log-normal st
 *Modelling Financial Time Series*, ch. 3) and an intraday season. Durations are in hours: they hold for any candle.
 """
 
-from __future__ import annotations
-
 import math
 import re
 
@@ -77,58 +75,33 @@ def synthetic_market(
 ) -> dict[str, pd.DataFrame]:
     """Candles of a synthetic market whose triggers hang on a short pattern and a slow regime together.
 
-    A series depends on `seed`, its number among the symbols, `timeframe` and `plant`; more days or more symbols leave
-    what was there unchanged, and `horizon` changes `oracle_probability` alone.
+    There are 1 to 26 independent `symbols`, SYNA, SYNB, ..., of so many `days` from 2024-01-01 UTC. A `timeframe` such
+    as ``"15m"`` or ``"1h"`` is of minutes or hours that divide a day, at most 4 hours. A series depends on `seed`, its
+    number among the symbols, `timeframe` and `plant`; more days or symbols leave what was there unchanged. Without
+    `plant` squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours and all
+    other properties of the candles stay.
 
-    Parameters
-    ----------
-    symbols : int
-        Number of independent series, 1 to 26; their names are SYNA, SYNB, ...
-    days : int
-        Length from 2024-01-01 UTC.
-    timeframe : str
-        Candle length such as ``"15m"`` or ``"1h"``: minutes or hours that divide a day, at most 4 hours.
-    horizon : int
-        H, the number of candles that the true probability looks ahead.
-    plant : bool
-        False makes squeezes come at one constant rate, so that nothing can be predicted; their share within 4 hours
-        and all other properties of the candles stay.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        Candles by symbol (index `timestamp`), with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H |
-        S, R at the close of t), and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all float64. A
-        model must see the candles only.
-
-    Raises a CmatError that names an argument which is out of its range.
+    Candles (index `timestamp`) come with `oracle_probability`, the exact P(a squeeze in candles t+1 ... t+H | S, R at
+    the close of t), where H is `horizon`, and the hidden `pattern` (S), `regime` (R) and `spike` (1 on a squeeze), all
+    float64. A model must see the candles only. Raises a CmatError that names an argument which is out of its range.
     """
-    hours = _candle_hours(timeframe)
-    _check_whole("symbols", symbols, 1, _MAX_SYMBOLS)
-    _check_whole("days", days, 1)
-    _check_whole("horizon", horizon, 1)
-    _check_whole("seed", seed, 0)
-    rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
-    chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
-    count = round(days * 24 / hours)
-    streams = (np.random.SeedSequence([seed, number]) for number in range(symbols))
-    return {f"SYN{chr(ord('A') + n)}": _series(count, hours, horizon, chance, s) for n, s in enumerate(streams)}
-
-
-def _candle_hours(timeframe: str) -> float:
     match = re.fullmatch(r"([1-9]\d*)([mh])", str(timeframe))
     minutes = int(match[1]) * {"m": 1, "h": 60}[match[2]] if match else 0
     if not 1 <= minutes <= _MAX_CANDLE_MINUTES or 1440 % minutes:
         allowed = "minutes or hours that divide a day, at most 4 hours, such as '15m' or '1h'"
         raise CmatError(f"timeframe {timeframe!r}: give {allowed}")
-    return minutes / 60
-
-
-def _check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
+    whole = {"symbols": (symbols, 1), "days": (days, 1), "horizon": (horizon, 1), "seed": (seed, 0)}
+    for name, (value, least) in whole.items():
+        most = _MAX_SYMBOLS if name == "symbols" else math.inf
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+            allowed = f"{least} to {most}" if name == "symbols" else f"at least {least}"
+            raise CmatError(f"{name} = {value!r}: give a whole number, {allowed}")
+    hours = minutes / 60
+    rates = _SQUEEZES_PER_HOUR if plant else np.full((2, 2), _SQUEEZES_PER_HOUR_FLAT)
+    chance = 1 - np.exp(-rates * hours)  # (2, 2) per candle
+    count = round(days * 24 / hours)
+    streams = (np.random.SeedSequence([seed, number]) for number in range(symbols))
+    return {f"SYN{chr(ord('A') + n)}": _series(count, hours, horizon, chance, s) for n, s in enumerate(streams)}
 
 
 def _series(count: int, hours: float, horizon: int, chance: np.ndarray, seed: np.random.SeedSequence) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """Topology of candles: which of their series are embedded, and the features of one candle after another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

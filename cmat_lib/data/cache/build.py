@@ -1,8 +1,4 @@
-"""Features of the windows of a symbol: from the cache where they are there, computed into it where not, by joblib's
-processes on this machine or the workers of a Dask cluster.
-"""
-
-from __future__ import annotations
+"""Features of windows from the cache, or computed into it by joblib's processes or the workers of a Dask cluster."""
 
 import json
 import logging
@@ -59,24 +55,20 @@ def cached_features(
     """Features of those windows of a symbol that end at `rows` (n,), float32 (n, width).
 
     `times` (T,) are candle opens, `ends` (N,) all rows that end a window, ascending. All windows are in the cache
-    afterwards, whichever are asked for. Computed are chunks that are missing, whose candles changed or that are damaged
-    (both are named in a warning), and the last one when it grows. A build that is killed at any moment goes on from its
-    finished chunks. The workers are `jobs` processes of joblib (-1: one per core), or what `worker_pool` sets around
-    the call. By default a bar is shown where a terminal watches. With `trust` an (N, width) file of older code, which
-    nothing vouches for, is read instead of refused. Memory beyond the result does not grow with N.
+    afterwards. Computed are chunks that are missing, whose candles changed or that are damaged (both are named in a
+    warning), and the last one when it grows. A build that is killed goes on from its finished chunks. Workers are
+    `jobs` processes of joblib (-1: one per core), or what `worker_pool` sets around the call. By default, `progress` is
+    shown where a terminal watches. With `trust` an (N, width) file of older code, which nothing vouches for, is read.
+    Memory beyond the result does not grow with N.
 
-    Raises
-    ------
-    CmatError
-        If there is no window, the folder cannot be written, a file without a record is found and not trusted, a worker
-        process dies, or `compute` returns another shape or numbers that are not finite.
-    ValueError
-        If `rows` are not all among `ends`.
+    Raises a CmatError if there is no window, the folder cannot be written, a file without a record is found and not
+    trusted, a worker process dies, or `compute` returns another shape or numbers that are not finite; a ValueError if
+    `rows` are not all among `ends`.
     """
     ends, kind, width = np.asarray(ends, dtype=np.int64), sliding.kind, sliding.width
     if not len(ends) or ends[0] < sliding.window - 1:
-        window = f"gap-free window of {sliding.window} candles"
-        raise CmatError(f"{symbol}: no {window} for {kind} features; give more candles")
+        problem = f"no gap-free window of {sliding.window} candles for {kind} features"
+        raise CmatError(f"{symbol}: {problem}; give more candles")
     if not np.isin(rows, ends).all():
         raise ValueError(f"{symbol}: rows are asked for that end no window")
     stamps = pd.DatetimeIndex(times).as_unit("ns").asi8  # (T,)
@@ -88,7 +80,6 @@ def cached_features(
     places = np.searchsorted(ends, rows)  # (n,)
     if array.exists() and not path.exists():
         return _read_unrecorded(array, (len(ends), width), trust)[places]
-
     folder, missing = ChunkFolder(path, description), []
     features = np.empty((len(places), width), dtype=np.float32)
     for chunk in split_series(np.asarray(sliding.series, dtype=np.float64), stamps, ends, sliding.window):
@@ -105,15 +96,12 @@ def cached_features(
 
 @contextmanager
 def worker_pool(config: CacheConfig) -> Iterator[None]:
-    """Let builds inside the block use the workers of ``cache.backend``.
+    """Let builds inside the block use the workers of ``cache.backend``; ``loky`` changes nothing.
 
-    ``loky`` changes nothing. ``dask`` connects to ``cache.dask_scheduler``, or starts a cluster of ``cache.jobs``
-    processes on this machine and stops it at the end. A chunk whose worker is lost is computed by another one; workers
-    may come and go. They need the same version of CMAT, but neither candles nor the cache folder: candles travel with
-    the task.
-
-    Raises a CmatError if Dask is not installed, the scheduler does not answer or is lost, it has no worker, or one
-    chunk has brought down several workers. Finished chunks stay.
+    ``dask`` connects to ``cache.dask_scheduler``, or starts ``cache.jobs`` processes and stops them at the end. Workers
+    may come and go; they need the same version of CMAT, but neither candles, which travel with the task, nor the cache
+    folder. Raises a CmatError if Dask is not installed, the scheduler does not answer or is lost, it has no worker, or
+    one chunk has brought down several workers; finished chunks stay.
     """
     if config.backend == "loky":
         yield
@@ -155,10 +143,9 @@ def _computed(
                 yield chunks[number], table
                 bar.update(len(table))
         except BrokenProcessPool as error:
-            raise CmatError(
-                f"{label}: a worker process died, most often for want of memory; finished chunks are kept, so the "
-                "same command goes on, with fewer cache.jobs if it happens again"
-            ) from error
+            advice = "the same command goes on, with fewer cache.jobs if it happens again"
+            problem = "a worker process died, most often for want of memory; finished chunks are kept"
+            raise CmatError(f"{label}: {problem}, so {advice}") from error
     seconds = time.monotonic() - began
     report = "%s: %d windows, %d of them computed in %.1f s (%.0f per second)"
     logger.info(report, label, total, todo, seconds, todo / seconds)
@@ -173,10 +160,9 @@ def _task(number: int, chunk: Chunk, compute: Compute) -> tuple[int, np.ndarray]
 def _read_unrecorded(path: Path, shape: tuple[int, int], trust: bool) -> np.ndarray:
     """An array of older code that nobody vouches for."""
     if not trust:
-        raise CmatError(
-            f"{path}: this cache file has no record of the candles and parameters it was made from; move it away to "
-            "rebuild it, or read it as it is with --trust-cache (or --set cache.trust=true)"
-        )
+        advice = "move it away to rebuild it, or read it as it is with --trust-cache (or --set cache.trust=true)"
+        made = "this cache file has no record of the candles and parameters it was made from"
+        raise CmatError(f"{path}: {made}; {advice}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -5,9 +5,8 @@ values and ends behind them, ``content`` that of the name before it and of the r
 processes that make the same chunk write the same bytes under the same name: no record and no lock is needed.
 """
 
-from __future__ import annotations
-
 import hashlib
+import json
 import logging
 import re
 from pathlib import Path
@@ -23,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_WINDOWS = 2048  # 0.1 to 0.4 s of work: what a kill, a damaged file or a new candle can cost
 ABOUT = "about.json"
+OLD = ("tda_features_*", "complexity_features_*")  # what earlier versions wrote beside the folders
 _TIME = r"\d{4}-\d\d-\d\dT\d{4}"
 _NAME = re.compile(rf"((\d{{5,9}})_([1-9]\d{{0,3}})_({_TIME})_({_TIME})_[0-9a-f]{{32}})_[0-9a-f]{{32}}\.f32")
 
@@ -49,10 +49,7 @@ class Chunk(NamedTuple):
 
 
 def split_series(series: np.ndarray, stamps: np.ndarray, ends: np.ndarray, window: int) -> list[Chunk]:
-    """Chunks of ``CHUNK_WINDOWS`` windows, the last one what is left; they share the memory of the series.
-
-    The series and its times in nanoseconds are (T,); the N rows that end a window ascend.
-    """
+    """Chunks of ``CHUNK_WINDOWS`` of the windows that end at `ends` (N,), ascending; they share memory with (T,)."""
     chunks = []
     for index, first in enumerate(range(0, len(ends), CHUNK_WINDOWS)):
         rows = ends[first : first + CHUNK_WINDOWS]
@@ -88,6 +85,13 @@ class ChunkFile(NamedTuple):
         logger.warning("%s is rebuilt: %s", self, why)
         remove(self.path)
 
+    def read_whole(self) -> bytes | None:
+        """Rows of the file; None if it is not there, or was damaged and is now removed."""
+        content = self.read()
+        if content == b"":
+            self.rebuild("it is damaged (checksum)")
+        return content or None
+
 
 def chunk_files(folder: Path) -> list[ChunkFile]:
     """Files of a folder that have the name of a chunk, by index and rows; others are somebody else's."""
@@ -115,7 +119,7 @@ class ChunkFolder:
         files = [file for file in self._files if file.index == chunk.index]
         # The chunk itself comes first: what else has its number is then merely out of date, and nothing is rebuilt.
         for file in sorted(files, key=lambda file: file.head != wanted):
-            content = _read(file)
+            content = file.read_whole()
             if file.head == wanted and found is None:
                 found = content
             elif content and file.rows <= len(chunk.ends):
@@ -129,7 +133,7 @@ class ChunkFolder:
         """Write the rows of a chunk. A longer file stays if it begins with them: this request was a shorter one."""
         for file in self._files:
             if file.index == chunk.index and file.rows > len(chunk.ends):
-                longer = _read(file)
+                longer = file.read_whole()
                 if longer and not longer.startswith(content):
                     file.rebuild("its candles changed")
         with atomic_path(self.path / _name(chunk.head(len(chunk.ends)), content)) as temporary:
@@ -156,12 +160,56 @@ def remove(path: Path) -> None:
         raise CmatError(f"{path}: cannot be removed ({error.strerror or error}); move it away") from None
 
 
-def _read(file: ChunkFile) -> bytes | None:
-    content = file.read()
-    if content == b"":
-        file.rebuild("it is damaged (checksum)")
-    return content or None
-
-
 def _name(head: str, content: bytes) -> str:
     return f"{head}_{digest(head.encode(), content)}.f32"
+
+
+def cache_info(cache_dir: str | Path) -> pd.DataFrame:
+    """What a cache folder, which may be missing, holds: one row per folder of features, from first to last window."""
+    rows = []
+    for folder in _folders(cache_dir):
+        files, about = chunk_files(folder), json.loads(read_about(folder) or "{}")
+        longest = {file.index: file.rows for file in files}  # of two files of a chunk the longer one comes later
+        first, last = (files[0].first, files[-1].last) if files else (None, None)
+        known = (about.get("kind", "?"), about.get("symbol", "?"), sum(longest.values()), about.get("width", 0))
+        rows.append((folder.name, *known, first, last, _size(folder) / 1e6))
+    return pd.DataFrame(rows, columns=["folder", "kind", "symbol", "windows", "width", "first", "last", "megabytes"])
+
+
+def verify(cache_dir: str | Path) -> list[str]:
+    """A line per damaged chunk or description and per array of older code; empty if all checksums are right."""
+    lines = [f"{path.name}: no record beside it" for path in _named(cache_dir, ".npy")]
+    for folder in _folders(cache_dir):
+        files = chunk_files(folder)
+        if files and read_about(folder) is None:
+            lines.append(f"{folder.name}: {ABOUT} is damaged or missing")
+        lines += [f"{file} is damaged" for file in files if file.read() == b""]
+    return lines
+
+
+def clean(cache_dir: str | Path) -> int:
+    """Delete cached features, those of older code included; bytes freed. A CmatError if something cannot be removed."""
+    before = _size(Path(cache_dir))
+    for path in [*_folders(cache_dir), *_folders(cache_dir, ".parts")]:
+        if not path.is_symlink():
+            for part in (part for pattern in ("*.f32", ABOUT, ".*", "*.draft") for part in path.glob(pattern)):
+                remove(part)
+        if path.is_symlink() or not any(path.iterdir()):  # what somebody else put there stays
+            remove(path)
+    for path in (path for suffix in (".npy", ".json", ".lock", ".draft") for path in _named(cache_dir, suffix)):
+        remove(path)
+    return before - _size(Path(cache_dir))
+
+
+def _named(cache_dir: str | Path, suffix: str) -> list[Path]:
+    """Files that have a name that older code gave."""
+    found = (path for pattern in OLD for path in Path(cache_dir).glob(pattern))
+    return sorted(path for path in found if path.suffix == suffix)
+
+
+def _folders(cache_dir: str | Path, suffix: str = "") -> list[Path]:
+    return sorted(path for path in Path(cache_dir).glob("*_features_*") if path.is_dir() and path.suffix == suffix)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,7 +1,5 @@
 """joblib on a Dask cluster; the only file that imports Dask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -43,10 +41,7 @@ class DaskBackend(DaskDistributedBackend):
 
 @contextmanager
 def dask_workers(scheduler: str | None, jobs: int) -> Iterator[None]:
-    """Make a Dask cluster joblib's backend inside the block, see `cmat_lib.data.cache.worker_pool`.
-
-    It is that of the scheduler at an address; None starts one of `jobs` processes, as joblib counts them.
-    """
+    """Make the cluster of a scheduler, or a new one of `jobs` processes, joblib's backend inside the block."""
     place = scheduler or "the local cluster"
     with _connect(scheduler, jobs) as client, parallel_config(backend=DaskBackend(client=client)):
         try:

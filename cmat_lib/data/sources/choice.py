@@ -1,9 +1,8 @@
-"""Which files of a folder hold the candles of which symbol: by the names of `candle_makers`, and by what is in them.
+"""Which files of a folder hold the candles of which symbol, by the names of `makers`, and by what is in them.
 
-A symbol is one file, the parts of an archive, or some rows of a file that tells several symbols apart.
+A symbol is one file, the parts of an archive, or some rows of a file that tells several symbols apart. Sub-folders and
+hidden files are not looked at.
 """
-
-from __future__ import annotations
 
 import difflib
 import re
@@ -49,8 +48,6 @@ class CandleSource:
 def symbol_of(path: Path) -> str:
     """Symbol that a file name stands for: the name without its endings, timeframe and time.
 
-    Examples
-    --------
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT_15m.parquet", "BTC_USDT-15m.feather", "SOL.csv")]
     ['BTCUSDT', 'BTC_USDT', 'SOL']
     >>> [symbol_of(Path(name)) for name in ("BTCUSDT-15m-2024-01.zip", "EURUSD_H1.csv", "BINANCE_BTCUSDT, 60.csv")]
@@ -65,12 +62,9 @@ def _as_symbol(name: str) -> str:
 
 
 def market_files(data: DataConfig) -> dict[str, CandleSource]:
-    """Candle files of every chosen symbol, sorted by symbol; sub-folders and hidden files are not looked at.
+    """Candle files of every chosen symbol, sorted by symbol; files of another timeframe by their name are left out.
 
-    A file whose name tells another timeframe is left out, so one folder may hold several.
-
-    Raises a CmatError if `data.data_dir` is null, missing or without candle files, or if a chosen symbol has no file or
-    two.
+    Raises a CmatError if `data.data_dir` is null, missing or without candle files, or a chosen symbol has none or two.
     """
     folder, files = _data_folder(data), _judged_files(data)
     found: list[tuple[Path, str, str | None]] = []
@@ -78,10 +72,10 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
         tickers = symbols_in(path, data)
         found += [(path, _as_symbol(ticker), ticker) for ticker in tickers] or [(path, symbol_of(path), None)]
     if not found:
-        if lengths := sorted({why.split()[1] for why in files.values() if why.startswith("timeframe")}):
-            told = f"no candles of {data.timeframe}, by the file names {', '.join(lengths)} only"
-            raise CmatError(f"{folder}: {told}; set data.timeframe")
-        raise CmatError(f"{folder}: no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)")
+        lengths = ", ".join(sorted({why.split()[1] for why in files.values() if why.startswith("timeframe")}))
+        told = f"no candles of {data.timeframe}, by the file names {lengths} only; set data.timeframe"
+        none = "no .csv, .parquet, .feather or .zip file in this folder (data.data_dir)"
+        raise CmatError(f"{folder}: {told if lengths else none}")
     if data.symbols == []:
         raise CmatError("data.symbols is an empty list: name at least one symbol, or null for every file")
     present = [symbol for _, symbol, _ in found]
@@ -89,8 +83,17 @@ def market_files(data: DataConfig) -> dict[str, CandleSource]:
         close = difflib.get_close_matches(absent[0].upper(), present, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"the folder has {', '.join(dict.fromkeys(present))}"
         raise CmatError(f"data.symbols: no file for '{absent[0]}' in {folder}; {hint}")
-    found = [entry for entry in found if data.symbols is None or entry[1] in data.symbols]
-    return dict(sorted(_by_symbol(found).items()))
+    taken: dict[str, tuple[str, CandleSource]] = {}  # names without case, because some file systems ignore it
+    for path, symbol, ticker in (entry for entry in found if data.symbols is None or entry[1] in data.symbols):
+        name, other = taken.get(symbol.lower(), (symbol, None))
+        source = CandleSource((path,), ticker)
+        if other is not None:
+            if name != symbol or not (other.parts and source.parts):
+                before = other.paths[0].name
+                raise CmatError(f"{path}: symbol '{symbol}' already comes from {before}; keep one file per symbol")
+            source = CandleSource((*other.paths, path), ticker)
+        taken[symbol.lower()] = (symbol, source)
+    return dict(sorted(taken.values()))
 
 
 def candle_files(data: DataConfig) -> list[Path]:
@@ -115,8 +118,8 @@ def _judged_files(data: DataConfig) -> dict[Path, str]:
         elif NO_CANDLES.fullmatch(bare_name(path)):
             judged[path] = "by its name, no candles that can be used"
         else:
-            other = told_length(path) not in (None, data.bar)
-            judged[path] = f"timeframe {_told(path)['timeframe']}" if other else ""
+            usable = told_length(path) in (None, data.bar)
+            judged[path] = "" if usable else f"timeframe {_told(path)['timeframe']}"
     return judged
 
 
@@ -143,18 +146,3 @@ def told_length(path: Path) -> pd.Timedelta | None:
         return None
     number, unit = re.sub(r"\D", "", timeframe), re.sub(r"[\d_]", "", timeframe).lower()
     return pd.Timedelta(int(number or 1), unit=UNITS[unit[:1] or "m"])
-
-
-def _by_symbol(found: list[tuple[Path, str, str | None]]) -> dict[str, CandleSource]:
-    """Sources by symbol; names are compared without case because some file systems cannot tell them apart."""
-    taken: dict[str, tuple[str, CandleSource]] = {}
-    for path, symbol, ticker in found:
-        name, other = taken.get(symbol.lower(), (symbol, None))
-        source = CandleSource((path,), ticker)
-        if other is not None:
-            if name != symbol or not (other.parts and source.parts):
-                before = other.paths[0].name
-                raise CmatError(f"{path}: symbol '{symbol}' already comes from {before}; keep one file per symbol")
-            source = CandleSource((*other.paths, path), ticker)
-        taken[symbol.lower()] = (symbol, source)
-    return dict(taken.values())

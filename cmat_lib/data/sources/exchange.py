@@ -1,26 +1,30 @@
 """Candles from an exchange through ccxt: page by page, with patience, and never the candle that is not finished.
 
-ccxt has a paging of its own (``params={"paginate": True}``). It is not used: it counts a fixed number of pages back
-from the local clock and silently leaves out what is older, repeats failed requests without a pause, gives up at the
-first rate limit, and hands out nothing before all is there.
+A download is one Parquet file, whose metadata say where its candles are from and which time was asked for.
+
+ccxt's own paging (``params={"paginate": True}``) is not used: it silently leaves out what is older than some pages,
+repeats failed requests without a pause, gives up at the first rate limit, and hands out nothing before the end.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.data.sources.download_file import DownloadFile
+from cmat_lib.base.files import atomic_path
 
 if TYPE_CHECKING:
     import ccxt
@@ -32,22 +36,108 @@ SAVE_EVERY = 20  # pages; a kill costs at most that many
 WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new try of a request that failed
 REFUSED = (403, 451)  # HTTP: forbidden, unavailable for legal reasons
 USABLE_TIMEFRAME = r"[1-9]\d*[mhd]"
+KEY = b"cmat_download"
+COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
+Stretch = tuple[int, int]  # from and to (exclusive), epoch milliseconds
 
 
 def open_exchange(name: str) -> ccxt.Exchange:
-    """Exchange by its name in ccxt, with ccxt's rate limit on, and proxies and certificates from the environment.
-
-    Raises a CmatError if ccxt does not know it, or it offers no candles.
-    """
+    """Exchange by its name in ccxt, with ccxt's rate limit; a CmatError if it is unknown, or offers no candles."""
     import ccxt  # takes a second
 
     if name not in ccxt.exchanges:
         raise CmatError(f"--exchange: ccxt knows no exchange '{name}'{_like(name, ccxt.exchanges)}")
+    # Proxies and certificates come from the environment.
     options = {"enableRateLimit": True, "requests_trust_env": True, "enableLastJsonResponse": True, "timeout": 20_000}
     exchange = getattr(ccxt, name)(options)
     if not exchange.has["fetchOHLCV"]:
         raise CmatError(f"--exchange: {name} offers no candles; choose another one, such as binance, kraken or bybit")
     return exchange
+
+
+@dataclass
+class DownloadFile:
+    """Candles of one symbol as they are being downloaded."""
+
+    path: Path
+    source: dict[str, str]  # ``exchange``, ``symbol``, ``timeframe``
+    # Time for which the exchange has answered, ascending, apart: what no candle fills there was never traded.
+    asked: list[Stretch] = field(default_factory=list)
+    # `COLUMNS`, ascending; ``timestamp`` is the candle's open, datetime64[ms, UTC]
+    candles: pd.DataFrame = field(default_factory=lambda: _frame([]))
+    new: int = 0  # candles that this download added
+    _rows: list[list] = field(default_factory=list)
+    _changed: bool = False
+
+    @classmethod
+    def open(cls, path: Path, source: dict[str, str]) -> Self:
+        """The file on disk, or an empty one; a CmatError if it is no download, damaged, or of another `source`."""
+        if not path.exists():
+            return cls(path, source)
+        try:
+            table = pq.read_table(path)
+            noted = json.loads((table.schema.metadata or {})[KEY])
+            asked = [(int(begin), int(end)) for begin, end in noted["asked"]]
+            found = {name: noted[name] for name in source}
+        except (KeyError, TypeError):
+            raise CmatError(f"{path} is not from cmat download; move it away or choose another --data-dir") from None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise CmatError(f"{path}: cannot be read ({error}); remove it and download again") from None
+        if found != source:
+            has, wanted = (" ".join(which.values()) for which in (found, source))
+            raise CmatError(f"{path} has candles of {has}, not of {wanted}; choose another --data-dir")
+        return cls(path, source, asked, table.to_pandas())
+
+    def missing(self, start: int, stop: int) -> list[Stretch]:
+        """Stretches of time from `start` to `stop` that were not asked for yet, ascending."""
+        found, cursor = [], start
+        for begin, end in self.asked:
+            if cursor < min(begin, stop):
+                found.append((cursor, min(begin, stop)))
+            cursor = max(cursor, end)
+        return [*found, (cursor, stop)] if cursor < stop else found
+
+    def holes(self, bar: int) -> tuple[int, int]:
+        """Missing candles of `bar` milliseconds: how many the exchange lacks, and how many nobody asked for."""
+        opens = self.candles["timestamp"].dt.as_unit("ms").astype("int64")
+        first, stop = int(opens.iloc[0]), int(opens.iloc[-1]) + bar
+        spans = [(max(begin, first), min(end, stop)) for begin, end in self.asked if begin < stop and end > first]
+        asked = sum(-(-(end - first) // bar) + -(begin - first) // bar for begin, end in spans)  # rounded up, both
+        return asked - len(opens), (stop - first) // bar - asked
+
+    def add(self, rows: list[list], begin: int, end: int) -> None:
+        """Note that the exchange's whole answer for `begin` to `end` are these rows (open time in ms, OHLC, volume)."""
+        self._rows += rows
+        self._changed = True
+        self.new += len(rows)
+        known, self.asked = sorted([*self.asked, (begin, end)]), []
+        for start, stop in known:
+            if self.asked and start <= self.asked[-1][1]:
+                start, before = self.asked.pop()
+                stop = max(stop, before)
+            self.asked.append((start, stop))
+
+    def save(self) -> None:
+        """Write candles and what was asked for, atomically; an unchanged file is left alone, an empty one not made."""
+        if not self._changed:
+            return
+        frames = [frame for frame in (self.candles, _frame(self._rows)) if len(frame)]
+        self._rows, self._changed = [], False
+        if not frames:
+            return
+        latest = pd.concat(frames).drop_duplicates("timestamp", keep="last")
+        self.candles = latest.sort_values("timestamp", ignore_index=True)
+        table = pa.Table.from_pandas(self.candles, preserve_index=False)
+        noted = json.dumps({**self.source, "asked": self.asked}).encode()
+        table = table.replace_schema_metadata({**table.schema.metadata, KEY: noted})
+        with atomic_path(self.path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def _frame(rows: list[list]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[1:], float))
+    times = pd.to_datetime(frame["timestamp"].astype("int64"), unit="ms", utc=True)
+    return frame.assign(timestamp=times.dt.as_unit("ms"))
 
 
 @dataclass(frozen=True)
@@ -57,15 +147,11 @@ class Downloader:
     exchange: ccxt.Exchange
     timeframe: str  # as in `data.timeframe`
     folder: Path
-    # seconds before each new try of a request, one or more; after the last, the download stops and keeps what it has
-    waits: Sequence[float] = WAITS
+    waits: Sequence[float] = WAITS  # seconds before each new try of a request; after the last, the download stops
     progress: bool | None = None  # bar; by default only where a terminal watches
 
     def find_symbols(self, names: Sequence[str]) -> list[str]:
-        """The exchange's unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``.
-
-        Raises a CmatError for an unknown symbol, a timeframe the exchange lacks, or no answer.
-        """
+        """Unified symbols for names such as ``BTC/USDT``, ``btc/usdt`` or ``BTCUSDT``; a CmatError for unknown ones."""
         offered = [name for name in self.exchange.timeframes or {} if re.fullmatch(USABLE_TIMEFRAME, name)]
         if self.timeframe not in offered:
             has = f"{self.exchange.id} has no candles of '{self.timeframe}'; it has {', '.join(offered)}"
@@ -82,10 +168,9 @@ class Downloader:
     def download(self, symbol: str, since: pd.Timestamp, until: pd.Timestamp | None = None) -> DownloadFile:
         """Candles of one symbol that open from `since` to before `until`, added to what its file already has.
 
-        Progress is saved every `SAVE_EVERY` pages and however the download ends, so the same call goes on from there.
-        `symbol` is unified, from `find_symbols`; times are UTC. Without `until`, up to the newest candle that is
-        finished by the exchange's clock. Raises a CmatError if the exchange does not answer or refuses, or the file
-        there is not this download's.
+        Progress is saved every `SAVE_EVERY` pages and at the end, so the same call goes on from there. Times are UTC,
+        `symbol` is unified. Without `until`, up to the newest candle that is finished by the exchange's clock. Raises a
+        CmatError if the exchange does not answer or refuses, or the file there is not this download's.
         """
         source = {"exchange": self.exchange.id, "symbol": symbol, "timeframe": self.timeframe}
         file = DownloadFile.open(self.folder / file_name(symbol, self.timeframe), source)
@@ -111,11 +196,10 @@ class Downloader:
         return file
 
     def _pages(self, symbol: str, start: int, stop: int, bar: int) -> Iterator[tuple[list, int, int]]:
-        """New rows and the stretch of time that they settle.
+        """New rows and the stretch of time that they settle, which is never asked for again.
 
-        An empty page is passed over, because the listing may be later or trading may have halted, but only if the
-        exchange says so twice: what is settled is never asked for again. The last one is not settled if it reaches the
-        present, where a candle may only be late.
+        An empty page (a later listing, a halt) is passed over only if the exchange says so twice. The last one is not
+        settled if it reaches the present, where a candle may only be late.
         """
         limit = self.exchange.feature_value(symbol, "fetchOHLCV", "limit", PAGE) or PAGE
         cursor, quiet = start, False
@@ -173,8 +257,6 @@ class Downloader:
 def file_name(symbol: str, timeframe: str) -> str:
     """File for a symbol, a name without any folder: BTC/USDT becomes ``BTCUSDT_15m.parquet``.
 
-    Examples
-    --------
     >>> file_name("BTC/USDT", "15m"), file_name("BTC/USDT:USDT", "1h"), file_name("../../x", "1d")
     ('BTCUSDT_15m.parquet', 'BTCUSDT_USDT_1h.parquet', '____x_1d.parquet')
     """

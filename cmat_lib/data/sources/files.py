@@ -1,10 +1,8 @@
 """Candle files: the files of a symbol become one frame of candles.
 
-What a maker's columns mean stands in `candle_makers`, how its files are taken apart in `candle_tables`. Nothing is
-repaired here: a file is read as it is or refused. A row without any price is no candle, and newest-first is an order.
+Nothing is repaired here: a file is read as it is or refused. A row without any price is no candle, and newest-first is
+an order.
 """
-
-from __future__ import annotations
 
 import difflib
 import re
@@ -19,12 +17,11 @@ from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, left_out, market_files
 from cmat_lib.data.sources.makers import OHLC, REQUIRED, SPELLINGS
 from cmat_lib.data.sources.tables import channel_readers, read_table
-from cmat_lib.data.sources.text import NO_NUMBER, Layout
+from cmat_lib.data.sources.text import NO_NUMBER, NOT_NUMBERS, Layout
 from cmat_lib.data.sources.times import LATEST, check_rows, join_clock, parse_times
 
 BEFORE_ALL = pd.Timestamp.min.tz_localize("UTC")
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "万": 1e4, "亿": 1e8}
-NOT_NUMBERS = ("timestamp", "clock", "symbol")
 
 
 def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
@@ -32,17 +29,19 @@ def read_market(data: DataConfig) -> dict[str, pd.DataFrame]:
 
     Raises a CmatError if a file cannot be read as candles of `data.timeframe`, or holds none in the chosen time.
     """
-    market = {}
     if others := [f"{path.name} ({why})" for path, why in left_out(data).items() if "timeframe" not in why]:
         warnings.warn(f"{data.data_dir}: left out: {', '.join(others)}", stacklevel=2)
-    sources = market_files(data)
     try:
-        for symbol in sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol)):  # tickers of a file in a row
-            market[symbol] = read_source(sources[symbol], data)
+        market = {symbol: read_source(source, data) for symbol, source in file_by_file(market_files(data))}
     except CmatError as error:
         raise CmatError(f"{error}; cmat candles {data.data_dir} shows how these files are understood") from None
     read_table.cache_clear()
     return dict(sorted(market.items()))
+
+
+def file_by_file(sources: dict[str, CandleSource]) -> list[tuple[str, CandleSource]]:
+    """Symbols and sources so that the tickers of a file, which is kept until another is read, stand in a row."""
+    return sorted(sources.items(), key=lambda entry: (entry[1].paths, entry[0]))
 
 
 def read_source(source: CandleSource, data: DataConfig) -> pd.DataFrame:
@@ -82,8 +81,7 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     Raises a CmatError if the file is empty or unreadable, lacks a required column, has text in a number column or a
     time that cannot be understood, or if its candles are not `data.bar` apart.
     """
-    readers = channel_readers(data)
-    table = read_table(path, data)
+    readers, table = channel_readers(data), read_table(path, data)
     about: Layout = table.attrs["layout"]
     for ours in (*REQUIRED, *(["volume"] if "volume" in readers else [])):
         if ours not in about.places:
@@ -98,7 +96,11 @@ def read_candles(path: Path, data: DataConfig, ticker: str | None = None) -> pd.
     chosen = (times >= (data.since or BEFORE_ALL)) & (times < (data.until or LATEST))
     if not chosen.all():
         rows, times = rows[chosen], times[chosen]
-    _check_spacing(times, data.bar, f"{path}: column '{about.theirs('timestamp')}'")
+    if (usual := usual_step(times) or data.bar) != data.bar:  # repeats, disorder and gaps are found later
+        timeframe = timeframe_of(usual)
+        advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
+        apart = f"candles are {usual} apart, data.timeframe is {timeframe_of(data.bar)}"
+        raise CmatError(f"{path}: column '{about.theirs('timestamp')}': {apart}; {advice}")
     ours = [name for name in (*SPELLINGS, *rows.columns) if name in rows and name not in NOT_NUMBERS]
     numbers = {name: _parse_numbers(rows[name].rename(about.theirs(name)), path, about) for name in dict.fromkeys(ours)}
     candles = pd.DataFrame(_one_volume(numbers, "volume" in readers), index=times)
@@ -182,14 +184,6 @@ def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.nd
     if "volume" in columns and not needed and not (columns["volume"] >= 0).any():
         del columns["volume"]
     return columns
-
-
-def _check_spacing(times: pd.DatetimeIndex, bar: pd.Timedelta, where: str) -> None:
-    """The most frequent step must be one candle; repeats, disorder and gaps are found later."""
-    if (usual := usual_step(times) or bar) != bar:
-        timeframe = timeframe_of(usual)
-        advice = f"set data.timeframe: {timeframe}" if timeframe else "no candle length, so check the time unit"
-        raise CmatError(f"{where}: candles are {usual} apart, data.timeframe is {timeframe_of(bar)}; {advice}")
 
 
 def usual_step(times: pd.DatetimeIndex) -> pd.Timedelta | None:

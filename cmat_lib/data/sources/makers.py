@@ -1,7 +1,5 @@
 """Who writes candle files, and how: the one table that the reader, ``cmat candles`` and the documentation share."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
@@ -45,20 +43,15 @@ MINUTES_NAME = r"(?P<symbol>[A-Z0-9.]{5,})_(?P<timeframe>1|5|15|30|60|240|720|14
 
 @dataclass(frozen=True)
 class Maker:
-    """One maker of candle files.
-
-    `columns` are as its files have them, or mean if there is no header line. `tells`: names, as `plain` writes them, that
-    together are nobody else's. `file`: pattern of its file names, with the groups ``symbol``, ``timeframe``, ``part`` (of
-    an archive). `means`: our name -> its name where spellings would miss it. `advice`: parameters that its files need.
-    """
+    """One maker of candle files."""
 
     name: str
-    columns: str
-    tells: str = ""
-    file: str = ""
-    means: dict[str, str] = field(default_factory=dict)
+    columns: str  # as its files have them, or mean if there is no header line
+    tells: str = ""  # names, as `plain` writes them, that together are nobody else's
+    file: str = ""  # pattern of its file names, with the groups ``symbol``, ``timeframe``, ``part`` (of an archive)
+    means: dict[str, str] = field(default_factory=dict)  # our name -> its name where spellings would miss it
     header: bool = True
-    advice: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)  # parameters that its files need
     note: str = ""
 
     @property
@@ -121,8 +114,6 @@ YFINANCE = next(maker for maker in MAKERS if maker.name == "yfinance")
 def plain(name: object) -> str:
     """Column name without case, accents, punctuation, number (``1. open``) and unit (``Open (USD)``).
 
-    Examples
-    --------
     >>> [plain(name) for name in ("<OPEN>", "1. open", "Open (USD)", "Eröffn.", "开盘价")]
     ['open', 'open', 'open', 'eroffn', '开盘价']
     """
@@ -153,9 +144,9 @@ def bare_name(path: Path) -> str:
 
 
 def match_columns(names: Sequence[object], told: dict[str, str], where: str = "") -> dict[str, int]:
-    """Our name -> place of its column; `told` goes before all guesses, and without `where` nothing is refused.
+    """Our name -> place of its column; `told` (``data.columns``) goes before all guesses.
 
-    Raises a CmatError if a column of `told` (``data.columns``) is not there, or two columns have one meaning.
+    Raises a CmatError, unless `where` is empty, if a column of `told` is not there, or two columns have one meaning.
     """
     bare = {str(name).strip().lower(): place for place, name in reversed(list(enumerate(names)))}
     given = {ours: bare[t] for ours, theirs in told.items() if (t := theirs.strip().lower()) in bare}
@@ -174,7 +165,10 @@ def match_columns(names: Sequence[object], told: dict[str, str], where: str = ""
         hits = next((spelled[s] for s in accepted if s in spelled), [])
         exact = [hit for hit in hits if re.sub(r"[\W_]", "", str(names[hit]).lower()) in accepted] or hits
         if ours == "volume" and (not hits or len(exact) > 1):
-            exact = _volume_of_currency(names) or exact
+            # Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency.
+            units = {place: OF_CURRENCY.fullmatch(str(name).strip()) for place, name in enumerate(names)}
+            units = {place: match[1].upper() for place, match in units.items() if match}
+            exact = ([place for place, unit in units.items() if unit not in QUOTES] or list(units))[:1] or exact
         if len(exact) > 1 and where:
             both = " and ".join(repr(names[hit]) for hit in exact)
             raise CmatError(f"{where}: columns {both} both mean '{ours}'; remove one, or name one in data.columns")
@@ -199,9 +193,3 @@ def known_prices(names: Sequence[object]) -> int:
     """How many of the four prices a line names."""
     have = {plain(name) for name in names}
     return sum(not have.isdisjoint(ACCEPTED[ours]) for ours in OHLC)
-
-
-def _volume_of_currency(names: Sequence[object]) -> list[int]:
-    """Of ``Volume ETH`` and ``Volume USDC`` the one in the traded currency."""
-    units = {place: unit[1] for place, name in enumerate(names) if (unit := OF_CURRENCY.fullmatch(str(name).strip()))}
-    return ([place for place, unit in units.items() if unit.upper() not in QUOTES] or list(units))[:1]

@@ -1,7 +1,5 @@
 """How candle files are understood, before anything is made of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +10,7 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, candle_files, market_files, told_length
-from cmat_lib.data.sources.files import candle_times, read_source, timeframe_of, usual_step
+from cmat_lib.data.sources.files import candle_times, file_by_file, read_source, timeframe_of, usual_step
 from cmat_lib.data.sources.makers import maker_by_file
 from cmat_lib.data.sources.tables import channel_readers, read_table
 
@@ -25,9 +23,8 @@ def understood(data: DataConfig, market: Mapping[str, pd.DataFrame] | None = Non
     ``columns`` are ours = theirs, ``left_out`` those that nothing reads; first and last open are in UTC, and in
     `data.clock_zone` if that is another. Where ``problem`` says why files cannot be read, the rest is empty.
     """
-    sources = market_files(data)
-    in_order = sorted(sources, key=lambda symbol: (sources[symbol].paths, symbol))  # tickers of a file in a row
-    rows = {symbol: _row(sources[symbol], data, (market or {}).get(symbol)) for symbol in in_order}
+    market = market or {}
+    rows = {symbol: _row(source, data, market.get(symbol)) for symbol, source in file_by_file(market_files(data))}
     read_table.cache_clear()
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol").sort_index().fillna("")
 

@@ -1,9 +1,4 @@
-"""Candle files of many makers as plain tables: one row per candle, columns under our names.
-
-Values are as in the file here, times and numbers of odd forms still text.
-"""
-
-from __future__ import annotations
+"""Candle files of many makers as plain tables: a row per candle, columns under our names, values as in the file."""
 
 import bz2
 import gzip
@@ -41,7 +36,7 @@ def is_candle_file(path: Path) -> bool:
         return kind in READERS
     try:
         if _is_text(path):
-            return bool(_seen(path, DataConfig()).places)
+            return bool(sniff(_head(path), DataConfig()).places)
         return bool(JSON_ROWS.match(_head(path)) or JSON_NAMES.match(_head(path)))
     except Exception:  # of a packed file that is damaged, or of what is no text
         return False
@@ -50,17 +45,13 @@ def is_candle_file(path: Path) -> bool:
 def has_header(path: Path) -> bool:
     """Whether a file names its columns."""
     try:
-        return not _is_text(path) or _seen(path, DataConfig()).names[:1] != ["1"]
+        return not _is_text(path) or sniff(_head(path), DataConfig()).names[:1] != ["1"]
     except Exception:
         return True  # reading the file will say what is wrong
 
 
 def _is_text(path: Path) -> bool:
     return READERS[_kind(path)] is _read_text
-
-
-def _seen(path: Path, data: DataConfig, where: str = "") -> Layout:
-    return sniff(_head(path), data, where)
 
 
 def _kind(path: Path) -> str:
@@ -73,9 +64,8 @@ def read_table(path: Path, data: DataConfig) -> pd.DataFrame:
     """Rows of one file in its order, columns under our names: those of `SPELLINGS` that it has, and what channels read.
 
     ``attrs``: ``layout`` (a `Layout`), ``unread`` (names of the other columns), ``blocks`` (those of them that may tell
-    instruments apart), ``tickers`` (whether symbols stand in the header).
-
-    Raises a CmatError if the file is empty, damaged, of no known form, or has a row that is longer than its header.
+    instruments apart), ``tickers`` (whether symbols stand in the header). Raises a CmatError if the file is empty,
+    damaged, of no known form, or has a row that is longer than its header.
     """
     return _read(path, data, *_state(path))
 
@@ -97,8 +87,8 @@ def _read(path: Path, data: DataConfig, size: int, _modified: int) -> pd.DataFra
     except CmatError:
         raise
     except pd.errors.ParserWarning:
-        advice = "name all columns, or quote numbers"
-        raise CmatError(f"{path}: rows have more fields than the header line; {advice}") from None
+        problem = "rows have more fields than the header line; name all columns, or quote numbers"
+        raise CmatError(f"{path}: {problem}") from None
     except Exception as error:  # bytes may ask of the readers of five formats whatever they like
         advice = "the file may be truncated, get it again"
         raise CmatError(f"{path}: cannot be read ({first_line(error)}); {advice}") from None
@@ -183,7 +173,7 @@ def _head(path: Path) -> bytes:
 
 
 def _read_text(path: Path, data: DataConfig) -> tuple[pd.DataFrame, Layout]:
-    layout = _seen(path, data, str(path))
+    layout = sniff(_head(path), data, str(path))
     options: dict[str, Any] = {"sep": layout.delimiter if layout.delimiter != " " else r"\s+", "skipinitialspace": True}
     options |= {"encoding": layout.encoding, "encoding_errors": "replace", "skiprows": layout.skip}
     with closing(_open(path)) as stream:
@@ -242,29 +232,24 @@ def symbols_in(path: Path, data: DataConfig) -> list[str]:
     """Symbols that a file tells apart by a column or in its header, in order; none where its name is the symbol."""
     try:
         return _symbols_in(path, data, *_state(path))
-    except CmatError as error:
-        if "ticker" in str(error):
+    except Exception as error:
+        if isinstance(error, CmatError) and "ticker" in str(error):
             raise
-    except Exception:
-        pass
-    return []  # reading the file will say what is wrong
+        return []  # reading the file will say what is wrong
 
 
 @lru_cache(maxsize=4096)
 def _symbols_in(path: Path, data: DataConfig, _size: int, _modified: int) -> list[str]:
-    if not _may_have_symbols(path, data):
+    if _is_text(path):
+        layout = sniff(_head(path), data)
+        worth = layout.levels == 2 or "symbol" in layout.places
+    elif READERS[_kind(path)] is _read_json:
+        worth = not JSON_ROWS.match(_head(path))
+    else:
+        names = (pq.read_schema(path) if _kind(path) == ".parquet" else ipc.open_file(path).schema).names
+        worth = any(name.startswith("('") for name in names) or "symbol" in match_columns(names, data.columns)
+    if not worth:  # to read all of the file
         return []
     table = read_table(path, data)
     symbols = [str(symbol) for symbol in table["symbol"].dropna().unique()] if "symbol" in table else []
     return symbols if table.attrs["tickers"] or len(symbols) > 1 else []
-
-
-def _may_have_symbols(path: Path, data: DataConfig) -> bool:
-    """Whether it is worth to read all of a file for its symbols."""
-    if _is_text(path):
-        layout = _seen(path, data)
-        return layout.levels == 2 or "symbol" in layout.places
-    if READERS[_kind(path)] is _read_json:
-        return not JSON_ROWS.match(_head(path))
-    schema = pq.read_schema(path) if _kind(path) == ".parquet" else ipc.open_file(path).schema
-    return any(name.startswith("('") for name in schema.names) or "symbol" in match_columns(schema.names, data.columns)

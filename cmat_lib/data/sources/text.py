@@ -1,7 +1,5 @@
 """How a text file of candles is written, seen from its beginning: encoding, delimiter, header line, decimal mark."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import re
@@ -24,26 +22,23 @@ DATE = re.compile(r"\d{1,4}[-./ ]\w{1,9}[-./ ]\d{1,4}|\d{8}|[A-Za-z]{3,9} \d\d?,
 EPOCH = re.compile(r"\d{9,19}(\.\d+)?")
 GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{2,3})*,\d{3}")
 CLOCK = re.compile(r"\d\d?:\d\d(:\d\d(\.\d+)?)?|\d{1,6}")
+NOT_NUMBERS = ("timestamp", "clock", "symbol")
 NO_NUMBER = ("-", "--", "—", "", "N/A", "null", "None", "nan", "NaN", "<NA>")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is written, as far as it was seen or told.
+    """How a file is written, as far as it was seen or told."""
 
-    `names` are those of its columns, or their numbers from 1; `places` says which of ours is where; `skip` counts the
-    lines before the first candle, and `levels` the header lines: 2 in a frame of several tickers.
-    """
-
-    names: list[str]
+    names: list[str]  # of its columns, or their numbers from 1
     maker: Maker | None = None
-    places: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)  # which of our names is where
     encoding: str = ""
     delimiter: str = ""
     decimal: str = "."
     thousands: str | None = None
-    skip: int = 0
-    levels: int = 1
+    skip: int = 0  # lines before the first candle
+    levels: int = 1  # header lines: 2 in a frame of several tickers
 
     @property
     def plain_numbers(self) -> bool:
@@ -87,9 +82,8 @@ def _decoded(head: bytes, told: str | None, where: str) -> dict[str, str]:
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
-    if delimiter == " ":
-        return line.split()
-    return [name.strip() for row in csv.reader([line], delimiter=delimiter, skipinitialspace=True) for name in row]
+    rows = [line.split()] if delimiter == " " else csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+    return [name.strip() for row in rows for name in row]
 
 
 def _start(rows: list[list[str]], data: DataConfig) -> int | None:
@@ -120,9 +114,8 @@ def _layout(rows: list[list[str]], seen: Layout, data: DataConfig, where: str) -
     if below and len(below[0]) == len(names) and _are_tickers(below):
         return replace(seen, levels=2)
     places = match_columns(names, data.columns, where)
-    decimal, thousands = _marks(below, places, seen.delimiter, data, where)
-    about = {"maker": maker_of(names), "places": places, "decimal": decimal, "thousands": thousands}
-    return replace(seen, names=names, skip=start + 1, **about)
+    named = replace(seen, names=names, skip=start + 1, maker=maker_of(names), places=places)
+    return _with_marks(named, below, data, where)
 
 
 def _are_tickers(below: list[list[str]]) -> bool:
@@ -156,32 +149,29 @@ def without_header(rows: list[list[str]], seen: Layout, data: DataConfig, where:
         maker = next((maker for maker in known if _fits(values.set_axis(maker.order, axis=1))), known[0])
         unread = ("period", "ignore", "vwap", "close_time")
         places = {ours: place for place, ours in enumerate([*lead, *maker.order]) if ours not in unread}
-    decimal, thousands = _marks(rows, places, seen.delimiter, data, where)
-    return replace(seen, names=names, maker=maker, places=places, decimal=decimal, thousands=thousands)
+    return _with_marks(replace(seen, names=names, maker=maker, places=places), rows, data, where)
 
 
 def _fits(values: pd.DataFrame) -> bool:
     """Whether high and low are what they are called, and trades are whole."""
     prices = values[list(OHLC)].to_numpy()  # whose largest is NaN beside a NaN
     whole = "trades" not in values or (values["trades"] % 1 == 0).all()
-    return bool(whole and (values["high"] >= prices.max(axis=1)).all() and (values["low"] <= prices.min(axis=1)).all())
+    return whole and (values["high"] >= prices.max(axis=1)).all() and (values["low"] <= prices.min(axis=1)).all()
 
 
-def _marks(
-    rows: list[list[str]], places: dict[str, int], delimiter: str, data: DataConfig, where: str
-) -> tuple[str, str | None]:
-    """Decimal mark, and the mark between thousands if there is one; an error if 1,234 may be either."""
-    columns = {place for ours, place in places.items() if ours not in ("timestamp", "clock", "symbol")}
+def _with_marks(seen: Layout, rows: list[list[str]], data: DataConfig, where: str) -> Layout:
+    """The layout with its decimal mark and that between thousands; an error if 1,234 may be either."""
+    columns = {place for ours, place in seen.places.items() if ours not in NOT_NUMBERS}
     texts = [row[place] for row in rows for place in columns if place < len(row) and VALUE.fullmatch(row[place])]
     commas = [text for text in texts if "," in text]
+    both = [text for text in commas if "." in text]
     if data.decimal or not commas:
         other = {",": ".", ".": ","}.get(data.decimal) if commas else None
-        return data.decimal or ".", data.thousands or other
-    both = [text for text in commas if "." in text]
+        return replace(seen, decimal=data.decimal or ".", thousands=data.thousands or other)
     if data.thousands == "," or any(text.rfind(".") > text.rfind(",") for text in both):
-        return ".", ","
+        return replace(seen, decimal=".", thousands=",")
     if both or data.thousands or not all(GROUPED.fullmatch(text) for text in commas):
-        return ",", data.thousands or "."
-    if delimiter == "," or any(text.count(",") > 1 for text in commas):
-        return ".", ","
+        return replace(seen, decimal=",", thousands=data.thousands or ".")
+    if seen.delimiter == "," or any(text.count(",") > 1 for text in commas):
+        return replace(seen, decimal=".", thousands=",")
     raise CmatError(f"{where}: {commas[0]} may be a decimal or thousands; set data.decimal to ',' or '.'")

@@ -1,7 +1,5 @@
 """Time columns of candle files: numbers of one epoch unit, ISO 8601, and the dates of spreadsheets and countries."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import Path
@@ -13,7 +11,6 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-DAY = pd.Timedelta("1D")
 PART = 1 << 18  # rows
 # Epoch numbers of these years lie apart in the four units; dates that are written out may be of any year before.
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
@@ -29,6 +26,10 @@ DATES = """%Y-%m-%d %Y/%m/%d %Y.%m.%d %Y%m%d %d.%m.%Y %d.%m.%y %m/%d/%Y %d/%m/%Y
 CLOCKS = "%H:%M:%S %H:%M %H:%M:%S.%f %H%M%S %H%M %I:%M_%p %I:%M:%S_%p %I-%p %H:%M:%S%z %H:%M:%S.%f_%z"
 CLOCK = re.compile(r"(?P<date>.+?)(?P<gap>T|,? )(?P<clock>\d\d?:\d\d.*|\d{4,6}|\d\d?-[AP]M)", re.IGNORECASE)
 COMPACT = (8, 12, 14, 17)  # digits of 20240102 and longer forms, to the millisecond
+# Zones of the large markets, one for each rule by which clocks change.
+MARKETS = """America/New_York America/Chicago Europe/London Europe/Paris Europe/Athens Europe/Moscow Australia/Sydney
+    America/Sao_Paulo Asia/Jerusalem Pacific/Auckland America/Santiago"""
+UNSURE = {"ambiguous": "NaT", "nonexistent": "NaT"}  # times that a change of the clocks skips or repeats
 SWAPPED = str.maketrans("dm", "md")
 ADVICE = "is not a time; write ISO 8601 (2025-01-31 00:15:00) or one epoch unit, or set data.time_format"
 
@@ -39,11 +40,10 @@ def parse_times(
     """Times of candles, datetime64[ns, UTC]; those that bring no zone are of `zone`, `form` is `data.time_format`.
 
     A candle of whole days that opens at one hour of the day, in whichever time zone, means a date, and gets midnight
-    UTC of it: else daylight saving would make days of 23 hours.
-
-    Raises a CmatError for a time that cannot be understood, naming its row, or dates that may be of two orders.
+    UTC of it: else daylight saving would make days of 23 hours. Raises a CmatError for a time that cannot be
+    understood, naming its row, or dates that may be of two orders.
     """
-    days = bar % DAY == pd.Timedelta(0)
+    days = bar % pd.Timedelta("1D") == pd.Timedelta(0)
     numbers = None if pd.api.types.is_datetime64_any_dtype(column) else _numbers(column)
     if numbers is not None and form is None and (text := _compact(numbers)) is None:
         times = _parse_epoch(numbers, column, path)
@@ -61,10 +61,7 @@ def parse_times(
 
 
 def join_clock(date: pd.Series, clock: pd.Series) -> pd.Series:
-    """Dates with the time of day beside them; the zeros that 093000 lost in a spreadsheet come back.
-
-    A date that is complete already, or a clock that is none, changes nothing.
-    """
+    """Dates with the time of day beside them, if they are dates and it is one; 93000 is 09:30 of a spreadsheet."""
     days, hours = _text(date), _text(clock)
     if days.str.contains(r":|^\d{9,}$").any():
         return date
@@ -121,7 +118,7 @@ def _written(column: pd.Series, path: Path, form: str | None, zone: str) -> pd.S
     zones = text.str.extract(ZONE_NAME)["zone"].unique()
     own = zones[0] if len(zones) == 1 and zones[0] in available_timezones() else None
     local = _guessed(text.str.replace(ZONE_NAME, "", regex=True) if own else text, sample.index, path, column.name)
-    return _localised(local, own) if own else local
+    return local.dt.tz_localize(own, **UNSURE) if own else local
 
 
 def _by_format(text: pd.Series, form: str) -> pd.Series:
@@ -170,32 +167,21 @@ def _with_zone(local: pd.Series, column: pd.Series, path: Path, zone: str) -> pd
         return local.dt.tz_convert("UTC")
     if zone == "UTC":
         return local.dt.tz_localize("UTC")
-    times = _localised(local, zone)
+    times = local.dt.tz_localize(zone, **UNSURE)
     advice = f"does not exist, or twice, in {zone}, whose clocks change then; write UTC, or set data.file_zone right"
     check_rows(times.notna() | local.isna(), column, path, advice)
     return times.dt.tz_convert("UTC")
-
-
-def _localised(local: pd.Series, zone: str) -> pd.Series:
-    return local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
 
 
 def _midnights(index: pd.DatetimeIndex, bar: pd.Timedelta, zone: str) -> pd.DatetimeIndex:
     """Days that a zone's clocks move (midnight, or the opening, of a market) as midnights UTC of the nearest date."""
     if len(index) < 2 or not ((index - index[0]) % bar != pd.Timedelta(0)).any():
         return index
-    for name in (zone, *MARKETS):
+    for name in (zone, *MARKETS.split()):
         local = index.tz_convert(name).tz_localize(None)
         if len((local - local.normalize()).unique()) == 1:
             return local.round("D").tz_localize("UTC").as_unit("ns").rename("timestamp")
     return index
-
-
-# Zones of the large markets, one for each rule by which clocks change.
-MARKETS = (
-    *("America/New_York", "America/Chicago", "Europe/London", "Europe/Paris", "Europe/Athens", "Europe/Moscow"),
-    *("Australia/Sydney", "America/Sao_Paulo", "Asia/Jerusalem", "Pacific/Auckland", "America/Santiago"),
-)
 
 
 def _parse_epoch(numbers: pd.Series, column: pd.Series, path: Path) -> pd.DatetimeIndex:
@@ -204,12 +190,12 @@ def _parse_epoch(numbers: pd.Series, column: pd.Series, path: Path) -> pd.Dateti
     inside = {unit: (numbers * float(ns) >= low) & (numbers * float(ns) < high) for unit, ns in UNIT_NS.items()}
     unit = max(inside, key=lambda name: inside[name].sum())
     usual = f"{unit} as in most rows" if inside[unit].any() else "s, ms, us or ns"
-    advice = f"is no epoch time of the years 1990 to 2100 in {usual}; write all rows in one unit, or ISO 8601"
     if inside[unit].any():  # years before 1990 too, where they can be nothing else
         else_where = np.logical_or.reduce([inside[name] for name in UNIT_NS if name != unit])
         older = (numbers * float(UNIT_NS[unit]) < low) & (numbers * float(UNIT_NS[unit]) > pd.Timestamp.min.value)
         inside[unit] |= older & ~else_where & ((numbers < 0) | (unit == "s"))
-    check_rows(inside[unit], column, path, advice)
+    problem = f"is no epoch time of the years 1990 to 2100 in {usual}; write all rows in one unit, or ISO 8601"
+    check_rows(inside[unit], column, path, problem)
     if pd.api.types.is_integer_dtype(numbers):
         stamps = numbers.to_numpy(np.int64) * UNIT_NS[unit]
     else:  # a float cannot hold nanoseconds of this century: whole milliseconds are what it can mean
