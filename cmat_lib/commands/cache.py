@@ -1,7 +1,5 @@
 """``cmat cache``: build, look at, check and empty the feature cache."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``cmat candles``: how a file or folder of candles is understood."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

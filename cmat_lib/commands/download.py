@@ -1,7 +1,5 @@
 """``cmat download``: candles from an exchange."""
 
-from __future__ import annotations
-
 import logging
 from typing import Annotated
 

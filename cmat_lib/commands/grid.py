@@ -1,7 +1,5 @@
 """``--grid section.key=value,value``: the product of the values, each a set of changes with a readable name."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

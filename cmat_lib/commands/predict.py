@@ -1,7 +1,5 @@
 """``cmat predict`` and ``cmat export``: what a run says about new candles, and its model for other programs."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``cmat run``: the notebooks of one parameter file, of several, or of a grid over them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``cmat runs``: what runs there are in a folder, by what their folders hold."""
 
-from __future__ import annotations
-
 from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated, Any

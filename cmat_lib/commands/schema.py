@@ -1,7 +1,5 @@
 """``cmat schema``: the JSON schemas of parameter and sweep files, and the file of defaults."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

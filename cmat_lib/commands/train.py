@@ -1,7 +1,5 @@
 """``cmat train``: prepare and train in one process, without notebooks."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from typing import Annotated

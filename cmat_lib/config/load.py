@@ -1,7 +1,5 @@
 """Parameters: from YAML files, notebooks and the command line to one validated `Config`, and back to text."""
 
-from __future__ import annotations
-
 import os
 import reprlib
 import warnings

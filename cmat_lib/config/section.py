@@ -1,7 +1,5 @@
 """What sections of parameters are made of: their base, and the types of their values."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal

@@ -12,8 +12,6 @@ References: Klincsek, *Minimal triangulations of polygonal domains*, 1980; that 
 neighbourhood graph dies at this very scale: arXiv 2502.20215 and 2512.17382.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cmat_lib.base.numba_cache import njit

@@ -25,8 +25,6 @@ Koyama, Memoli, Robins, Turner, *Reduced Vietoris-Rips complexes*, arXiv 2307.16
 Edelsbrunner and Harer, *Computational Topology*, 2010, chapter VII (elder rule).
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -16,8 +16,6 @@ graph to the same bars. So the diagram of a window is the same to the last bit h
 breaks in floats (see `planar`), the window is computed from scratch, and the state is filled anew for the next one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import NamedTuple

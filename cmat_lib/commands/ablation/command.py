@@ -1,7 +1,5 @@
 """``cmat ablate``: every part of the model and every baseline, on the same folds."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ A *row* is one way to make scores, a *cell* is one row trained on one fold with 
 that was killed goes on with those that are missing.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations, product

@@ -4,8 +4,6 @@ Nothing of the run is trusted but its candles: each check makes its numbers agai
 and compares them with what the run has stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

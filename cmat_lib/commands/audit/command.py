@@ -1,7 +1,5 @@
 """``cmat audit``: do the numbers of a run know more than they may."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

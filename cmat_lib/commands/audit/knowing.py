@@ -1,7 +1,5 @@
 """Single inputs that rank the triggers too well to be honest, or are a label themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

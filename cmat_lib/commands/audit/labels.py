@@ -1,7 +1,5 @@
 """Candles, labels and the index of samples against what the candles give."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Predictions of the run against the stored model on candles cut at the row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scalers against medians and interquartile ranges of the training rows, taken anew."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The split from first principles: what a part knows, in time, whatever function made it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

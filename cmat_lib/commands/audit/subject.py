@@ -1,7 +1,5 @@
 """What an audit looks at: the artefacts of one run and the rows chosen from them; and what it says about them."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

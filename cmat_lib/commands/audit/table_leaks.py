@@ -1,7 +1,5 @@
 """Rows of a table that candles get before they were published: by the table's own word, and by what candles did."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -4,8 +4,6 @@ A channel may know the candles that it declares to read, with the label columns 
 know candles up to its row, and tables up to its close.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """``cmat sweep``: many trainings with other parameters, judged on the stop part."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated

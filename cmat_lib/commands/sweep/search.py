@@ -5,8 +5,6 @@ The folder of a sweep is a run folder whose stages 01 and 02 are finished, which
 and ``best.yaml``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time
