@@ -27,9 +27,8 @@ def _split(candles: pd.DataFrame) -> str:
     if not len(rows):
         return ""
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return (
-        f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {candles.index[rows[0] + 1]:{TIME}}{more}, as at a split"
-    )
+    first = candles.index[rows[0] + 1]
+    return f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {first:{TIME}}{more}, as at a split"
 
 
 def _repeat(candles: pd.DataFrame) -> str:

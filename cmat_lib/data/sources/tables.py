@@ -86,12 +86,11 @@ def _read(path: Path, data: DataConfig, size: int, _modified: int) -> pd.DataFra
             table, layout = READERS[_kind(path)](path, data)
     except CmatError:
         raise
-    except pd.errors.ParserWarning:
-        problem = "rows have more fields than the header line; name all columns, or quote numbers"
-        raise CmatError(f"{path}: {problem}") from None
     except Exception as error:  # bytes may ask of the readers of five formats whatever they like
-        advice = "the file may be truncated, get it again"
-        raise CmatError(f"{path}: cannot be read ({first_line(error)}); {advice}") from None
+        problem = f"cannot be read ({first_line(error)}); the file may be truncated, get it again"
+        if isinstance(error, pd.errors.ParserWarning):
+            problem = "rows have more fields than the header line; name all columns, or quote numbers"
+        raise CmatError(f"{path}: {problem}") from None
     return _under_our_names(table, layout, data, path)
 
 
