@@ -133,9 +133,19 @@ def load_config(
 ) -> Config:
     """Validated parameters from a file and changes to it.
 
-    The file holds only differences from `base`, by default the schema's defaults; `changes` (sections, ``run_dir`` or
-    ``seed``) are laid over it. A CmatError names each wrong key, the nearest valid name, and its `origin`, by default
-    the file's name.
+    Parameters
+    ----------
+    path : path, optional
+        A file that holds only differences from `base`, by default the schema's defaults.
+    changes : dict, optional
+        Sections, ``run_dir`` or ``seed``, laid over the file.
+    origin : str, optional
+        What errors name; the file by default.
+
+    Raises
+    ------
+    CmatError
+        Naming each wrong key and the nearest valid name.
     """
     raw = merge(base or {}, {} if path is None else read_params(path))
     return validate(merge(raw, changes or {}), origin or ("parameters" if path is None else str(path)))

@@ -43,12 +43,27 @@ class AttentionBlock(nn.Module):
 
 
 class OHLCVNBEATSEncoder(nn.Module):
-    """N-BEATS stacks on a window of `input_size` T candles, one token per stack, and self-attention over these tokens.
+    """N-BEATS stacks on a window of candles, one token per stack, and self-attention over these tokens.
 
-    The output has length `hidden_size`, of which every stack yields ``hidden_size / num_stacks``; `stack_types` names
-    the basis of each; without `use_attention` the output is the stacks' concatenation. The document's ``output_size``
-    is dropped: an encoder has no forecast, so nothing would read it. A ValueError if the stack types do not match the
-    stacks, or the hidden size cannot be shared among stacks and heads.
+    The document's ``output_size`` is dropped: an encoder has no forecast, so nothing would read it.
+
+    Parameters
+    ----------
+    input_size : int
+        Look-back T.
+    hidden_size : int
+        Length of the output, of which every stack yields ``hidden_size / num_stacks``.
+    stack_types : sequence of {'trend', 'seasonality', 'generic'}
+        Basis of each stack.
+    num_channels : int
+        Channels C.
+    use_attention : bool
+        Without it the output is the stacks' concatenation.
+
+    Raises
+    ------
+    ValueError
+        If the stack types do not match the stacks, or the hidden size cannot be shared among stacks and heads.
     """
 
     title, stated_size = "N-BEATS encoder", "~13.7M"

@@ -66,9 +66,18 @@ def _attending(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[list[
 
 @torch.no_grad()
 def attention_maps(model: MultiTaskCrossModalAttention, batch: Batch) -> tuple[Tensor, Names]:
-    """Attention between the tokens of the fusion, (layers, B, h, M, M), rows summing to 1, and the M names.
+    """Attention between the tokens of the fusion, in evaluation mode and without gradients, as all readers here.
 
-    In evaluation mode and without gradients, as all readers here; a `CmatError` if the fusion has no attention layers.
+    Returns
+    -------
+    maps : Tensor, shape (layers, B, h, M, M)
+        Rows sum to 1.
+    token_names : tuple of M str
+
+    Raises
+    ------
+    CmatError
+        If the fusion has no attention layers.
     """
     with evaluation_mode(model):
         maps, _ = walk_layers(*_attending(model, batch))

@@ -194,7 +194,18 @@ def _of_coalitions(model: MultiTaskCrossModalAttention, features: Features, othe
 
 
 def modality_shapley(model: MultiTaskCrossModalAttention, batch: Batch, absent: StandIns) -> Shapley:
-    """Shapley values and pairwise interactions of the views for the trigger's logit."""
+    """Shapley values and pairwise interactions of the K views for the trigger's logit.
+
+    Parameters
+    ----------
+    absent : StandIns
+        What the model reads in place of a view that is absent, over which the logit is averaged.
+
+    Returns
+    -------
+    Shapley
+        Values (B, K) and the interactions of pairs.
+    """
     with torch.no_grad(), evaluation_mode(model):
         features = model.encode(batch.inputs)
     return shapley_of(coalition_logits(model, features, absent), tuple(features))

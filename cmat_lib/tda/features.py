@@ -27,16 +27,27 @@ kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def tda_features(log_prices: ArrayLike, config: TdaConfig) -> np.ndarray:
-    """Topological features of windows of log prices, each computed from scratch: (N, W) to (N, F), float32.
+    """Topological features of windows of log prices, each computed from scratch.
 
     Each window is embedded by delays, its Vietoris-Rips diagram is taken, and the diagram becomes `feature_names`. The
     diagram of the z-scored window is the diagram of the log prices divided by the window's standard deviation, exactly,
     so one diagram serves both scales. A flat window has no topology: all its features are 0. A row depends on its own
     window only, bit for bit.
 
-    `log_prices` are the natural logarithm of the close (or another one of ``config.series``); W is
-    ``config.longest_window``, and a shorter scale reads the end of the window. Another shape and values that are not
-    finite are a ValueError.
+    Parameters
+    ----------
+    log_prices : array_like, shape (N, W)
+        Natural logarithm of the close (or another one of ``config.series``); W is ``config.longest_window``, and a
+        shorter scale reads the end of the window.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, F)
+
+    Raises
+    ------
+    ValueError
+        For another shape, and for values that are not finite.
     """
     windows = np.ascontiguousarray(log_prices, dtype=np.float64)
     if windows.ndim != 2 or windows.shape[1] != config.longest_window:

@@ -36,11 +36,28 @@ class Bars(NamedTuple):
 
 
 def rips_diagrams(points: ArrayLike, engine: str = "planar") -> list[np.ndarray]:
-    """Persistence diagrams of one cloud: H0 (n, 2) and H1 (m, 2), ascending by birth, then by death.
+    """Persistence diagrams of one cloud.
 
-    `points` are (P, d); P may be 0, and points may be equal. Another shape, or a coordinate that is not finite or
-    exceeds 1e150, is a ValueError that names the row; an unknown engine is a `CmatError`.
+    Parameters
+    ----------
+    points : array_like, shape (P, d)
+        P may be 0, and points may be equal.
+    engine : {'planar', 'giotto', 'weak_alpha'}
 
+    Returns
+    -------
+    list of ndarray
+        H0 (n, 2) and H1 (m, 2) in the unit of the points, ascending by birth, then by death.
+
+    Raises
+    ------
+    ValueError
+        For another shape, and for a coordinate that is not finite or exceeds 1e150, with its row.
+    CmatError
+        For an unknown engine.
+
+    Examples
+    --------
     >>> rips_diagrams([[0, 0], [0, 1], [0, 3]], engine="giotto")[0]
     array([[0., 1.],
            [0., 2.]])

@@ -36,7 +36,7 @@ from cmat_lib.tda.persistence import checked_clouds
 
 # numba's cache looks at the file of a kernel, not at those of the kernels it calls; this line makes a change of one
 # change the other. tests/test_planar.py says what it must be.
-BUILT_ON = "478d5c3bfce41c76"
+BUILT_ON = "48f85eb0198b4656"
 
 LEAF = 4  # points in a leaf of the box tree, at most
 COVER = 16  # room for members of a cover while it is searched; those that turn out to be blocked leave when it is full

@@ -8,12 +8,26 @@ from numpy.typing import ArrayLike
 def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarray:
     """Embed one series, or many windows at once, by time delays.
 
-    Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``: (T,) becomes (P, dimension) with
-    ``P = T - (dimension - 1) * delay``, and N windows (N, W) become (N, P, dimension), in fresh memory. By Takens
-    (1981, *Detecting strange attractors in turbulence*, Lecture Notes in Mathematics 898, theorem 1) the cloud keeps
-    the topology of the attractor behind the series. Another number of axes, a parameter below 1 and a series that holds
-    no point are a ValueError.
+    Point ``i`` is ``(x[i], x[i + delay], ..., x[i + (dimension - 1) * delay])``. By Takens (1981, *Detecting strange
+    attractors in turbulence*, Lecture Notes in Mathematics 898, theorem 1) the cloud keeps the topology of the
+    attractor behind the series.
 
+    Parameters
+    ----------
+    series : array_like, shape (T,) or (N, W)
+
+    Returns
+    -------
+    ndarray, shape (P, dimension) or (N, P, dimension)
+        In fresh memory; ``P = T - (dimension - 1) * delay``.
+
+    Raises
+    ------
+    ValueError
+        For another number of axes, a parameter below 1, and a series that holds no point.
+
+    Examples
+    --------
     >>> takens_embedding([0, 1, 2, 3], dimension=2, delay=2)
     array([[0., 2.],
            [1., 3.]])

@@ -27,7 +27,7 @@ from cmat_lib.tda.filling import INFINITE, filling, kernel, vector
 from cmat_lib.tda.persistence import LARGEST, Bars, diagrams_batch
 from cmat_lib.tda.planar import CLOSEST, DEGREE, angle_rank, face_walk, mark_face, pair, shorter
 
-BUILT_ON = "71dec1e3692e3f12"  # see `planar.BUILT_ON`
+BUILT_ON = "51d6ab4b167bc34b"  # see `planar.BUILT_ON`
 
 FAR = 1e200  # where unused places lie: at an infinite squared distance from everything
 TINY = 2.0**-480  # squares of shorter lengths lose digits: windows that small are made from scratch, which scales them

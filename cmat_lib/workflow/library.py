@@ -80,7 +80,20 @@ class Fitted:
 
 
 def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda row: None) -> Fitted:
-    """Train a model on candles, see `cmat_lib.data.candles.checked_market`; `on_epoch` takes rows of the history."""
+    """Train a model on candles.
+
+    Parameters
+    ----------
+    market : mapping of str to DataFrame
+        Candles of each symbol, see `cmat_lib.data.candles.checked_market`.
+    on_epoch : callable
+        Takes each row of the history.
+
+    Raises
+    ------
+    CmatError
+        If candles or parameters do not fit.
+    """
     load_parts()
     check_parameters(config)
     market = checked_market(market, config.data)

@@ -12,9 +12,20 @@ class CrossModalAttentionFusion(AttendingFusion):
     """Modalities as tokens of a small pre-norm transformer encoder.
 
     ``tokens = projections + positions``; `num_layers` layers of self-attention and feed-forward (Vaswani et al., arXiv
-    1706.03762; pre-norm: Xiong et al., arXiv 2002.04745) without a final norm; mean over the tokens, or [CLS] with
-    `use_cls_token`, which comes first; linear, ReLU, dropout. The tokens of one of the source's views that is not seen
-    are their learned positions alone; other views have tokens only where they are seen.
+    1706.03762; pre-norm: Xiong et al., arXiv 2002.04745) without a final norm; mean over the tokens, or [CLS]; linear,
+    ReLU, dropout. The tokens of one of the source's views that is not seen are their learned positions alone; other
+    views have tokens only where they are seen.
+
+    Parameters
+    ----------
+    nbeats_dim, tda_dim, complexity_dim : int or None
+        Widths of the source's encoders; None for a view that is not seen.
+    hidden_dim : int
+        Token width D.
+    num_heads, num_layers, ffn_dim, dropout
+        Of the transformer.
+    use_cls_token : bool
+        A learned token that comes first, and is read in place of the mean.
     """
 
     settings = (*AttendingFusion.settings, "use_cls_token")
