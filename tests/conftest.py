@@ -1,5 +1,6 @@
 """Fixtures that several files share."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ from cmat_lib.commands.cli import main
 def one_thread():
     """Tests run in two processes on small arrays, where more threads only get in each other's way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_level():
+    """A page that runs in this process sets the level of the library's log; the next test must not see it."""
+    logger = logging.getLogger("cmat_lib")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def test_two_at_a_time_share_the_study(swept, tmp_path):
     started = time.monotonic()
     table = run_sweep(sweep, base | {"run_dir": str(tmp_path / "sweep")}, 4, 2, print)
     assert sorted(table["trial"]) == [0, 1, 2, 3] and (table["state"] == "complete").all()
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300, "trials do not wait for each other's locks"
 
 
 def test_a_smaller_metric_is_sorted_upwards():
