@@ -1,5 +1,6 @@
 """``cmat runs``: what runs there are in a folder, by what their folders hold."""
 
+import os
 from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +71,7 @@ def _row(path: Path) -> dict[str, Any]:
     there = {stage: record for stage in STAGE_NAMES if (record := run.record(stage))}
     row |= {"stages": _stages(list(there)), "finished": max((r.finished for r in there.values()), default=None)}
     row |= {"data": _data(run.config.data, []), "fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
-    damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
+    damaged = [s for s in STAGE_NAMES if s not in there and os.path.lexists(path / f"stages/{s}.json")]  # unreadable
     for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
         try:
             row |= read(run) if stage in there else {}

@@ -184,5 +184,4 @@ class Follower:
 
 
 def _signature(paths: Iterable[Path]) -> Signature:
-    states = [path.stat() for path in paths]
-    return tuple((state.st_size, state.st_mtime_ns) for state in states)
+    return tuple((state.st_size, state.st_mtime_ns) for state in map(Path.stat, paths))

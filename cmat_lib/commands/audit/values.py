@@ -162,9 +162,8 @@ class Cut:
         ends = [self.subject.end(symbol, p.timestamp) for p in own.itertuples() if np.isfinite(self.at(p)).all()]
         if len(ends) < 2:
             return set()
-        together = self._shown(symbol, ends, 0, ends[-1], config)
         alone = np.concatenate([self._shown(symbol, [end], 0, ends[-1], config) for end in ends])
-        wrong = differs(together, alone, self.spread).any(axis=0)
+        wrong = differs(self._shown(symbol, ends, 0, ends[-1], config), alone, self.spread).any(axis=0)
         return {self.compared.names[column] for column in np.flatnonzero(wrong)}
 
     def _shown(self, symbol: str, ends: list[int], start: int, until: int, config: Config) -> np.ndarray:
