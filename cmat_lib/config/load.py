@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.config.schema import SECTIONS, Config, TableConfig
+from cmat_lib.config.inputs import TableConfig
+from cmat_lib.config.schema import SECTIONS, Config
 
 # Keys of the source's own configuration (its sections 6 and 11.3), and where they live here.
 ALIASES = {

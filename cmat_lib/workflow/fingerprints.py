@@ -13,20 +13,19 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.base.files import file_hash
 from cmat_lib.base.parts import part_hashes
 from cmat_lib.config import Config, resolve_path
-from cmat_lib.config.schema import SECTIONS
+from cmat_lib.config.schema import OF_THE_LOSS, SECTIONS, TrainingConfig
 from cmat_lib.data.sources.files import market_files
 
 if TYPE_CHECKING:
     from cmat_lib.views import View
 
-_LOSS = ("loss", "focal_gamma", "positive_weight", "max_pct_clip_quantile", "task_weighting")
-_LOSS += ("trigger_weight", "max_pct_weight", "auxiliary_weight")
+_LOSS = [f"training.{key}" for key, own in TrainingConfig.model_fields.items() if OF_THE_LOSS in own.metadata]
 
 # Stage -> sections, top-level keys and ``section.key`` that change its results, beside what `_beside` adds.
 STAGES = {
     "01_data_prep": ("data", "labels"),
     "02_tda_cache": ("cache",),
-    "03_model_build": ("fusion", "model", "seed", *(f"training.{key}" for key in _LOSS)),
+    "03_model_build": ("fusion", "model", "seed", *_LOSS),
     "04_training": ("training", "logging", "evaluation.calibration"),
     "05_evaluation": ("evaluation",),
     "06_attention_visualization": ("explain",),

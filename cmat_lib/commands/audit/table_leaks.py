@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from cmat_lib.commands.audit.subject import Finding, Report, Subject
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.views.table import read
 from cmat_lib.views.table_files import Table
 from cmat_lib.views.table_join import known_at

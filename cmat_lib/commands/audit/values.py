@@ -15,7 +15,7 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, earliest, spread
 from cmat_lib.config import Config
-from cmat_lib.config.schema import PRICE_CHANNELS
+from cmat_lib.config.inputs import PRICE_CHANNELS
 from cmat_lib.data.channels import channel_of, compute_channels
 from cmat_lib.data.splits import Market
 from cmat_lib.views import View
