@@ -76,9 +76,7 @@ def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     journal = run.path(JOURNAL)
     try:
         content = journal.read_bytes() if journal.exists() else b""
-        if content.startswith(b"{") and not content.endswith(
-            b"\n"
-        ):  # half a line, left by a kill, would be continued
+        if content.startswith(b"{") and not content.endswith(b"\n"):  # half a line, left by a kill, would be continued
             os.truncate(journal, content.rfind(b"\n") + 1)
         study = optuna.create_study(**_stored(run.folder), direction=direction, load_if_exists=True)
     except OSError as error:
