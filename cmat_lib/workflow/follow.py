@@ -27,10 +27,8 @@ def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
         return
     check_ending(output)
     with atomic_path(output) as temporary:
-        if output.suffix == ".parquet":
-            scores.to_parquet(temporary, index=False)
-        else:
-            scores.to_csv(temporary, index=False)
+        write = scores.to_parquet if output.suffix == ".parquet" else scores.to_csv
+        write(temporary, index=False)
     print(f"{output}: {len(scores):,} candles of {scores['symbol'].nunique()} symbols")
 
 
