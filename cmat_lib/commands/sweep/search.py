@@ -8,7 +8,6 @@ and ``best.yaml``.
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,10 @@ from cmat_lib.workflow.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.common import load_panel
-from cmat_lib.workflow.stages.training import prepare_features
+from cmat_lib.workflow.stages.training import Say, prepare_features
 
 JOURNAL = "journal.log"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-Say = Callable[[str], None]
 
 
 def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: Say) -> pd.DataFrame:
