@@ -28,7 +28,8 @@ from timing import seconds_per_call
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmat_lib.config import Config, load_config
-from cmat_lib.config.schema import AUXILIARY_TARGETS, PRICE_CHANNELS
+from cmat_lib.config.inputs import PRICE_CHANNELS
+from cmat_lib.config.schema import AUXILIARY_TARGETS
 from cmat_lib.data.labels import compute_labels
 from cmat_lib.views import VIEWS
 from cmat_lib.views.clock import clock_fractions

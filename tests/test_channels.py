@@ -9,7 +9,7 @@ import pytest
 import talib
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config.schema import PRICE_CHANNELS, TAKER_SWAP, TECHNICAL_CHANNELS, VOLUME_CHANNELS, DataConfig
+from cmat_lib.config.inputs import PRICE_CHANNELS, TAKER_SWAP, TECHNICAL_CHANNELS, VOLUME_CHANNELS, DataConfig
 from cmat_lib.data.channels import CHANNELS, Channel, channel_of, compute_channels, look_back
 
 BAR = pd.Timedelta("15min")

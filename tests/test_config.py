@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.grid import grid_members
+from cmat_lib.commands.run import grid_members
 from cmat_lib.config import Config, dump_params, load_config, project_root, resolve_path, validate
 from cmat_lib.config.load import ALIASES, commented_defaults, parse_assignment
 from cmat_lib.config.schema import SECTIONS

@@ -10,7 +10,7 @@ from doc_sandbox import Sandbox, blocks
 from exchange_server import Binance, serving
 
 from cmat_lib.config import load_config, project_root
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.views import VIEWS
 
 PAGES = sorted([project_root() / "README.md", *(project_root() / "docs").rglob("*.md")])

@@ -26,8 +26,9 @@ from slim import model_content, slim
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.sweep.file import read_sweep
 from cmat_lib.config import Config, load_config, project_root
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.config.load import ALIASES
-from cmat_lib.config.schema import SECTIONS, TableConfig
+from cmat_lib.config.schema import SECTIONS
 from cmat_lib.data.cache import Sliding, cache_info, cached_features, clean, verify
 from cmat_lib.data.candles import audit, load_market, read_market
 from cmat_lib.data.sources.exchange import DownloadFile

@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.grid import check_folders, grid_members
-from cmat_lib.commands.run import run_many
+from cmat_lib.commands.run import check_folders, grid_members, run_many
 from cmat_lib.config import load_config, project_root
 
 SMOKE = project_root() / "params/smoke.yaml"

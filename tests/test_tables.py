@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.table_leaks import late_publication, moves_early
-from cmat_lib.config.schema import TableConfig, as_span
+from cmat_lib.config.inputs import TableConfig, as_span
 from cmat_lib.views.table_files import read_table
 from cmat_lib.views.table_join import as_of, as_sequence, check_overlap, cut, has_row, newest_problem
 

@@ -14,7 +14,7 @@ import torch
 
 import cmat_lib
 from cmat_lib.base.errors import CmatError
-from cmat_lib.commands.grid import grid_members
+from cmat_lib.commands.run import grid_members
 from cmat_lib.commands.sweep.file import read_sweep
 from cmat_lib.config import load_config, project_root
 from cmat_lib.config.schema import DataConfig

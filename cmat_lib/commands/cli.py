@@ -48,13 +48,10 @@ def main() -> None:
         use_parts(*_taken_parts(sys.argv))
         load_parts()
         app()
-    except CmatError as error:
-        _complain(str(error), everywhere=isinstance(error, LocalError))
-        sys.exit(1)
     except Exception as error:
-        if (message := _lack(error)) is None:
+        if (message := str(error) if isinstance(error, CmatError) else _lack(error)) is None:
             raise
-        _complain(message)
+        _complain(message, everywhere=isinstance(error, LocalError))
         sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted")

@@ -23,7 +23,11 @@ def compare(
     from cmat_lib.evaluation.names import metric_name
     from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
 
-    opened = {name: _evaluated(name) for name in runs}
+    opened: dict[str, Run] = {}
+    for name in runs:  # their candles need not be there any more, nor the code that made them
+        opened[name] = run = open_run(name, "05_evaluation")
+        if run.record(run.stage) is None:
+            raise CmatError(f"{name} is not evaluated yet; run notebooks/05_evaluation.ipynb or `cmat run` first")
     if len(opened) < 2:
         raise CmatError("compare needs two different runs or more")
     frame = common_rows({name: run.read_frame("predictions.parquet") for name, run in opened.items()})
@@ -37,14 +41,6 @@ def compare(
     for level, (title, table) in tables.items():
         text = with_intervals(table).unstack(level, sort=False).rename(index=metric_name, level="metric")
         print(f"\n{title}\n{text.rename_axis(columns=None).to_string()}")
-
-
-def _evaluated(folder: str) -> Run:
-    """Run whose stage 05 is finished; its candles need not be there any more, nor the code that made it."""
-    run = open_run(folder, "05_evaluation")
-    if run.record(run.stage) is None:
-        raise CmatError(f"{folder} is not evaluated yet; run notebooks/05_evaluation.ipynb or `cmat run` first")
-    return run
 
 
 def common_rows(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -115,12 +115,10 @@ def check_packages() -> Iterator[Diagnosis]:
     installed = {name: version for name in tested if (version := _installed(name)) is not None}
     # A build for another device (2.13.0+cpu) is the same version.
     other = [name for name in installed if Version(installed[name]).public != Version(tested[name]).public]
-    if other:
-        listed = ", ".join(f"{name} {installed[name]} (tested: {tested[name]})" for name in other[:6])
-        more = f" and {len(other) - 6} more" if len(other) > 6 else ""
-        yield Diagnosis("warning", f"other versions than the tested ones: {listed}{more}", INSTALL)
-    else:
-        yield Diagnosis("ok", f"{len(installed)} packages, all in the tested versions")
+    listed = ", ".join(f"{name} {installed[name]} (tested: {tested[name]})" for name in other[:6])
+    more = f" and {len(other) - 6} more" if len(other) > 6 else ""
+    text = f"other versions than the tested ones: {listed}{more}"
+    yield Diagnosis.of(not other, text if other else f"{len(installed)} packages, all in the tested versions", INSTALL)
 
 
 def _installed(name: str) -> str | None:

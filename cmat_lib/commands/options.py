@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config, load_config, merge
-from cmat_lib.config.load import parse_assignment
+from cmat_lib.config.load import Raw, parse_assignment
 
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one parameter; may be repeated.")
@@ -37,24 +37,19 @@ def add_commands(app: typer.Typer, *commands: Callable) -> None:
         app.command(epilog=command.epilog)(command)
 
 
-def assign(assignments: list[str] | None, base: dict[str, Any] | None = None) -> dict[str, Any]:
+def assign(assignments: Assignments, base: Raw | None = None) -> Raw:
     """Raw parameters `base` with all ``--set`` laid over them, in order."""
     return reduce(merge, map(parse_assignment, assignments or []), base or {})
 
 
 def run_config(
-    path: Path | None,
-    assignments: list[str] | None,
-    run_dir: str | None,
-    changes: dict[str, Any] | None = None,
-    member: dict[str, Any] | None = None,
+    path: Path | None, assignments: Assignments, run_dir: RunDir, changes: Raw | None = None, member: Raw | None = None
 ) -> Config:
     """Parameters of one run: the file, `changes`, ``--set``, the `member` of a grid, ``--run-dir``; later ones win."""
     merged = merge(assign(assignments, changes), member or {})
     if run_dir is not None:
         merged["run_dir"] = run_dir
-    base = {"run_dir": f"outputs/{path.stem}"} if path is not None else None
-    return load_config(path, merged, base=base)
+    return load_config(path, merged, base=None if path is None else {"run_dir": f"outputs/{path.stem}"})
 
 
 def utc_time(text: str, option: str) -> pd.Timestamp:

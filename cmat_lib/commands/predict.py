@@ -85,6 +85,4 @@ def export(
 def model_file(run: str) -> Path:
     """``best_model.pt`` of a run folder; the path itself if it is a file; a CmatError if there is no run."""
     path = resolve_path(run)
-    if path.is_file():
-        return path
-    return open_run(run, "04_training").model_path()
+    return path if path.is_file() else open_run(run, "04_training").model_path()

@@ -1,5 +1,6 @@
 """``cmat runs``: what runs there are in a folder, by what their folders hold."""
 
+import os
 from itertools import dropwhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,6 @@ from cmat_lib.base.errors import CmatError
 from cmat_lib.base.files import write_text
 from cmat_lib.commands.options import examples
 from cmat_lib.config import load_config, resolve_path
-from cmat_lib.config.schema import DataConfig
 from cmat_lib.evaluation.metrics import MODEL
 from cmat_lib.workflow.lock import is_worked_on
 from cmat_lib.workflow.run import STAGE_NAMES, Run
@@ -69,9 +69,9 @@ def _row(path: Path) -> dict[str, Any]:
         return row | {"status": _first_status(path) or "unreadable"}
     there = {stage: record for stage in STAGE_NAMES if (record := run.record(stage))}
     row |= {"stages": _stages(list(there)), "finished": max((r.finished for r in there.values()), default=None)}
-    row |= {"data": _data(run.config.data, []), "fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
-    damaged = [stage for stage in STAGE_NAMES if run.has_unreadable_record(stage)]
-    for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
+    row |= _data(run, found=False) | {"fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
+    damaged = [s for s in STAGE_NAMES if s not in there and os.path.lexists(path / f"stages/{s}.json")]  # unreadable
+    for stage, read in (("01_data_prep", _data), ("05_evaluation", _headline)):
         try:
             row |= read(run) if stage in there else {}
         except CmatError:  # one damaged run must not cost the list
@@ -111,15 +111,12 @@ def _stages(names: list[str]) -> str:
     return " ".join(f"{low}-{high}" if low < high else str(low) for low, high in spans.to_numpy()) or "none"
 
 
-def _read_data(run: Run) -> dict[str, str]:
-    """The column of `_data`, with the symbols that stage 01 found."""
-    return {"data": _data(run.config.data, run.read_json("data/data.json")["symbols"])}
-
-
-def _data(data: DataConfig, symbols: list[str]) -> str:
-    symbols = symbols or data.symbols or []
+def _data(run: Run, found: bool = True) -> dict[str, str]:
+    """The column ``data``; with the symbols that stage 01 found, or those of the parameters alone."""
+    data = run.config.data
+    symbols = (found and run.read_json("data/data.json")["symbols"]) or data.symbols or []
     named = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3} more" if len(symbols) > 3 else "")
-    return f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"
+    return {"data": f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"}
 
 
 def _headline(run: Run) -> dict[str, float]:

@@ -36,22 +36,11 @@ def train(
     With training.devices above 1 this starts one process per device. On several machines start the same command on
     each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under torchrun or SLURM.
     """
-    flags = {
-        "cache.dir": cache_dir,
-        "cache.trust": trust_cache or None,
-        "data.data_dir": data_dir,
-        "logging.level": log_level,
-        "training.epochs": epochs,
-        "training.batch_size": batch_size,
-        "training.learning_rate": lr,
-        "training.device": device,
-        "training.resume": resume or None,
-        "fusion.hidden_dim": fusion_hidden_dim,
-        "fusion.output_dim": fusion_hidden_dim,
-        "fusion.num_heads": fusion_num_heads,
-        "fusion.num_layers": fusion_num_layers,
-        "seed": seed,
-    }
+    flags = {"cache.dir": cache_dir, "cache.trust": trust_cache or None, "data.data_dir": data_dir}
+    flags |= {"training.epochs": epochs, "training.batch_size": batch_size, "training.learning_rate": lr}
+    flags |= {"training.device": device, "training.resume": resume or None, "logging.level": log_level, "seed": seed}
+    flags |= {"fusion.hidden_dim": fusion_hidden_dim, "fusion.output_dim": fusion_hidden_dim}
+    flags |= {"fusion.num_heads": fusion_num_heads, "fusion.num_layers": fusion_num_layers}
     changes = nest({key: value for key, value in flags.items() if value is not None})
     config = run_config(params, assignments, run_dir or (None if params else "outputs/train"), changes)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.config.schema import SECTIONS, Config, TableConfig
+from cmat_lib.config.inputs import TableConfig
+from cmat_lib.config.schema import SECTIONS, Config
 
 # Keys of the source's own configuration (its sections 6 and 11.3), and where they live here.
 ALIASES = {
@@ -34,6 +35,7 @@ ALIASES = {
 }
 NUMBER_HINT = " (write 0.001 or 1.0e-3; YAML reads 1e-3 as text)"
 Model = TypeVar("Model", bound=BaseModel)
+Raw = dict[str, Any]  # sections, keys and values as a file has them
 
 
 def project_root() -> Path:
@@ -58,7 +60,7 @@ def resolve_path(path: str | Path) -> Path:
         raise CmatError(f"{str(path)!r} is no path on this machine ({error}); correct it") from None
 
 
-def read_params(path: str | Path) -> dict[str, Any]:
+def read_params(path: str | Path) -> Raw:
     """Raw mapping of a parameter file; a CmatError if it is missing, is not YAML, or is not a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -100,13 +102,13 @@ def parse_yaml(text: str, problem: str) -> Any:
         raise CmatError(f"{problem}: {error}") from None
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Raw, changes: Raw) -> Raw:
     """Copy of `base` with `changes` laid over it, section by section (a section keeps the keys that are not named)."""
     both = [key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)]
     return {**base, **changes, **{key: {**base[key], **changes[key]} for key in both}}
 
 
-def parse_assignment(text: str) -> dict[str, Any]:
+def parse_assignment(text: str) -> Raw:
     """Turn ``section.key=value`` (or ``seed=3``) of the command line into a nested mapping; the value is YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
@@ -115,9 +117,9 @@ def parse_assignment(text: str) -> dict[str, Any]:
     return nest({".".join(parts): parse_yaml(value, f"--set {text}: the value is not YAML")})
 
 
-def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+def nest(values: Mapping[str, Any]) -> Raw:
     """``{section: {key: value}}`` of ``{"section.key": value}``; a key without a section stays where it is."""
-    nested: dict[str, Any] = {}
+    nested: Raw = {}
     for name, value in values.items():
         section, _, key = name.partition(".")
         nested = merge(nested, {section: {key: value} if key else value})
@@ -125,11 +127,7 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(
-    path: str | Path | None = None,
-    changes: dict[str, Any] | None = None,
-    *,
-    base: dict[str, Any] | None = None,
-    origin: str | None = None,
+    path: str | Path | None = None, changes: Raw | None = None, *, base: Raw | None = None, origin: str | None = None
 ) -> Config:
     """Validated parameters from a file and changes to it.
 
@@ -151,7 +149,7 @@ def load_config(
     return validate(merge(raw, changes or {}), origin or ("parameters" if path is None else str(path)))
 
 
-def validate(raw: dict[str, Any], origin: str) -> Config:
+def validate(raw: Raw, origin: str) -> Config:
     """Validate a raw mapping; see `load_config`."""
     config = checked(Config, _rename_aliases(raw, origin), origin, _explain)
     try:
@@ -164,7 +162,7 @@ def validate(raw: dict[str, Any], origin: str) -> Config:
     return config
 
 
-def checked(model: type[Model], raw: dict[str, Any], origin: str, explain: Callable[[dict[str, Any]], str]) -> Model:
+def checked(model: type[Model], raw: Raw, origin: str, explain: Callable[[dict[str, Any]], str]) -> Model:
     """Validated form of a raw mapping; a CmatError has a line of `explain` for each of pydantic's errors."""
     try:
         return model.model_validate(raw)
@@ -175,7 +173,7 @@ def checked(model: type[Model], raw: dict[str, Any], origin: str, explain: Calla
         raise CmatError(f"{origin}: a text holds what is no character ({error}); correct it") from None
 
 
-def _rename_aliases(raw: dict[str, Any], origin: str) -> dict[str, Any]:
+def _rename_aliases(raw: Raw, origin: str) -> Raw:
     """Accept the source's names with a warning; pydantic's own ``deprecated`` does not warn on input."""
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
     for (old_section, old), (section, new) in ALIASES.items():

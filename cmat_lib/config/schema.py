@@ -13,28 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cmat_lib.config.inputs import (
-    COMPLEXITY_INDICATORS,
-    PRICE_CHANNELS,
-    TAKER_SWAP,
-    TECHNICAL_CHANNELS,
-    VOLUME_CHANNELS,
-    CacheConfig,
-    ComplexityConfig,
-    DataConfig,
-    LabelsConfig,
-    TableConfig,
-    TdaConfig,
-    ViewsConfig,
-)
-from cmat_lib.config.section import Depth, Positive, Rate, Section, Seed, Share, Switch, as_span
-
-__all__ = [
-    "AUXILIARY_TARGETS", "COMPLEXITY_INDICATORS", "NBEATS_ATTENTION_HEADS", "OF_THE_LOSS", "PRICE_CHANNELS", "SECTIONS", "SOURCE_MODALITIES",
-    "STACK_TYPES", "TAKER_SWAP", "TECHNICAL_CHANNELS", "VOLUME_CHANNELS", "CacheConfig", "ComplexityConfig", "Config",
-    "DataConfig", "EvaluationConfig", "ExplainConfig", "FusionConfig", "LabelsConfig", "LoggingConfig", "ModelConfig",
-    "Section", "TableConfig", "TdaConfig", "TrainingConfig", "ViewsConfig", "as_span",
-]
+from cmat_lib.config.inputs import CacheConfig, ComplexityConfig, DataConfig, LabelsConfig, TdaConfig, ViewsConfig
+from cmat_lib.config.section import Depth, Positive, Rate, Section, Seed, Share, Switch
 
 SOURCE_MODALITIES = ("nbeats", "tda", "complexity")  # the views of the source document; all views stand in cmat_lib.views
 AUXILIARY_TARGETS = ("log_volatility", "log_range", "log_rise", "log_fall")

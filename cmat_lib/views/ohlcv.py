@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cmat_lib.config import Config
-from cmat_lib.config.schema import PRICE_CHANNELS
+from cmat_lib.config.inputs import PRICE_CHANNELS
 from cmat_lib.data.channels import compute_channels, look_back
 from cmat_lib.views.registry import Asked, Scaler, Values, View
 from cmat_lib.views.scaling import robust

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config import Config
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.data.cache import Sliding
 from cmat_lib.data.splits import Market
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config import Config
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.data.splits import Market
 from cmat_lib.views.registry import Asked, Values, View
 from cmat_lib.views.table_files import Table, find_files, read_table

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError, first_line, nearest
 from cmat_lib.config import resolve_path
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.data.sources.times import check_rows, parse_times
 
 TEXTS = (".csv", ".tsv", ".txt")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.views.table_files import Table, nanoseconds
 
 HOUR = 3_600 * 10**9  # nanoseconds

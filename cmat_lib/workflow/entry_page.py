@@ -13,7 +13,6 @@ from cmat_lib.evaluation.names import metric_name, score_name
 from cmat_lib.workflow.fingerprints import flat_parameters
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
-THUMBNAIL = (440, 330)  # pixels, twice what is shown, for screens of high density
 _TOLD = (  # title of each page, and what it tells
     ("Data", "Candles, channels, labels, and how time is split."),
     ("Topology and complexity", "From a window of prices to its shape in numbers, and both over time."),
@@ -91,7 +90,7 @@ def _thumbnail(run: Run, name: Path) -> str:
     """Small picture as the source of an image."""
     with Image.open(run.path(str(name))) as picture:
         small = picture.convert("RGB")
-    small.thumbnail(THUMBNAIL)
+    small.thumbnail((440, 330))  # pixels, twice what is shown, for screens of high density
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -27,10 +27,8 @@ def write_predictions(scores: pd.DataFrame, output: Path | None) -> None:
         return
     check_ending(output)
     with atomic_path(output) as temporary:
-        if output.suffix == ".parquet":
-            scores.to_parquet(temporary, index=False)
-        else:
-            scores.to_csv(temporary, index=False)
+        write = scores.to_parquet if output.suffix == ".parquet" else scores.to_csv
+        write(temporary, index=False)
     print(f"{output}: {len(scores):,} candles of {scores['symbol'].nunique()} symbols")
 
 
@@ -184,5 +182,4 @@ class Follower:
 
 
 def _signature(paths: Iterable[Path]) -> Signature:
-    states = [path.stat() for path in paths]
-    return tuple((state.st_size, state.st_mtime_ns) for state in states)
+    return tuple((state.st_size, state.st_mtime_ns) for state in map(Path.stat, paths))

@@ -24,7 +24,6 @@ from cmat_lib.evaluation.overfitting import deflated_sharpe, overfitting_probabi
 from cmat_lib.workflow.fingerprints import hash_text
 from cmat_lib.workflow.run import Run
 
-LOCK_SECONDS = 60.0
 IDENTITY = ("fingerprint", "data_hash", "run")  # texts in every row
 TRIED = frozenset((*IDENTITY, "config_hash", "finished"))  # what a row without scores has
 
@@ -84,7 +83,7 @@ def append_trial(path: Path, row: Mapping[str, Any]) -> pd.DataFrame:
     """
     make_folder(path.parent)
     try:
-        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+        with FileLock(f"{path}.lock", timeout=60.0):
             old = _read_ledger(path)
             is_known = old["fingerprint"] == row["fingerprint"]
             if is_known.any() and not row.keys() - TRIED:
@@ -135,9 +134,8 @@ def trial_table(ledger: pd.DataFrame, fingerprint: str, shares: list[float]) -> 
     rows = {}
     for share in shares:
         name = f"top_{top_name(share)}"
-        days = len(own[f"daily_{name}"])
         lengths = trials[f"daily_{name}"].map(lambda v: len(v) if isinstance(v, list | np.ndarray) else 0)
-        same_days = (lengths == days) & (trials["first_day"] == own["first_day"])
+        same_days = (lengths == len(own[f"daily_{name}"])) & (trials["first_day"] == own["first_day"])
         sharpes = trials[f"sharpe_{name}"].astype(np.float64).where(same_days)
         daily = list(trials.loc[sharpes.notna(), f"daily_{name}"])
         rows[share] = {

@@ -20,7 +20,7 @@ from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric
 from cmat_lib.training.trainer import Row, train
 from cmat_lib.views import VIEWS
-from cmat_lib.views.compute import Windows, computed, sample_views
+from cmat_lib.views.compute import computed, sample_views
 from cmat_lib.views.panel import Panel
 from cmat_lib.views.scaling import fit_scalers
 from cmat_lib.workflow.predictor import First, Predictor
@@ -100,11 +100,8 @@ def fit(market: Market, config: Config, on_epoch: Callable[[Row], None] = lambda
     check_market(market, config)
     fabric, views = make_fabric(config.training), VIEWS.active(config)
     labels = {symbol: compute_labels(candles, config.labels, config.data.bar) for symbol, candles in market.items()}
-
-    def windows(symbol: str, rows: np.ndarray) -> Windows:
-        return computed(symbol, market[symbol], rows, config.cache.jobs)
-
-    samples, arrays = sample_views(views, market, labels, config, windows)
+    jobs = config.cache.jobs
+    samples, arrays = sample_views(views, market, labels, config, lambda s, rows: computed(s, market[s], rows, jobs))
     scalers = fit_scalers(views, arrays, samples, config)
     panel = Panel(arrays, samples, scalers, config, fabric.device)
     model = train(config, panel, on_epoch, fabric=fabric).model

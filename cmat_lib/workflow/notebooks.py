@@ -22,10 +22,7 @@ from cmat_lib.workflow.stages.common import check_before_work
 from cmat_lib.workflow.tracking import log_run
 
 # What a page needs to look the same everywhere: figures that survive export.
-_FIGURES = {
-    "PLOTLY_RENDERER": "plotly_mimetype+notebook",
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-}
+_FIGURES = {"PLOTLY_RENDERER": "plotly_mimetype+notebook", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 # nbconvert and Plotly's renderer link to require.js, MathJax and mermaid; no page needs them.
 _REMOTE = (
     re.compile(r"<script[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>"),

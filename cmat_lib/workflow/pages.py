@@ -14,8 +14,6 @@ from cmat_lib.config.schema import SECTIONS, Config
 from cmat_lib.workflow.lock import join_or_refuse
 from cmat_lib.workflow.run import STAGE_NAMES, Run
 
-DEMO_RUN = "outputs/demo"
-
 
 def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
     """First call of every notebook, with its ``globals()``: validated parameters, and access to the run folder.
@@ -45,8 +43,7 @@ def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
             continue
         hint = f"did you mean '{close[0]}'?" if close else f"the sections are {', '.join(SECTIONS)}"
         raise CmatError(f"parameters of {stage}: unknown section '{name}'; {hint}")
-    given = {name: variables[name] for name in known if name in variables}
-    return {name: value for name, value in given.items() if value is not None and value != {}}
+    return {name: variables[name] for name in known if variables.get(name) is not None and variables[name] != {}}
 
 
 def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
@@ -55,7 +52,7 @@ def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
         if not stored.is_file():
             raise CmatError(f"{run_dir} is not a run yet; run notebooks/{STAGE_NAMES[0]}.ipynb first")
         return read_params(stored), str(stored)
-    if resolve_path(run_dir) == resolve_path(DEMO_RUN):
+    if resolve_path(run_dir) == resolve_path("outputs/demo"):
         return read_params(project_root() / "params/demo.yaml"), "params/demo.yaml"
     return {}, "the defaults"
 

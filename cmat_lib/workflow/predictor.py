@@ -36,7 +36,6 @@ from cmat_lib.workflow.stages.data import load_candles
 
 COLUMNS = ["symbol", "timestamp", "close_time", "close", "raw_probability", "probability", "alarm"]
 COLUMNS += ["predicted_max_pct", "in_sample", "model"]
-NAME_LENGTH = 12  # hex digits of the file's SHA-256
 
 First = pd.Timestamp | Mapping[str, pd.Timestamp] | None  # open of the first candle to score, for all symbols or each
 Live = dict[tuple[str, str, str], Callable[[np.ndarray], np.ndarray]]  # sliding windows that are fed candle by candle
@@ -65,7 +64,7 @@ class Predictor:
         return predictor
 
     def _take(self, model, config: Config, checkpoint: dict[str, Any], name: str, device: str, jobs: int) -> None:
-        self._data, self.name = config.data, name[:NAME_LENGTH]
+        self._data, self.name = config.data, name[:12]
         own_data = {"stride": 1, "symbols": config.data.symbols or sorted(checkpoint["symbols"])}
         own = {"data": own_data, "cache": {"jobs": jobs}, "training": {"device": device}}
         self.config = validate(merge(config.model_dump(mode="json"), own), "parameters of the model")

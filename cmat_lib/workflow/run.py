@@ -95,10 +95,6 @@ class Run:
         except (OSError, ValueError):
             return None
 
-    def has_unreadable_record(self, stage: str) -> bool:
-        """Whether something lies where a stage's record belongs that is none."""
-        return os.path.lexists(self._record_path(stage)) and self.record(stage) is None
-
     def is_finished(self, stage: str) -> bool:
         """Whether a stage's record matches the parameters, and all its artefacts are there in full size."""
         record = self.record(stage)
@@ -128,10 +124,8 @@ class Run:
                 since = f" since {STAGE_NAMES[number - 1]} was" if number else ""
                 raise CmatError(f"{self.folder}: {stage} has not been run{since}; run notebooks/{stage}.ipynb first")
             if record.fingerprint != self.fingerprint(stage):
-                raise CmatError(
-                    f"{self.folder}: stage {stage} was made with other parameters, input files or code; "
-                    f"run notebooks/{stage}.ipynb again"
-                )
+                problem = f"{self.folder}: stage {stage} was made with other parameters, input files or code"
+                raise CmatError(f"{problem}; run notebooks/{stage}.ipynb again")
             for name, artefact in record.artefacts.items():
                 if not artefact.is_at(self.path(name), content=False):
                     raise self._damage(name, stage)
@@ -144,9 +138,8 @@ class Run:
         for stage in STAGE_NAMES:  # two stages that write one file would undo each other
             other = self.record(stage) if stage != self.stage else None
             if taken := artefacts.keys() & (other.artefacts if other else {}):
-                raise CmatError(
-                    f"{self.stage} wrote {min(taken)}, which belongs to stage {stage}; give it another name"
-                )
+                problem = f"{self.stage} wrote {min(taken)}, which belongs to stage {stage}"
+                raise CmatError(f"{problem}; give it another name")
         record = Record(
             fingerprint=self.fingerprint(),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -69,14 +69,12 @@ def _log(run: Run, uri: str) -> str:
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
         return f"MLflow at {_without_secrets(uri)} has this run already"
     logged = client.create_run(experiment, run_name=run.folder.name, tags={TAG: tag}).info.run_id
-    known = flat_parameters(run.config).items()
+    known, now = flat_parameters(run.config).items(), int(1000 * time.time())
     parameters = [Param(name, str(value)[:LONGEST]) for name, value in known if name != "run_dir"]
-    for start in range(0, len(parameters), MOST_PARAMETERS):
-        client.log_batch(logged, params=parameters[start : start + MOST_PARAMETERS])
-    now = int(1000 * time.time())
     metrics = [Metric(name, value, now, step) for name, value, step in _metrics(run) if math.isfinite(value)]
-    for start in range(0, len(metrics), MOST_METRICS):
-        client.log_batch(logged, metrics=metrics[start : start + MOST_METRICS])
+    for kind, items, most in (("params", parameters, MOST_PARAMETERS), ("metrics", metrics, MOST_METRICS)):
+        for start in range(0, len(items), most):
+            client.log_batch(logged, **{kind: items[start : start + most]})
     if run.path("report/index.html").is_file():
         client.log_artifacts(logged, str(run.path("report")), "report")
     client.set_terminated(logged)

@@ -38,8 +38,7 @@ def ablate(
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
     say = partial(print, flush=True)
     with working_in(resolve_path(config.run_dir)):
-        run = prepare_features(config, say)
-        folder = run_ablation(config, run, chosen, seeds, numbers, say)
+        folder = run_ablation(config, prepare_features(config, say), chosen, seeds, numbers, say)
     print(_text(folder, reference_row(chosen)))
     print(f"tables and pictures: {folder}")
 
@@ -59,8 +58,8 @@ def _text(folder: Path, reference: str) -> str:
     titles = {"table": "ROC-AUC", "differences": f"{reference} minus row"}
     titles |= {"oracle_share": "share of the oracle's lift over 0.5"}
     texts = []
-    for path, title in ((folder / f"{name}.parquet", title) for name, title in titles.items()):
-        if path.is_file():
+    for name, title in titles.items():
+        if (path := folder / f"{name}.parquet").is_file():
             table = pd.read_parquet(path)
             table = table.xs("roc_auc", level="metric") if "metric" in table.index.names else table
             text = with_intervals(table).unstack("scope", sort=False).rename_axis(columns=None)

@@ -120,11 +120,9 @@ def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say
     """Scores of a cell by part, from its file or made now."""
     # All that a cell depends on: what the stages up to training depend on, the row, the fold and the seed.
     identity = [run.fingerprint("04_training"), config.data.split, *cell, network_rows(config).get(cell.row)]
-    name = f"{cell.row}-{cell.fold}-{cell.seed}-{hash_text(json.dumps(identity))[:16]}.npz"
-    path = folder / "cells" / name
+    path = folder / f"cells/{cell.row}-{cell.fold}-{cell.seed}-{hash_text(json.dumps(identity))[:16]}.npz"
     if path.is_file():
-        stored = _stored_scores(path, {part: len(panel.index(part)) for part in SCORED})
-        if stored is not None:
+        if stored := _stored_scores(path, {part: len(panel.index(part)) for part in SCORED}):
             return stored
         say(f"{path.name} is damaged; it is made again")
     made = _make_scores(cell, panel, config)

@@ -22,8 +22,7 @@ def audit(
     from cmat_lib.commands.audit.checks import audit_run
     from cmat_lib.commands.audit.subject import open_subject
 
-    subject = open_subject(run, rows, seed)
-    found = []
+    found, subject = [], open_subject(run, rows, seed)
     try:
         for name, report in audit_run(subject):
             verdict = "skipped" if report.skipped else f"FOUND {len(report.findings)}" if report.findings else "ok"

@@ -14,10 +14,9 @@ def check_candles(subject: Subject) -> Report:
     recorded = subject.run.read_json("data/data.json")["data_hash"]
     found = data_hash(subject.market)
     looked_at = f"{sum(map(len, subject.market.values())):,} candles of {len(subject.market)} symbols"
-    if found == recorded:
-        return Report(looked_at)
-    detail = "data/candles.parquet is not what stage 01 read"
-    return Report(looked_at, [Finding("stored", "candles", stored=found[:12], recomputed=recorded[:12], detail=detail)])
+    what = "data/candles.parquet is not what stage 01 read"
+    finding = Finding("stored", "candles", stored=found[:12], recomputed=recorded[:12], detail=what)
+    return Report(looked_at, [finding] if found != recorded else ())
 
 
 def check_labels(subject: Subject) -> Report:
@@ -56,8 +55,7 @@ def check_samples(subject: Subject) -> Report:
     columns = ("row", "local_row", "close_time", "close", *LABELS)
     findings = _compared(stored, again, columns, "the sample stands for another candle")
     for symbol, candles in subject.market.items():
-        times = candles.index[sample_rows(candles, subject.config)]
-        right = pd.DataFrame({"symbol": symbol, "timestamp": times})
+        right = pd.DataFrame({"symbol": symbol, "timestamp": candles.index[sample_rows(candles, subject.config)]})
         what = "samples; there is one wherever all inputs are complete"
         findings += odd_rows("samples", samples[samples["symbol"] == symbol], right, what)
     return Report(f"{len(samples):,} samples", findings)
@@ -66,8 +64,7 @@ def check_samples(subject: Subject) -> Report:
 def _expected(subject: Subject, symbol: str, times: pd.DatetimeIndex) -> pd.DataFrame:
     """What the samples of a symbol should say, found by their time."""
     candles, bar = subject.market[symbol], subject.config.data.bar
-    local = candles.index.get_indexer(times)
-    close = candles["close"].reindex(times).to_numpy()
+    local, close = candles.index.get_indexer(times), candles["close"].reindex(times).to_numpy()
     places = {"local_row": local, "row": local + subject.offsets[symbol], "close_time": times + bar, "close": close}
     return subject.labels[symbol].reindex(times).assign(**places)
 

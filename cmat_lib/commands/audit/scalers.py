@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cmat_lib.commands.audit.subject import SHARE_OF_SPREAD, Finding, Report, Subject
-from cmat_lib.config.schema import PRICE_CHANNELS
+from cmat_lib.config.inputs import PRICE_CHANNELS
 from cmat_lib.data.splits import PARTS
 from cmat_lib.training.checkpoint import load_checkpoint
 from cmat_lib.views import View

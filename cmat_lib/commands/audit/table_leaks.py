@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from cmat_lib.commands.audit.subject import Finding, Report, Subject
-from cmat_lib.config.schema import TableConfig
+from cmat_lib.config.inputs import TableConfig
 from cmat_lib.views.table import read
 from cmat_lib.views.table_files import Table
 from cmat_lib.views.table_join import known_at
@@ -153,8 +153,7 @@ def _changes(rows: pd.DataFrame, prices: list[pd.Series]) -> pd.DataFrame:
 
 def _level(closes: np.ndarray, series: pd.Series, known: np.ndarray) -> np.ndarray:
     """Log price at the first close at or after each time; NaN before the first candle and after the last."""
-    place = np.searchsorted(closes, known)
-    level = np.append(np.log(series.to_numpy(np.float64)), np.nan)[place]
+    level = np.append(np.log(series.to_numpy(np.float64)), np.nan)[np.searchsorted(closes, known)]
     return np.where(known < closes[0], np.nan, level)
 
 

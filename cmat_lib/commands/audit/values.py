@@ -15,7 +15,7 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.subject import Finding, Report, Subject, differs, earliest, spread
 from cmat_lib.config import Config
-from cmat_lib.config.schema import PRICE_CHANNELS
+from cmat_lib.config.inputs import PRICE_CHANNELS
 from cmat_lib.data.channels import channel_of, compute_channels
 from cmat_lib.data.splits import Market
 from cmat_lib.views import View
@@ -101,19 +101,14 @@ def _channels(subject: Subject, symbol: str, names: Sequence[str], candles: pd.D
 def check_view(subject: Subject, view: View) -> Report:
     """Numbers of a view at chosen samples, each computed alone from what it may know."""
     cut_off = Cut(subject, view)
-    compared, sociable = cut_off.compared, cut_off.sociable()
-    if view.groups and not sociable:  # numbers of one diagram: a wrong window moves nearly all
+    compared = cut_off.compared
+    if view.groups and not cut_off.sociable:  # numbers of one diagram: a wrong window moves nearly all
         findings = [cut_off.first_finding()] if compared.wrong.any() else []
     else:
-        findings = [_of_batch(f) if f.feature in sociable else f for f in compared.findings(cut_off.cause)]
+        findings = list(compared.findings(cut_off.cause))
     length = view.look_back(subject.config)
     of = f"{len(compared.rows):,} windows of {length} candles" if length > 1 else f"{len(compared.rows):,} samples"
     return Report(f"{len(compared.names)} numbers of {of}", findings)
-
-
-def _of_batch(finding: Finding) -> Finding:
-    detail = f"{finding.detail.partition(';')[0]}; alone a window has another value"
-    return replace(finding, cause="batch", detail=detail)
 
 
 @dataclass(frozen=True)
@@ -154,18 +149,18 @@ class Cut:
             return np.full(len(self.spread), np.nan)
         return self._shown(place.symbol, [end], end - length, end, config)[0]
 
-    def sociable(self) -> set[str]:
-        """Features that give two samples of a symbol other values together than each alone, from the same candles."""
+    @cached_property
+    def sociable(self) -> set[int]:
+        """Columns that give two samples of a symbol other values together than each alone, from the same candles."""
         rows, config = self.subject.sample_rows, self.subject.config
         symbol = rows["symbol"].iloc[0]
         own = rows[rows["symbol"] == symbol].iloc[[0, -1]]
         ends = [self.subject.end(symbol, p.timestamp) for p in own.itertuples() if np.isfinite(self.at(p)).all()]
         if len(ends) < 2:
             return set()
-        together = self._shown(symbol, ends, 0, ends[-1], config)
         alone = np.concatenate([self._shown(symbol, [end], 0, ends[-1], config) for end in ends])
-        wrong = differs(together, alone, self.spread).any(axis=0)
-        return {self.compared.names[column] for column in np.flatnonzero(wrong)}
+        wrong = differs(self._shown(symbol, ends, 0, ends[-1], config), alone, self.spread).any(axis=0)
+        return set(np.flatnonzero(wrong).tolist())
 
     def _shown(self, symbol: str, ends: list[int], start: int, until: int, config: Config) -> np.ndarray:
         """Newest numbers of samples that end before candles of these numbers, from the candles `start` to `until`.
@@ -183,8 +178,10 @@ class Cut:
         found = self.view.compute(asked)
         return found.values if found.rows is None else found.values[found.rows]
 
-    def cause(self, place: pd.Series, _column: int) -> tuple[str, str]:
-        """The window near the right one that gives the stored values, if one does."""
+    def cause(self, place: pd.Series, column: int) -> tuple[str, str]:
+        """Company of other windows, or the window near the right one that gives the stored values, if one does."""
+        if column in self.sociable:
+            return "batch", "alone a window has another value"
         stored, wrong = self.compared.stored[place.name], self.compared.wrong[place.name]
         horizon, length = self.subject.config.labels.horizon, self.view.look_back(self.subject.config)
         for shift in sorted(range(-horizon, horizon + 1), key=abs):

@@ -8,7 +8,6 @@ and ``best.yaml``.
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,10 @@ from cmat_lib.workflow.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.common import load_panel
-from cmat_lib.workflow.stages.training import prepare_features
+from cmat_lib.workflow.stages.training import Say, prepare_features
 
 JOURNAL = "journal.log"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-Say = Callable[[str], None]
 
 
 def run_sweep(sweep: Sweep, base: dict[str, Any], trials: int, jobs: int, say: Say) -> pd.DataFrame:
@@ -70,25 +68,20 @@ def _stored(folder: Path) -> dict[str, Any]:
     return {"storage": JournalStorage(JournalFileBackend(str(folder / JOURNAL))), "study_name": folder.name}
 
 
-def _drop_half_line(journal: Path) -> None:
-    """Cut off what a kill or a full disk left without its end: Optuna would write on behind it."""
-    content = journal.read_bytes() if journal.exists() else b""
-    if content.startswith(b"{") and not content.endswith(b"\n"):
-        os.truncate(journal, content.rfind(b"\n") + 1)
-
-
 def _open_study(sweep: Sweep, run: Run, say: Say) -> optuna.Study:
     """Study of the folder, new or gone on with; what a killed command left running is marked as failed."""
     direction = "maximize" if sweep.metric == "stop_roc_auc" else "minimize"
     journal = run.path(JOURNAL)
     try:
-        _drop_half_line(journal)
+        content = journal.read_bytes() if journal.exists() else b""
+        if content.startswith(b"{") and not content.endswith(b"\n"):  # half a line, left by a kill, would be continued
+            os.truncate(journal, content.rfind(b"\n") + 1)
         study = optuna.create_study(**_stored(run.folder), direction=direction, load_if_exists=True)
     except OSError as error:
         raise unwritten(journal, error) from None
     except Exception as error:  # lines may ask of Optuna's reader whatever they like
-        message = f"{journal}: not a journal of Optuna ({first_line(error)}); give --run-dir for a new folder"
-        raise CmatError(message) from None
+        problem = f"{journal}: not a journal of Optuna ({first_line(error)})"
+        raise CmatError(f"{problem}; give --run-dir for a new folder") from None
     identity = {"base": run.fingerprint("04_training"), **sweep.model_dump(mode="json", exclude={"base", "trials"})}
     known = study.user_attrs.get("identity")
     if known is None:

@@ -34,14 +34,8 @@ def load_candles(config: Config, raw: Market | None = None) -> Market:
 
 def _synthetic(config: Config) -> Market:
     data, labels = config.data, config.labels
-    market = synthetic_market(
-        symbols=data.synthetic_symbols,
-        days=data.synthetic_days,
-        timeframe=data.timeframe,
-        horizon=labels.horizon,
-        seed=data.synthetic_seed,
-        plant=data.synthetic_plant,
-    )
+    told = {key: getattr(data, f"synthetic_{key}") for key in ("symbols", "days", "seed", "plant")}
+    market = synthetic_market(**told, timeframe=data.timeframe, horizon=labels.horizon)
     chosen = data.symbols or list(market)
     for symbol in chosen:
         if symbol not in market:

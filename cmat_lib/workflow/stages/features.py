@@ -21,8 +21,7 @@ def build_features(config: Config, run: Run, progress: bool | None = None) -> pd
 
     They are copied into the run, so that a cache which grows or is cleaned cannot change it.
     """
-    market = unstack(run.read_frame("data/candles.parquet"))
-    labels = unstack(run.read_frame("data/labels.parquet"))
+    market, labels = (unstack(run.read_frame(f"data/{name}.parquet")) for name in ("candles", "labels"))
     views = VIEWS.active(config)
     others = [view for view in views if not view.by_candle]
     with worker_pool(config.cache):
@@ -58,10 +57,9 @@ def cached(symbol: str, candles: pd.DataFrame, rows: np.ndarray, config: Config,
 
     def windows(sliding: Sliding) -> np.ndarray:
         parts = part_hashes([sliding.compute])
-        own = sliding.parameters | common | ({"parts": parts} if parts else {})
+        sliding = replace(sliding, parameters=sliding.parameters | common | ({"parts": parts} if parts else {}))
         ends = window_ends(candles, data.bar, sliding.window, sliding.stride)
         how = {"jobs": cache.jobs, "trust": cache.trust, "progress": progress}
-        sliding = replace(sliding, parameters=own)
         return cached_features(sliding, symbol, candles.index, ends, rows, resolve_path(cache.dir), **how)
 
     return windows
