@@ -5,8 +5,7 @@ from cmat_lib.models.fusion import FUSIONS, ConcatFusion, GatedFusion
 from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
 from cmat_lib.models.fusion.bottleneck import BottleneckFusion
 from cmat_lib.models.losses import MultiTaskLoss
-from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes
-from cmat_lib.models.parameter_table import parameter_table
+from cmat_lib.models.multitask import MultiTaskCrossModalAttention, build_model, input_shapes, parameter_table
 
 __all__ = [
     "FUSIONS",

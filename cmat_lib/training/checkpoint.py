@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
     InstanceOf,
@@ -33,10 +32,8 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Plain = dict[str, JsonValue]
 
 
-class Kind(BaseModel):
+class Kind(BaseModel, strict=True, extra="forbid"):
     """Shape of some content that is read from a file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     @classmethod
     def misfit(cls, content: Any) -> str | None:

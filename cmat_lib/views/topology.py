@@ -74,9 +74,11 @@ def _summary_names(config: Config) -> list[str]:
 
 
 def _prepare(config: Config) -> None:
-    from cmat_lib.data.topology import compile_kernels
+    """Compile what sliding needs before workers compute topology, which would each compile it for twenty seconds."""
+    from cmat_lib.tda.features import path_features
 
-    compile_kernels(config.tda)
+    if config.tda.slides:
+        path_features(np.sin(np.arange(50.0)), np.array([48, 49]), 48, 8, config.tda)
 
 
 VIEW = View(
