@@ -125,7 +125,7 @@ def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, joined: b
 
 
 def doubts(candles: pd.DataFrame, bar: pd.Timedelta) -> list[str]:
-    """Sentences on what may be wrong, told but not refused: those of the reader, a jump as at a split, repeats, other bars."""
+    """Sentences on what may be wrong, and is never refused: those of the reader, a split, repeats, other bars."""
     found = [*candles.attrs.get("doubts", []), _split(candles), _repeat(candles), _other_bars(candles.index, bar)]
     return [text for text in found if text]
 

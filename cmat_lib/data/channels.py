@@ -66,8 +66,7 @@ def compute_channels(
         return out
     relative = candles.astype(dict.fromkeys(columns, np.float64))
     relative[list(OHLC)] /= relative["close"].iloc[0]
-    borders = np.flatnonzero(np.diff(stretch_ids(candles, bar), prepend=-1, append=-1))
-    for start, stop in pairwise(borders):
+    for start, stop in pairwise(np.flatnonzero(np.diff(stretch_ids(candles, bar), prepend=-1, append=-1))):
         stretch = relative.iloc[start:stop]
         for place, name in enumerate(names):
             first = channels[name].look_back - 1

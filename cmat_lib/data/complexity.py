@@ -55,8 +55,7 @@ def complexity_features(log_close_windows: ArrayLike, config: ComplexityConfig) 
             with np.errstate(divide="ignore", invalid="ignore"):
                 measured = indicator.function(returns, config)  # (n,)
             clipped = np.clip(measured, indicator.low, indicator.high)
-            undefined = constant | np.isnan(measured)
-            out[start : start + BLOCK, column] = np.where(undefined, indicator.regular, clipped)
+            out[start : start + BLOCK, column] = np.where(constant | np.isnan(measured), indicator.regular, clipped)
     return out
 
 

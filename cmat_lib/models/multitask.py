@@ -92,8 +92,7 @@ class MultiTaskCrossModalAttention(nn.Module):
         self, ohlcv: Tensor | None = None, tda: Tensor | None = None, complexity: Tensor | None = None, **others: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logit of the trigger and largest rise in percent, (B, 1) each, of the views that the model sees."""
-        source = dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True))
-        return self.answers(source | others)[:2]
+        return self.answers(dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True)) | others)[:2]
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:

@@ -122,8 +122,7 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
         axes.plot(table.index, table[name], linewidth=1.8, color=score_color(name), label=score_name(name))
     axes.axhline(base_rate, **DASHED, label=f"base rate {base_rate:.1%}")
     for number, share in enumerate(top_shares):
-        label = None if number else "shares of the score table"
-        axes.axvline(share, **DASHED | {"linestyle": ":"}, label=label)
+        axes.axvline(share, **DASHED | {"linestyle": ":"}, label=None if number else "shares of the score table")
     axes.set(title="Precision among the highest scores", xscale="log", ylabel="share of triggers among them")
     axes.set_xlabel("share of all candles that raise an alarm (log scale)")
     for axis in (axes.xaxis, axes.yaxis):

@@ -94,8 +94,7 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
     views = {}  # (M, n) lists
     for name, values in lines.items():
-        means = pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4)
-        views[name] = means.T.to_numpy().tolist()
+        views[name] = pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4).T.to_numpy().tolist()
     figure.update_layout(updatemenus=[_menu(views, len(figure.data))])
     for place, (token, line) in enumerate(zip(tokens, next(iter(views.values())), strict=True)):
         look = {"line": {"color": token_color(place), "width": 1.5}, "legend": "legend2", "hovertemplate": "%{y:.3f}"}

@@ -88,5 +88,4 @@ class _TableView:
 
     def problem(self, asked: Asked) -> str | None:
         close = asked.candles.index[asked.rows[-1]] + asked.config.data.bar
-        content = (asked.table or read)(self.name, self.table)
-        return newest_problem(self.name, content, asked.symbol, close, self.table)
+        return newest_problem(self.name, (asked.table or read)(self.name, self.table), asked.symbol, close, self.table)

@@ -83,8 +83,7 @@ def as_sequence(
     values = np.pad(features, ((config.rows, 0), (0, 0)), constant_values=np.nan).astype(np.float32)
     newest, _ = _newest(own, nanoseconds(closes), config)
     # The first row has neither a change nor a gap, so that a whole window begins with the second.
-    rows = np.where(newest >= config.rows, newest + config.rows, config.rows - 1)
-    return values, rows.astype(np.int64)
+    return values, np.where(newest >= config.rows, newest + config.rows, config.rows - 1).astype(np.int64)
 
 
 def has_row(table: Table, symbol: str, closes: pd.DatetimeIndex, config: TableConfig) -> np.ndarray:
@@ -126,8 +125,7 @@ def _few(names: object) -> str:
 
 def newest_problem(name: str, table: Table, symbol: str, close: pd.Timestamp, config: TableConfig) -> str | None:
     """Why the view says nothing at a close, and what to do about it; None if it says something."""
-    at = pd.DatetimeIndex([close])
-    if has_row(table, symbol, at, config)[0]:
+    if has_row(table, symbol, pd.DatetimeIndex([close]), config)[0]:
         return None
     if "symbol" in table.frame and symbol not in set(table.frame["symbol"]):
         return f"views.{name}: {table.source} has no rows of {symbol}; add them"

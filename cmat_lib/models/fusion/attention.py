@@ -43,8 +43,7 @@ class CrossModalAttentionFusion(AttendingFusion):
 
     def pool(self, transformed: Tensor) -> Tensor:
         """Fused vector of the tokens that the last transformer layer wrote: (B, M, D) to (B, D)."""
-        pooled = transformed.mean(dim=1) if self.cls_token is None else transformed[:, 0]  # (B, D)
-        return self.output_proj(pooled)  # (B, D)
+        return self.output_proj(transformed.mean(dim=1) if self.cls_token is None else transformed[:, 0])  # (B, D)
 
 
 class BottleneckLayer(nn.Module):
