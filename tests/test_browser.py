@@ -178,7 +178,7 @@ def test_a_click_chooses_a_moment_in_jupyterlab(browser, smoke, lab):
     figure = next(o.data for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {}))
     stored = figure["application/vnd.plotly.v1+json"]
     (work / "figure.json").write_text(json.dumps({key: stored[key] for key in ("data", "layout", "frames")}))
-    source = "import plotly.io as pio\nfrom cmat_lib.plots.clicks import click_script\n"
+    source = "import plotly.io as pio\nfrom cmat_lib.plots.explorer import click_script\n"
     source += "display(pio.read_json('figure.json'), click_script())"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [nbformat.v4.new_code_cell(source)]

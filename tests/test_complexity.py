@@ -13,8 +13,7 @@ import pytest
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.inputs import COMPLEXITY_INDICATORS, ComplexityConfig
-from cmat_lib.data.complexity import INDICATORS, complexity_features, log_ranges
-from cmat_lib.data.complexity_kernels import count_phrases, template_matches
+from cmat_lib.data.complexity import INDICATORS, complexity_features, count_phrases, log_ranges, template_matches
 
 CONFIG = ComplexityConfig()
 

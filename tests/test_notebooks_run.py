@@ -87,7 +87,7 @@ def test_the_model_file_gives_the_stored_predictions(smoke):
     folder, _, _ = smoke
     config = smoke_config(folder)
     run = Run(config, STAGE_NAMES[0])
-    from cmat_lib.training.answers import predict
+    from cmat_lib.training.objective import predict
     from cmat_lib.workflow.stages.common import load_panel
 
     model, stored, content = load_model(run.model_folder / "best_model.pt")

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 
 from cmat_lib.plots import attribution as plots
-from cmat_lib.plots.decomposition import decomposition_over_candles
+from cmat_lib.plots.candles import decomposition_over_candles
 
 NAMES = ["nbeats", "tda", "complexity"]
 

@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from cmat_lib.plots import live as plots
+from cmat_lib.plots import training as plots
 from cmat_lib.training.logs import epoch_line
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmat_lib.plots import timeline as plots
+from cmat_lib.plots import evaluation as plots
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from scipy.special import logit
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config, merge, project_root
-from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
+from cmat_lib.training.objective import predict
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.common import load_panel
 from cmat_lib.workflow.stages.data import prepare_data

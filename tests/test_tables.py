@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.audit.table_leaks import late_publication, moves_early
 from cmat_lib.config.inputs import TableConfig, as_span
+from cmat_lib.views.table import as_of, as_sequence, check_overlap, cut, has_row, newest_problem
 from cmat_lib.views.table_files import read_table
-from cmat_lib.views.table_join import as_of, as_sequence, check_overlap, cut, has_row, newest_problem
 
 HOURS = "time,rate\n2024-01-01T00:00Z,1\n2024-01-01T02:00Z,3\n2024-01-01T03:00Z,\n2024-01-01T07:00Z,2\n"
 real = pytest.mark.skipif("CMAT_TEST_DATA" not in os.environ, reason="CMAT_TEST_DATA names no folder of real candles")

@@ -13,7 +13,6 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.doubts import doubts
 from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
 from cmat_lib.data.sources.choice import market_files
 from cmat_lib.data.sources.files import read_market
@@ -24,6 +23,12 @@ PRICES = list(OHLC)
 AMOUNTS = ["volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"]
 EXTREME_RANGE = 20.0  # times the symbol's median high-low range
 ROUNDING = 1e-9  # share of a price by which adjusted prices may contradict each other
+SPLITS = np.array([1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 50, 100])
+SPLIT_NEAR = 0.04  # of the logarithm: what a market moves besides, overnight
+SPLIT_MOVES = 12  # usual moves that a jump must be, or it is one of them
+REPEAT = 20  # candles, of which ten at least must differ
+TIME = "%Y-%m-%d %H:%M"
+PART = 50  # steps by which the size of candles is judged
 
 # Mistakes that make candles unusable, causes before their consequences: name in the audit -> what the error says.
 DEFECTS = {
@@ -85,7 +90,7 @@ def audit(market: Market, bar: pd.Timedelta, zone: str = "UTC", sessions: str = 
     In `zone` a market's session has the same hours all year; `sessions` is as `data.sessions`. unread: columns that
     nothing reads; from, to: first and last open, UTC; longest_gap: in candles; regular_closures: gaps that are, see
     `cmat_lib.data.sessions`; rows with each of the `DEFECTS`; largest_move_pct: close to close, signed; volume_hour:
-    hour by `zone` that trades most, by which times that are no opens can be told; doubts: see `cmat_lib.data.doubts`.
+    hour by `zone` that trades most, by which times that are no opens can be told; doubts: see `doubts`.
     """
     rows = {symbol: _audit_symbol(candles, bar, zone, sessions == "join") for symbol, candles in market.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("symbol")
@@ -117,6 +122,48 @@ def _audit_symbol(candles: pd.DataFrame, bar: pd.Timedelta, zone: str, joined: b
         "volume_hour": volume_hour,
         "doubts": "; ".join(doubts(candles, bar)),
     }
+
+
+def doubts(candles: pd.DataFrame, bar: pd.Timedelta) -> list[str]:
+    """Sentences on what may be wrong, and is never refused: those of the reader, a split, repeats, other bars."""
+    found = [*candles.attrs.get("doubts", []), _split(candles), _repeat(candles), _other_bars(candles.index, bar)]
+    return [text for text in found if text]
+
+
+def _split(candles: pd.DataFrame) -> str:
+    """A jump from close to open by a factor of `SPLITS` after which the price stays there."""
+    opens, closes = (np.log(candles[name].clip(lower=1e-300).to_numpy()) for name in ("open", "close"))
+    jumps, moves = opens[1:] - closes[:-1], np.abs(np.diff(closes))
+    size, usual = np.abs(jumps), np.median(moves[moves > 0]) if (moves > 0).any() else np.inf
+    near = np.abs(size[:, None] - np.log(SPLITS)).min(axis=1, initial=np.inf) < SPLIT_NEAR
+    rows = np.flatnonzero(near & (moves > size / 2) & (size > SPLIT_MOVES * usual))
+    if not len(rows):
+        return ""
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    first = candles.index[rows[0] + 1]
+    return f"the price jumps by {np.exp(jumps[rows[0]]):.3g} at {first:{TIME}}{more}, as at a split"
+
+
+def _repeat(candles: pd.DataFrame) -> str:
+    """A stretch whose prices stood in the file before, in the same order."""
+    rows = pd.util.hash_pandas_object(candles[PRICES], index=False)
+    place, _ = pd.factorize(rows)
+    lag = np.arange(len(rows)) - np.flatnonzero(~rows.duplicated())[place]
+    starts = np.flatnonzero(np.diff(lag, prepend=-1) != 0)
+    for start, stop in zip(starts, [*starts[1:], len(lag)], strict=True):
+        if lag[start] and stop - start >= REPEAT and len(np.unique(place[start:stop])) >= REPEAT // 2:
+            now, before = candles.index[start], candles.index[start - lag[start]]
+            return f"{stop - start} candles from {now:{TIME}} repeat those from {before:{TIME}}"
+    return ""
+
+
+def _other_bars(index: pd.DatetimeIndex, bar: pd.Timedelta) -> str:
+    """A part of the file in which candles are of another length."""
+    for part in np.array_split(np.arange(1, len(index)), min(20, len(index) // PART) or 1) if len(index) > PART else []:
+        counts = pd.Series(index[part] - index[part - 1]).value_counts()
+        if counts.index[0] != bar and counts.iloc[0] > 0.6 * len(part):
+            return f"candles about {index[part[0] - 1]:{TIME}} are {counts.index[0]} apart"
+    return ""
 
 
 def _defects(candles: pd.DataFrame, bar: pd.Timedelta, join_zone: str | None) -> dict[str, np.ndarray]:

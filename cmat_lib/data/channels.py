@@ -66,8 +66,7 @@ def compute_channels(
         return out
     relative = candles.astype(dict.fromkeys(columns, np.float64))
     relative[list(OHLC)] /= relative["close"].iloc[0]
-    borders = np.flatnonzero(np.diff(stretch_ids(candles, bar), prepend=-1, append=-1))
-    for start, stop in pairwise(borders):
+    for start, stop in pairwise(np.flatnonzero(np.diff(stretch_ids(candles, bar), prepend=-1, append=-1))):
         stretch = relative.iloc[start:stop]
         for place, name in enumerate(names):
             first = channels[name].look_back - 1
@@ -125,7 +124,8 @@ def _rolling_sum(values: np.ndarray, window: int) -> np.ndarray:
     return out
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
+def ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
+    """top / bottom, and `otherwise` where bottom is 0."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
@@ -152,23 +152,23 @@ def volume_zscore(stretch: pd.DataFrame, window: int = 672) -> np.ndarray:
 def volume_ratio(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of volume over its mean of the last `window` candles; in [log 0.001, log `window`], 0 if nothing traded."""
     volume = stretch["volume"].to_numpy()
-    ratio = _ratio(volume, _rolling_sum(volume, window) / window, otherwise=1.0)
-    return np.log(np.maximum(ratio, SMALLEST_RATIO))
+    relative = ratio(volume, _rolling_sum(volume, window) / window, otherwise=1.0)
+    return np.log(np.maximum(relative, SMALLEST_RATIO))
 
 
 def obv_change(stretch: pd.DataFrame, window: int = 24) -> np.ndarray:
     """Change of on-balance volume (Granville 1963) over `window` candles per volume of those; in [-1, 1]."""
     close, volume = _arrays(stretch, "close", "volume")
     signed = np.sign(np.diff(close, prepend=close[:1])) * volume
-    return _ratio(_rolling_sum(signed, window), _rolling_sum(volume, window), otherwise=0.0)
+    return ratio(_rolling_sum(signed, window), _rolling_sum(volume, window), otherwise=0.0)
 
 
 def vwap_distance(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the close over the volume-weighted typical price of `window` candles; 0 if nothing traded."""
     high, low, close, volume = _arrays(stretch, "high", "low", "close", "volume")
     money = _rolling_sum((high + low + close) / 3 * volume, window)
-    vwap = _ratio(money, _rolling_sum(volume, window), otherwise=0.0)
-    return np.log(_ratio(close, vwap, otherwise=1.0))
+    vwap = ratio(money, _rolling_sum(volume, window), otherwise=0.0)
+    return np.log(ratio(close, vwap, otherwise=1.0))
 
 
 def mfi(stretch: pd.DataFrame, window: int = 14) -> np.ndarray:
@@ -178,21 +178,21 @@ def mfi(stretch: pd.DataFrame, window: int = 14) -> np.ndarray:
     money, change = typical * volume, np.diff(typical, prepend=typical[:1]) / typical
     rising = _rolling_sum(np.where(change > ROUNDING, money, 0.0), window)
     moving = _rolling_sum(np.where(np.abs(change) > ROUNDING, money, 0.0), window)
-    return 2 * _ratio(rising, moving, otherwise=0.0) - 1
+    return 2 * ratio(rising, moving, otherwise=0.0) - 1
 
 
 def taker_imbalance(stretch: pd.DataFrame) -> np.ndarray:
     """Taker buys minus taker sells per volume of the candle; in [-1, 1], 0 without volume."""
     volume, bought = _arrays(stretch, "volume", "taker_buy_volume")
-    return np.clip(2 * _ratio(bought, volume, otherwise=0.5) - 1, -1.0, 1.0)
+    return np.clip(2 * ratio(bought, volume, otherwise=0.5) - 1, -1.0, 1.0)
 
 
 def trade_size(stretch: pd.DataFrame, window: int = 96) -> np.ndarray:
     """Log of the mean trade size over that of the last `window` candles; within ±log 1000, 0 without trades."""
     volume, trades = _arrays(stretch, "volume", "trades")
-    usual = _ratio(_rolling_sum(volume, window), _rolling_sum(trades, window), otherwise=0.0)
-    ratio = _ratio(_ratio(volume, trades, otherwise=0.0), usual, otherwise=0.0)
-    return np.log(np.clip(np.where(ratio > 0, ratio, 1.0), SMALLEST_RATIO, 1 / SMALLEST_RATIO))
+    usual = ratio(_rolling_sum(volume, window), _rolling_sum(trades, window), otherwise=0.0)
+    size = ratio(ratio(volume, trades, otherwise=0.0), usual, otherwise=0.0)
+    return np.log(np.clip(np.where(size > 0, size, 1.0), SMALLEST_RATIO, 1 / SMALLEST_RATIO))
 
 
 def _is_flat(close: np.ndarray) -> np.ndarray:

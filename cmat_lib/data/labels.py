@@ -113,8 +113,7 @@ def _horizon_is_complete(candles: pd.DataFrame, bar: pd.Timedelta, horizon: int)
 
 def candles_ahead(prices: pd.Series, horizon: int) -> np.ndarray:
     """View of the prices of the H candles after each row, NaN past the end, (T, H)."""
-    padded = np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)])
-    return sliding_window_view(padded, horizon)
+    return sliding_window_view(np.concatenate([prices.to_numpy(np.float64)[1:], np.full(horizon, np.nan)]), horizon)
 
 
 def _percent(price: np.ndarray, close: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pandas as pd
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import TdaConfig
 from cmat_lib.data.complexity import log_ranges
-from cmat_lib.tda.features import diagram_features, path_features
+from cmat_lib.tda.features import diagram_features
 from cmat_lib.tda.persistence import Bars
 from cmat_lib.tda.sliding import SlidingRips
 
@@ -38,12 +38,6 @@ class Embedding(NamedTuple):
 def embeddings(config: TdaConfig) -> list[Embedding]:
     """All of them, in the order of `cmat_lib.tda.feature_names`."""
     return [Embedding(series, *scale) for series in config.series for scale in config.scales]
-
-
-def compile_kernels(config: TdaConfig) -> None:
-    """Compile what sliding needs before workers compute topology, which would each compile it for twenty seconds."""
-    if config.slides:
-        path_features(np.sin(np.arange(50.0)), np.array([48, 49]), 48, 8, config)
 
 
 class FollowedWindow:

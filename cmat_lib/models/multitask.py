@@ -1,4 +1,4 @@
-"""The whole model: encoders, fusion and one head per task."""
+"""The whole model: encoders, fusion and one head per task; and how many parameters every part of it has."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -92,8 +92,7 @@ class MultiTaskCrossModalAttention(nn.Module):
         self, ohlcv: Tensor | None = None, tda: Tensor | None = None, complexity: Tensor | None = None, **others: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logit of the trigger and largest rise in percent, (B, 1) each, of the views that the model sees."""
-        source = dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True))
-        return self.answers(source | others)[:2]
+        return self.answers(dict(zip(SOURCE_MODALITIES, (ohlcv, tda, complexity), strict=True)) | others)[:2]
 
     @torch.no_grad()
     def predict(self, *inputs: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,3 +124,48 @@ def build_model(config: Config) -> MultiTaskCrossModalAttention:
 
 def _head(width: int, answers: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, answers))
+
+
+class ParameterRow(NamedTuple):
+    """One line of the parameter table."""
+
+    part: str
+    parameters: int
+    source: str | None  # where the document gives a number
+
+
+def parameter_table(model: MultiTaskCrossModalAttention) -> list[ParameterRow]:
+    """Parameters of every part that the model has; the transformer's layers are alike, the first stands for each."""
+    rows = []
+    for part, prefix, source in _table_parts(model):
+        size = sum(p.numel() for name, p in model.named_parameters() if name.startswith(prefix))
+        rows += [ParameterRow(part, size, source)] if size else []
+    return rows
+
+
+def _table_parts(model: MultiTaskCrossModalAttention) -> Iterator[tuple[str, str, str | None]]:
+    """Title, prefix of the parameter names, and the document's number."""
+    for name, encoder in model.encoders.items():
+        title = getattr(encoder, "title", f"{VIEWS.known(model.config)[name].title} encoder")
+        for part, prefix, source in getattr(encoder, "inner_parts", list)():
+            yield f"{title}: {part}", f"encoders.{name}.{prefix}", source
+        yield title, f"encoders.{name}.", getattr(encoder, "stated_size", None)
+    stated = model.fusion.stated_sizes
+    for name in model.fusion.parts:
+        yield f"Fusion: projection of {name}", f"fusion.proj_{name}.", stated.get(name)
+    layer = "fusion.transformer.layers.0."
+    yield "Fusion: position embedding", "fusion.pos_embedding", "768"
+    yield "Fusion: [CLS] token", "fusion.cls_token", None
+    yield "Fusion: self-attention, per layer", f"{layer}self_attn.", "263,168"
+    yield "Fusion: feed-forward, per layer", f"{layer}linear", "525,312"
+    yield "Fusion: norms, per layer", f"{layer}norm", "512 + 512"
+    for name in model.fusion.parts:
+        yield f"Fusion: layer, part of {name}", f"{layer}own.{name}.", None
+    yield "Fusion: layer", layer, stated.get("layer")
+    yield "Fusion: gates", "fusion.gate.", None
+    yield "Fusion: output projection", "fusion.output_proj.", "65,792"
+    yield "Fusion", "fusion.", stated.get("whole")
+    yield "Auxiliary head", "auxiliary_head.", None
+    yield "Trigger head", "trigger_head.", None
+    yield "Max-pct head", "max_pct_head.", None
+    yield "Model", "", None

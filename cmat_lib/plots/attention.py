@@ -196,8 +196,7 @@ def _color_bar(figure: Figure, panels: np.ndarray, colors: ScalarMappable, label
 def _draw_price(axes: Axes, price: pd.DataFrame, title: str) -> None:
     for name, part, color in (("seen", price.loc[:0], PALETTE[0]), ("came after", price.loc[0:], PALETTE[1])):
         axes.plot(part.index, part["close"], color=color, label=name)
-    colors = np.where(price.index <= 0, *PALETTE[:2])
-    axes.vlines(price.index, price["close"], price["high"], color=colors, alpha=0.5)
+    axes.vlines(price.index, price["close"], price["high"], color=np.where(price.index <= 0, *PALETTE[:2]), alpha=0.5)
     axes.axvline(0, **DASHED)
     axes.set_title(title, fontsize=10)
     axes.set(xlabel="candles from the sample", ylabel="close, up to the high (%)")

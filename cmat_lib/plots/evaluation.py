@@ -1,21 +1,29 @@
-"""Figures of page 05: curves, calibration, gap, scores over time, decision (intervals and timelines stand apart)."""
+"""Figures of page 05: curves, calibration, gap, scores over time, decision (intervals stand apart)."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from plotly.subplots import make_subplots
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cmat_lib.evaluation.breakdown import ORACLE
+from cmat_lib.evaluation.breakdown import ORACLE, outcomes
 from cmat_lib.evaluation.metrics import score_arrays
 from cmat_lib.evaluation.names import metric_name, score_name
-from cmat_lib.plots.style import BESIDE, DASHED, GREY, PALETTE, SEQUENTIAL, headline, new_figure, time_axis
+from cmat_lib.plots.candles import evenly, stretches, wall_time
+from cmat_lib.plots.style import DASHED, GREY, OUTCOME_COLORS, PALETTE, SEQUENTIAL, headline, new_figure, time_axis
 
 SCORE_COLORS = {"probability": PALETTE[0], "volatility": PALETTE[4], "trees": PALETTE[2], "momentum": PALETTE[3]}
 SCORE_COLORS[ORACLE] = GREY
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend right of its panel
 SHOWN = 0.995  # quantile of the realised rise that still fits the picture
+MARKED = ("false alarm", "miss", "hit")  # outcomes with a mark on the price; later ones lie on top
+LINE_STRETCHES = 1500  # of a line; more cannot be told apart on a screen
+MARKS_PER_OUTCOME = 600  # of each outcome
+MAX_BUTTONS = 6  # more symbols fit a list only
 SPREAD = 0.035  # of the logarithm of the share: points of one share stand side by side
 GROUP_UNITS = {
     "hour of day": "hour of day (UTC)",
@@ -122,8 +130,7 @@ def precision_curve(table: pd.DataFrame, base_rate: float, top_shares: Sequence[
         axes.plot(table.index, table[name], linewidth=1.8, color=score_color(name), label=score_name(name))
     axes.axhline(base_rate, **DASHED, label=f"base rate {base_rate:.1%}")
     for number, share in enumerate(top_shares):
-        label = None if number else "shares of the score table"
-        axes.axvline(share, **DASHED | {"linestyle": ":"}, label=label)
+        axes.axvline(share, **DASHED | {"linestyle": ":"}, label=None if number else "shares of the score table")
     axes.set(title="Precision among the highest scores", xscale="log", ylabel="share of triggers among them")
     axes.set_xlabel("share of all candles that raise an alarm (log scale)")
     for axis in (axes.xaxis, axes.yaxis):
@@ -179,3 +186,50 @@ def decision_curve(table: pd.DataFrame, cost_pct: float, confidence: float) -> F
     bottom.xaxis.set_major_formatter(PercentFormatter(1))
     bottom.xaxis.set_minor_formatter(NullFormatter())
     return figure
+
+
+def probability_and_price(test: pd.DataFrame, threshold: float) -> go.Figure:
+    """Close with hits, false alarms and misses marked, and the probability below it with its threshold.
+
+    Of each stretch of a long series the probability shows the highest, so that no alarm is lost, the price the last.
+    """
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.04)
+    symbols = list(test["symbol"].unique())
+    for number, symbol in enumerate(symbols):  # each has equally many traces, in order
+        _add_symbol(figure, test[test["symbol"] == symbol].sort_values("timestamp"), threshold, number == 0)
+    figure.add_hline(threshold, row=2, line={"color": GREY, "dash": "dash", "width": 1})
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero", row=2)
+    figure.update_layout(yaxis_title="close", yaxis2_title="probability", xaxis2_title="candle open (UTC)")
+    title = "Probability of a trigger, and what came of it (dashed: threshold)"
+    figure.update_layout(title=title, height=560, margin={"t": 100})
+    return figure.update_layout(updatemenus=[_menu(symbols, len(figure.data))] if len(symbols) > 1 else [])
+
+
+def _add_symbol(figure: go.Figure, rows: pd.DataFrame, threshold: float, visible: bool) -> None:
+    outcome = outcomes(rows["trigger"], rows["probability"], threshold)
+    stretch = stretches(len(rows), LINE_STRETCHES)
+    last, highest = rows.groupby(stretch).last(), rows.groupby(stretch)["probability"].max()
+    line = {"x": wall_time(last["timestamp"]), "mode": "lines", "visible": visible, "showlegend": False}
+    figure.add_trace(go.Scatter(y=last["close"], line={"color": GREY, "width": 1.2}, name="close", **line), 1, 1)
+    style = {"line": {"color": PALETTE[0], "width": 1.2}, "hovertemplate": "%{y:.1%}", "name": "probability"}
+    figure.add_trace(go.Scatter(y=highest, **style, **line), 2, 1)
+    for name in MARKED:
+        marked = rows[outcome == name]
+        marked = marked.iloc[evenly(len(marked), MARKS_PER_OUTCOME)]
+        symbol = "x" if name == "miss" else "circle"
+        marker = {"color": OUTCOME_COLORS[name], "size": 6, "symbol": symbol, "opacity": 0.8}
+        shown = {"visible": visible, "name": name, "mode": "markers", "marker": marker}
+        figure.add_trace(go.Scatter(x=wall_time(marked["timestamp"]), y=marked["close"], **shown), 1, 1)
+
+
+def _menu(symbols: Sequence[str], traces: int) -> dict:
+    """Menu that shows the traces of one symbol."""
+    owner = np.repeat(np.arange(len(symbols)), traces // len(symbols))
+    buttons = [
+        {"label": symbol, "method": "update", "args": [{"visible": (owner == n).tolist()}]}
+        for n, symbol in enumerate(symbols)
+    ]
+    few = len(symbols) <= MAX_BUTTONS
+    kind = {"type": "buttons", "direction": "right"} if few else {"type": "dropdown", "direction": "down"}
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+    return {"buttons": buttons, "bgcolor": "rgba(128, 128, 128, 0.15)", "bordercolor": GREY, **kind, **place}

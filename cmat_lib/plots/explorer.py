@@ -1,7 +1,9 @@
 """Explorer of page 06: price and attention through time, and one chosen moment with all that belongs to it.
 
-One Plotly figure with frames and a slider works without a kernel, in an exported page too; `cmat_lib.plots.clicks`
-lets a click move the slider.
+One Plotly figure with frames and a slider works without a kernel, in an exported page too. Plotly moves no slider by a
+click, so a page carries a few lines of script beside the figure. They wait for the mouse to come over a figure whose
+layout names moments; when and by whom that was drawn does not matter. JupyterLab runs the scripts of cells that were
+executed in the session and of trusted notebooks; elsewhere the slider is left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from IPython.display import HTML
 
 from cmat_lib.explain.moments import Moment
 from cmat_lib.plots.candles import stretches, wall_time
@@ -23,6 +26,21 @@ HEIGHT = 1200
 ROWS = {"price": (0.87, 1.0), "lines": (0.66, 0.815), "moment": (0.265, 0.46), "maps": (0.0, 0.18)}
 PANELS = {"The window that the model saw": 0, "Topology window, its longest loop": 0.37, "Persistence": 0.75}
 SLIDER = 0.572  # upper end of the slider, below the range slider of the lines
+# With `clickanywhere`, `xvals` says where the click was, on a line or beside it; `d2c` makes milliseconds of a time.
+CLICK_SCRIPT = """
+document.addEventListener("mouseover", hover => {
+  const plot = hover.target.closest?.(".js-plotly-plot");
+  if (!plot?.layout?.meta?.moments || plot.cmatClick) return;
+  plot.cmatClick = true;
+  plot.on("plotly_click", ({xaxes: [axis], xvals: [x]}) => {
+    if (axis.type !== "date") return;
+    const {meta: {moments}, sliders: [slider]} = plot.layout;
+    const away = moments.map(moment => Math.abs(axis.d2c(moment) - axis.d2c(x)));
+    const nearest = away.indexOf(Math.min(...away));
+    window.Plotly.animate(plot, ...slider.steps[nearest].args);
+  });
+});
+"""
 
 
 def attention_explorer(
@@ -76,8 +94,7 @@ def _add_time(figure: go.Figure, samples, lines, tokens, moments) -> None:
         figure.add_trace(go.Scatter(**hover, **at, **look, **above))
     views = {}  # (M, n) lists
     for name, values in lines.items():
-        means = pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4)
-        views[name] = means.T.to_numpy().tolist()
+        views[name] = pd.DataFrame(values, dtype=float).groupby(stretch).mean().round(4).T.to_numpy().tolist()
     figure.update_layout(updatemenus=[_menu(views, len(figure.data))])
     for place, (token, line) in enumerate(zip(tokens, next(iter(views.values())), strict=True)):
         look = {"line": {"color": token_color(place), "width": 1.5}, "legend": "legend2", "hovertemplate": "%{y:.3f}"}
@@ -100,10 +117,8 @@ def _moment_traces(moment: Moment, limits: Sequence[list[float]], maps, k: int) 
     """Traces of one moment, always in the same order: two cursors, window, diagrams, loop, maps."""
     time = [wall_time(pd.DatetimeIndex([moment.time]))[0]] * 2
     cursor = {"mode": "lines", "line": {"color": INK, "width": 1}, "hoverinfo": "skip", "showlegend": False}
-    traces: list = [
-        go.Scatter(x=time, y=limits[0], xaxis="x2", **cursor),
-        go.Scatter(x=time, y=limits[1], yaxis="y2", **cursor),
-    ]
+    traces: list = [go.Scatter(x=time, y=limits[0], xaxis="x2", **cursor)]
+    traces.append(go.Scatter(x=time, y=limits[1], yaxis="y2", **cursor))
     prices = moment.window.round(3).to_dict("list")
     place = {"xaxis": "x3", "yaxis": "y3", "showlegend": False}
     traces.append(candle_trace(moment.window.index.tolist(), prices, **place))
@@ -201,3 +216,8 @@ def _slider(labels: Sequence[str]) -> dict:
     look = {"currentvalue": {"prefix": "Moment: ", "font": {"size": 14, "color": INK}}}
     look["font"] = {"color": "rgba(0, 0, 0, 0)", "size": 1}  # sixty labels below the rail would only be a smear
     return {"steps": steps, "active": len(labels) - 1, "ticklen": 4, "minorticklen": 0, **place, **look}
+
+
+def click_script() -> HTML:
+    """The script, to be displayed once on a page, before or after the figures."""
+    return HTML(f"<script>{CLICK_SCRIPT}</script>")

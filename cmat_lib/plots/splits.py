@@ -33,8 +33,7 @@ def fold_picture(stretches: pd.DataFrame, chosen: int) -> Figure:
         tested = "\n".join(f"{r.start:%Y-%m-%d} – {r.end:%Y-%m-%d}" for r in rows[rows["part"] == "test"].itertuples())
         beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
         axes.text(1.01, row, tested, color=COLORS["test"], fontweight="bold" if own else "normal", **beside)
-    names = [f"fold {fold}{' (this run)' if fold == chosen and len(folds) > 1 else ''}" for fold in folds]
-    _dress(axes, names)
+    _dress(axes, [f"fold {fold}{' (this run)' if fold == chosen and len(folds) > 1 else ''}" for fold in folds])
     for label, fold in zip(axes.get_yticklabels(), folds, strict=True):
         label.set_fontweight("bold" if fold == chosen else "normal")
     axes.set(title="The folds of the split", xlabel="close of the sample (UTC)")
@@ -64,8 +63,7 @@ def split_picture(samples: pd.DataFrame, spans: Sequence[Span]) -> Figure:
     reach = ZOOM * (samples["label_end"] - samples["close_time"]).max()
     for number, border in enumerate(borders):
         axes = figure.add_subplot(grid[1 + number // BORDERS_ABREAST, number % BORDERS_ABREAST])
-        near = samples[(samples["close_time"] - border).abs() <= reach]
-        _draw_parts(axes, near, symbols, marker="o", size=14)
+        _draw_parts(axes, samples[(samples["close_time"] - border).abs() <= reach], symbols, marker="o", size=14)
         axes.axvline(border.tz_convert(None), color="black", linewidth=1)
         axes.set_title(f"border at {border:%Y-%m-%d %H:%M}", fontsize=10)
         axes.tick_params(labelleft=number % BORDERS_ABREAST == 0, labelsize=9)

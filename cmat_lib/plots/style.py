@@ -28,7 +28,6 @@ SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 GRID = "rgba(128, 128, 128, 0.25)"
 DASHED = {"color": GREY, "linestyle": "--", "linewidth": 1}  # chance, no effect, a border
-BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend right of its panel
 # Boxes over samples whose tails do not matter; to be coloured by who draws them.
 BOXES = {"showfliers": False, "whis": (5, 95), "patch_artist": True, "medianprops": {"color": "black"}}
 

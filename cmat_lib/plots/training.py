@@ -1,13 +1,15 @@
-"""Figures and tables of page 04: what is learned from, the schedule, the curves, threshold and calibration."""
+"""Figures and tables of page 04: what is learned from, schedule, curves (also live), threshold and calibration."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import seaborn as sns
+from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
@@ -20,6 +22,7 @@ from cmat_lib.plots.style import DASHED, GREY, PALETTE, PART_COLORS, new_figure
 MOST_POINTS = 1000  # of a line whose shape shows with fewer
 CLASS_COLORS = {"no trigger": PALETTE[0], "trigger": PALETTE[1]}
 TERMS = {"trigger": "focal loss", "max_pct": "squared error (variances)", "auxiliary": "Huber loss (4 targets)"}
+Row = Mapping[str, float]  # of the history
 UPPER_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend beside its panel
 
 
@@ -142,3 +145,36 @@ def probability_distribution(
         axes[-1].axvline(threshold, color=PALETTE[1], linestyle="--")
     sns.move_legend(axes[-1], **UPPER_RIGHT, title="")
     return figure
+
+
+class LiveCurves:
+    """Training curves that are drawn anew after every epoch, in place; `line` makes a line of text of its row."""
+
+    def __init__(self, line: Callable[[Row], str]) -> None:
+        self._line = line
+        self._rows: list[Row] = []
+        self._place: DisplayHandle | None = None
+
+    def __call__(self, row: Row) -> None:
+        """Add one epoch."""
+        self._rows.append(row)
+        figure = training_curves(pd.DataFrame(self._rows), best_epoch=None)
+        figure.update_layout(title={"text": self._line(row), "font": {"size": 12}})
+        # As data, because a Plotly figure that displays itself cannot be replaced.
+        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": self._line(row)}
+        if self._place is None:
+            self._place = display(bundle, raw=True, display_id=True)
+        else:
+            self._place.update(bundle, raw=True)
+
+
+class EpochLines:
+    """One line of text per epoch, at most fifty however long the training."""
+
+    def __init__(self, epochs: int, line: Callable[[Row], str]) -> None:
+        self._every, self._line = math.ceil(epochs / 50), line
+
+    def __call__(self, row: Row) -> None:
+        """Print the epoch, if it is its turn."""
+        if (row["epoch"] - 1) % self._every == 0:
+            print(self._line(row))

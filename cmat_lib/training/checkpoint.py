@@ -7,17 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    InstanceOf,
-    JsonValue,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, FiniteFloat, JsonValue, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from cmat_lib.base.errors import CmatError, first_line
@@ -33,10 +23,8 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Plain = dict[str, JsonValue]
 
 
-class Kind(BaseModel):
+class Kind(BaseModel, strict=True, extra="forbid", arbitrary_types_allowed=True):
     """Shape of some content that is read from a file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     @classmethod
     def misfit(cls, content: Any) -> str | None:
@@ -82,7 +70,7 @@ class Content(Kind):
     """What a checkpoint holds."""
 
     format_version: int
-    weights: dict[str, InstanceOf[Tensor]]
+    weights: dict[str, Tensor]
     config: Plain
     views: dict[str, list[str]]  # names of the numbers of each
     scalers: dict[str, Scaler]

@@ -93,6 +93,4 @@ def out_of_memory(training: TrainingConfig, batch: int, processes: int) -> Local
 
 def memory_in_use(device: torch.device) -> int:
     """Largest number of bytes that tensors have held on a GPU so far; on a CPU what the process holds now."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return psutil.Process().memory_info().rss
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import InstanceOf
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.training.checkpoint import Kind, read_tensors, write_tensors
@@ -38,8 +37,8 @@ class State(Kind):
     optimizer: dict
     scheduler: dict
     precision: dict
-    random_states: InstanceOf[torch.Tensor]
-    order_state: InstanceOf[torch.Tensor]
+    random_states: torch.Tensor
+    order_state: torch.Tensor
     loop: Loop
 
 

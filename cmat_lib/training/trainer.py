@@ -141,8 +141,7 @@ class _Loop:
     def _row(self, terms: list[float]) -> Row:
         trained = {f"train_{loss_name(name)}": loss for name, loss in zip(self.steps.loss.terms, terms, strict=True)}
         stopped = {f"stop_{name}": value for name, value in self.steps.evaluate().items()}
-        rate = self.steps.optimizer.param_groups[0]["lr"]
-        return {"epoch": self.epoch} | trained | stopped | {"learning_rate": rate}
+        return {"epoch": self.epoch} | trained | stopped | {"learning_rate": self.steps.optimizer.param_groups[0]["lr"]}
 
     def _speed(self, seconds: float, validation: float, steps: int) -> Row:
         """Speed of the epoch's `steps` (fewer after a resumption), time left without an early stop, and memory."""
@@ -162,8 +161,7 @@ class _Loop:
             self.best, self.best_epoch = badness, self.epoch
             self.best_weights = deepcopy(self.steps.best_model.state_dict())
         self.epoch, self.step, self.seen = self.epoch + 1, 0, []
-        due = time.monotonic() - self.saved >= self.save_seconds / SAVE_SHARE
-        if self.steps.fabric.broadcast(due):
+        if self.steps.fabric.broadcast(time.monotonic() - self.saved >= self.save_seconds / SAVE_SHARE):
             self._save(self.steps.generator.get_state())
 
     def _report_recompiles(self) -> None:

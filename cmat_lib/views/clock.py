@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = ("day", "week")
 HARMONICS = {0: (1, 2), 1: (1,)}  # column -> turns of the waves that linear models read
+WAVES = [f"{NAMES[column]}_{wave}_{k}" for column, ks in HARMONICS.items() for k in ks for wave in ("sin", "cos")]
 
 
 def clock_fractions(close_time: pd.DatetimeIndex, zone: str) -> np.ndarray:
@@ -45,11 +46,6 @@ def _summaries(clock: Tensor, config: Config) -> Tensor:
     return torch.cat([fractions, torch.stack(waves, dim=1)], dim=1)
 
 
-def _summary_names(config: Config) -> list[str]:
-    waves = [f"{NAMES[column]}_{wave}_{k}" for column, ks in HARMONICS.items() for k in ks for wave in ("sin", "cos")]
-    return [*NAMES, *waves]
-
-
 VIEW = View(
     name="clock",
     title="Clock",
@@ -59,7 +55,7 @@ VIEW = View(
     groups=lambda config: {},
     scale=lambda values, rows, config: {"center": [0.0, 0.0], "scale": [1.0, 1.0]},  # fractions stay what they are
     summaries=_summaries,
-    summary_names=_summary_names,
+    summary_names=lambda config: [*NAMES, *WAVES],
     standard=True,
     context=True,
 )

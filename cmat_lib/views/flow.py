@@ -16,12 +16,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
+from cmat_lib.data.channels import SMALLEST_RATIO, ratio
 from cmat_lib.views.market import scales
 from cmat_lib.views.registry import Values, View
 
 READ = ["volume", "trades", "taker_buy_volume"]
 COLUMNS = ("taker_imbalance", "trade_count", "trade_size")
-SMALLEST_RATIO = 1e-3  # floor of trade count and trade size over those of the window, before the logarithm
 
 
 def flow_names(config: Config) -> list[str]:
@@ -76,17 +76,12 @@ def _sums(amounts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
 def _ratios(recent: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """The three numbers of one scale, (3, n), from means a candle (3, n) over it and over the window."""
     volume, trades, bought = recent
-    imbalance = np.clip(2 * _ratio(bought, volume, otherwise=0.5) - 1, -1.0, 1.0)
-    count = np.maximum(_ratio(trades, usual[1], otherwise=1.0), SMALLEST_RATIO)
-    usual_size = _ratio(usual[0], usual[1], otherwise=0.0)
-    size = _ratio(_ratio(volume, trades, otherwise=0.0), usual_size, otherwise=0.0)
+    imbalance = np.clip(2 * ratio(bought, volume, otherwise=0.5) - 1, -1.0, 1.0)
+    count = np.maximum(ratio(trades, usual[1], otherwise=1.0), SMALLEST_RATIO)
+    usual_size = ratio(usual[0], usual[1], otherwise=0.0)
+    size = ratio(ratio(volume, trades, otherwise=0.0), usual_size, otherwise=0.0)
     size = np.clip(np.where(size > 0, size, 1.0), SMALLEST_RATIO, 1 / SMALLEST_RATIO)
     return np.stack([imbalance, np.log(count), np.log(size)])
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
-    """top / bottom, and `otherwise` where bottom is 0."""
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
 VIEW = View(

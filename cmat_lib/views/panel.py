@@ -131,5 +131,4 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a GPU, what torch keeps for reuse included, or in the machine."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

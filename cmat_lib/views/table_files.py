@@ -46,8 +46,7 @@ class Table:
     @property
     def source(self) -> str:
         """The file, or the first one and how many more there are."""
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0]}{more}"
+        return str(self.files[0]) + (f" and {len(self.files) - 1} more" if len(self.files) > 1 else "")
 
     def take(self, rows: np.ndarray) -> Self:
         """Some of the rows, in their order."""

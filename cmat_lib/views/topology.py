@@ -68,15 +68,12 @@ def _kept(config: TdaConfig) -> list[int]:
     return [start + column for start in range(0, config.feature_dim, size) for column in kept]
 
 
-def _summary_names(config: Config) -> list[str]:
-    names = _names(config)
-    return [names[column] for column in _kept(config.tda)]
-
-
 def _prepare(config: Config) -> None:
-    from cmat_lib.data.topology import compile_kernels
+    """Compile what sliding needs before workers compute topology, which would each compile it for twenty seconds."""
+    from cmat_lib.tda.features import path_features
 
-    compile_kernels(config.tda)
+    if config.tda.slides:
+        path_features(np.sin(np.arange(50.0)), np.array([48, 49]), 48, 8, config.tda)
 
 
 VIEW = View(
@@ -89,7 +86,7 @@ VIEW = View(
     groups=_groups,
     tokens=lambda config: tuple(_groups(config)),
     summaries=lambda features, config: features[:, _kept(config.tda)],
-    summary_names=_summary_names,
+    summary_names=lambda config: np.array(_names(config))[_kept(config.tda)].tolist(),
     width=lambda config: config.tda.feature_dim,
     longer=_longer,
     prepare=_prepare,

@@ -25,9 +25,9 @@ from cmat_lib.data.sources.choice import market_files
 from cmat_lib.data.splits import Market
 from cmat_lib.evaluation.calibration import apply_calibration
 from cmat_lib.models import MultiTaskCrossModalAttention
-from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
+from cmat_lib.training.objective import predict
 from cmat_lib.views import VIEWS, Asked, Sliding
 from cmat_lib.views.compute import Windows, compute_views, computed, with_rows
 from cmat_lib.views.panel import Panel

@@ -25,8 +25,8 @@ from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.classic import CLASSIC, classic_rows, classic_scores
 from cmat_lib.evaluation.uncertainty import Resampling, ScoreDraws, draw_scores
 from cmat_lib.models.fusion import FUSIONS
-from cmat_lib.training.answers import predict
 from cmat_lib.training.devices import pick_device
+from cmat_lib.training.objective import predict
 from cmat_lib.training.trainer import train
 from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel

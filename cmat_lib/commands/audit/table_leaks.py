@@ -10,9 +10,8 @@ from scipy.stats import rankdata
 
 from cmat_lib.commands.audit.subject import Finding, Report, Subject
 from cmat_lib.config.inputs import TableConfig
-from cmat_lib.views.table import read
+from cmat_lib.views.table import known_at, read
 from cmat_lib.views.table_files import Table
-from cmat_lib.views.table_join import known_at
 
 # Times that lie ahead of a row by their meaning say nothing of when it was published.
 AHEAD = re.compile(r"next|expir|matur|deliver|due|until", re.IGNORECASE)

@@ -21,8 +21,7 @@ from cmat_lib.data.splits import Market
 from cmat_lib.views import View
 from cmat_lib.views.compute import computed
 from cmat_lib.views.registry import Asked
-from cmat_lib.views.table import read
-from cmat_lib.views.table_join import cut
+from cmat_lib.views.table import cut, read
 
 
 class Compared(NamedTuple):

@@ -77,8 +77,7 @@ class ChunkFile(NamedTuple):
             content = self.path.read_bytes()
         except OSError:
             content = b""
-        whole = self.path.name == _name(self.head, content)
-        return content if whole else b"" if self.path.exists() else None
+        return content if self.path.name == _name(self.head, content) else b"" if self.path.exists() else None
 
     def rebuild(self, why: str) -> None:
         """Remove the file, and say so."""

@@ -118,8 +118,7 @@ def _judged_files(data: DataConfig) -> dict[Path, str]:
         elif NO_CANDLES.fullmatch(bare_name(path)):
             judged[path] = "by its name, no candles that can be used"
         else:
-            usable = told_length(path) in (None, data.bar)
-            judged[path] = "" if usable else f"timeframe {_told(path)['timeframe']}"
+            judged[path] = "" if told_length(path) in (None, data.bar) else f"timeframe {_told(path)['timeframe']}"
     return judged
 
 

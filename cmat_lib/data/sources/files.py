@@ -188,8 +188,7 @@ def _one_volume(columns: dict[str, np.ndarray], needed: bool) -> dict[str, np.nd
 
 def usual_step(times: pd.DatetimeIndex) -> pd.Timedelta | None:
     """Most frequent step between neighbouring times; None if there is no step."""
-    opens = times.asi8 if times.is_monotonic_increasing else np.sort(times.asi8)
-    steps = np.diff(opens)
+    steps = np.diff(times.asi8 if times.is_monotonic_increasing else np.sort(times.asi8))
     counts = pd.Series(steps[steps > 0]).value_counts()
     return pd.Timedelta(int(counts.index[counts == counts.iloc[0]].min()), unit="ns") if len(counts) else None
 

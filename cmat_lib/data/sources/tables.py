@@ -102,8 +102,7 @@ def _under_our_names(table: pd.DataFrame, layout: Layout, data: DataConfig, path
     table = _with_index(_one_row_per_ticker(table, path) if tickers else table)
     if not layout.names:
         names = [str(name) for name in table.columns]
-        maker = YFINANCE if tickers else maker_of(names)
-        layout = Layout(names, maker, match_columns(names, data.columns, str(path)))
+        layout = Layout(names, YFINANCE if tickers else maker_of(names), match_columns(names, data.columns, str(path)))
     others = {name: place for place, name in enumerate(layout.names) if place not in layout.places.values()}
     places = layout.places | {n: p for n, p in others.items() if n in channel_readers(data) and n not in layout.places}
     found = table if list(places.values()) == [*range(len(table.columns))] else table.iloc[:, list(places.values())]

@@ -19,9 +19,9 @@ from cmat_lib.evaluation.rises import rise_table
 from cmat_lib.evaluation.trades import add_outcomes
 from cmat_lib.evaluation.uncertainty import Resampling, draw_scores
 from cmat_lib.models import MultiTaskCrossModalAttention
-from cmat_lib.training.answers import joined, said
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
+from cmat_lib.training.objective import joined, said
 from cmat_lib.views.panel import Batch, Panel
 from cmat_lib.workflow.ledger import append_trial, ledger_path, trial_row, trial_table
 from cmat_lib.workflow.run import Run

@@ -19,19 +19,17 @@ from cmat_lib.config import Config, dump_params, project_root, resolve_path
 from cmat_lib.evaluation.calibration import apply_calibration, fit_calibration
 from cmat_lib.evaluation.metrics import choose_threshold
 from cmat_lib.models import MultiTaskCrossModalAttention, build_model
-from cmat_lib.training.answers import predict
 from cmat_lib.training.checkpoint import load_model, save_checkpoint
 from cmat_lib.training.devices import make_fabric, pick_device, processes
 from cmat_lib.training.logs import TrainingLogs, epoch_line
-from cmat_lib.training.objective import compiled_graphs
+from cmat_lib.training.objective import compiled_graphs, predict
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.training.trainer import Row, Training, train
 from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import MODEL_FILE, RESULTS_FILE, Run, environment
-from cmat_lib.workflow.stages.architecture import describe_model
-from cmat_lib.workflow.stages.common import check_before_work, load_panel
+from cmat_lib.workflow.stages.common import check_before_work, describe_model, load_panel
 from cmat_lib.workflow.stages.data import prepare_data
 from cmat_lib.workflow.stages.features import build_features
 from cmat_lib.workflow.tracking import log_run
