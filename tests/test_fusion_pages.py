@@ -13,7 +13,7 @@ from smoke_run import smoke_config
 from cmat_lib.models import build_model
 from cmat_lib.workflow.notebooks import run_notebooks
 from cmat_lib.workflow.run import Run, select_stages
-from cmat_lib.workflow.stages.common import describe_model
+from cmat_lib.workflow.stages.architecture import describe_model
 from cmat_lib.workflow.stages.evaluation import evaluate_model
 from cmat_lib.workflow.stages.training import train_model
 

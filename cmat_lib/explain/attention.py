@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cmat_lib.base.errors import CmatError
 from cmat_lib.encoders.plain import numbered
 from cmat_lib.explain.layers import Step, beside, explicit, walk
-from cmat_lib.models.fusion.attention import BottleneckLayer
+from cmat_lib.models.fusion.bottleneck import BottleneckLayer
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cmat_lib.models.fusion.attention import BottleneckLayer, Step
+from cmat_lib.models.fusion.bottleneck import BottleneckLayer, Step
 
 
 def beside(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from cmat_lib.base.errors import CmatError, nearest
 from cmat_lib.encoders.dropout import Dropout
-from cmat_lib.models.fusion.attention import BottleneckFusion, CrossModalAttentionFusion
+from cmat_lib.models.fusion.attention import CrossModalAttentionFusion
+from cmat_lib.models.fusion.bottleneck import BottleneckFusion
 from cmat_lib.models.fusion.tokens import Features, FusionBase, TokenFusion, Width, output_projection, xavier
 
 

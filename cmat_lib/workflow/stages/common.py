@@ -1,12 +1,10 @@
-"""What several stages do: checks before any work, what stages 01 and 02 have left for the others, and stage 03."""
+"""What several stages do: checks before any work, what stages 01 and 02 have left for the others."""
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cmat_lib.config import Config
 from cmat_lib.data.sources.files import market_files
-from cmat_lib.models import MultiTaskCrossModalAttention, parameter_table
 from cmat_lib.models.fusion import fusion_class
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views import VIEWS
@@ -43,10 +41,3 @@ def load_panel(config: Config, run: Run, device: torch.device | str = "cpu") -> 
     """Panel of a run whose stages 01 and 02 are finished."""
     samples, scalers = run.read_frame("data/samples.parquet"), run.read_json("data/scalers.json")
     return Panel(read_views(config, run), samples, scalers, config, device)
-
-
-def describe_model(model: MultiTaskCrossModalAttention, run: Run) -> pd.DataFrame:
-    """Stage 03: table of the model's parts and their parameters."""
-    table = pd.DataFrame(parameter_table(model), columns=["part", "parameters", "source"])
-    run.save_json("model_spec.json", {"parameters": table.to_dict("records"), "tokens": list(model.fusion.token_names)})
-    return table
