@@ -29,7 +29,8 @@ from cmat_lib.views import VIEWS
 from cmat_lib.views.panel import Panel
 from cmat_lib.workflow.lock import working_in
 from cmat_lib.workflow.run import MODEL_FILE, RESULTS_FILE, Run, environment
-from cmat_lib.workflow.stages.common import check_before_work, describe_model, load_panel
+from cmat_lib.workflow.stages.architecture import describe_model
+from cmat_lib.workflow.stages.common import check_before_work, load_panel
 from cmat_lib.workflow.stages.data import prepare_data
 from cmat_lib.workflow.stages.features import build_features
 from cmat_lib.workflow.tracking import log_run
