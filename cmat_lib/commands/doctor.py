@@ -3,8 +3,6 @@
 The self-tests, ten seconds of work, touch what most often breaks: compiled topology, torch, the notebook kernel.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import psutil
@@ -68,7 +66,7 @@ class Diagnosis(NamedTuple):
     check: str = ""
 
     @classmethod
-    def of(cls, is_well: bool, text: str, mend: str, otherwise: str = "warning") -> Diagnosis:
+    def of(cls, is_well: bool, text: str, mend: str, otherwise: str = "warning") -> Self:
         """That something is well, or how to mend it."""
         return cls("ok", text) if is_well else cls(otherwise, text, mend)
 

@@ -3,12 +3,10 @@
 # ruff: noqa: E501
 # fmt: off
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pandas as pd
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -110,7 +108,7 @@ class DataConfig(Section):
         return channels
 
     @model_validator(mode="after")
-    def _keys_fit_together(self) -> DataConfig:
+    def _keys_fit_together(self) -> Self:
         if self.decimal is not None and self.decimal == self.thousands:
             raise ValueError("decimal and thousands are the same mark")
         marks = [t for t in (self.since, *(self.split_dates or []), self.until) if t is not None]
@@ -149,7 +147,7 @@ class CacheConfig(Section):
     trust: bool = Field(False, description="read an (N, 214) file of older code that has no record beside it")
 
     @model_validator(mode="after")
-    def _workers_are_told(self) -> CacheConfig:
+    def _workers_are_told(self) -> Self:
         if self.jobs == 0:
             raise ValueError("jobs is 0: give the number of worker processes, or -1 for one per core")
         if self.dask_scheduler is not None and self.backend != "dask":
@@ -190,7 +188,7 @@ class TdaConfig(Section):
         return max(window for window, _ in self.scales)
 
     @property
-    def first(self) -> TdaConfig:
+    def first(self) -> Self:
         """The first scale of the first series by itself: what the pages draw. Its features are the first columns."""
         (window, delay), *_ = self.scales
         alone = {"window_size": window, "time_delay": delay, "windows": None, "delays": None}
@@ -212,7 +210,7 @@ class TdaConfig(Section):
         return len(self.series) * len(self.scales) * self.features_per_scale
 
     @model_validator(mode="after")
-    def _window_holds_the_embedding(self) -> TdaConfig:
+    def _window_holds_the_embedding(self) -> Self:
         if self.windows and self.delays and 1 != len(self.delays) != len(self.windows) != 1:
             raise ValueError(f"{len(self.windows)} windows and {len(self.delays)} delays do not fit: give one for each, or one for all")
         for window, delay in self.scales:
@@ -246,7 +244,7 @@ class ComplexityConfig(Section):
         return [*self.indicators, *(f"log_range_{candles}" for candles in self.ranges)]
 
     @model_validator(mode="after")
-    def _window_is_long_enough(self) -> ComplexityConfig:
+    def _window_is_long_enough(self) -> Self:
         if sorted(set(self.ranges)) != self.ranges:
             raise ValueError("ranges must be ascending and distinct")
         if self.ranges and self.ranges[-1] > self.window_size:
@@ -306,7 +304,7 @@ class TableConfig(Section):
         return columns
 
     @model_validator(mode="after")
-    def _columns_have_one_use(self) -> TableConfig:
+    def _columns_have_one_use(self) -> Self:
         for role in ("time", "symbol"):
             if getattr(self, role) in self.columns:
                 raise ValueError(f"'{getattr(self, role)}' is the column of {role}s, and listed in columns")
@@ -330,7 +328,7 @@ class ViewsConfig(Section):
         return self.model_extra or {}
 
     @model_validator(mode="after")
-    def _names_are_plain(self) -> ViewsConfig:
+    def _names_are_plain(self) -> Self:
         if odd := [name for name in self.tables if not re.fullmatch(NAME, name)]:
             raise ValueError(f"'{odd[0]}' is no name of a view; write it in small letters, digits and _")
         return self

@@ -5,11 +5,9 @@ Types are strict: a YAML ``yes`` is no number, ``1e-3`` without a dot is text.
 # One line per parameter reads better than four.
 # fmt: off
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,7 +36,7 @@ class FusionConfig(Section):
     output_dim: Positive = Field(256, description="must equal hidden_dim")
 
     @model_validator(mode="after")
-    def _widths_fit(self) -> FusionConfig:
+    def _widths_fit(self) -> Self:
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide hidden_dim {self.hidden_dim}")
         if self.output_dim != self.hidden_dim:
@@ -66,7 +64,7 @@ class ModelConfig(Section):
     auxiliary_head: Annotated[bool, OF_THE_LOSS] = Field(False, description="forecast volatility, range, rise and fall of the horizon too, and read trigger and max_pct off these forecasts")
 
     @model_validator(mode="after")
-    def _stacks_fit(self) -> ModelConfig:
+    def _stacks_fit(self) -> Self:
         if len(self.nbeats_stack_types) != self.nbeats_num_stacks:
             raise ValueError(f"nbeats_num_stacks is {self.nbeats_num_stacks}, nbeats_stack_types lists {len(self.nbeats_stack_types)}")
         parts = self.nbeats_num_stacks * (NBEATS_ATTENTION_HEADS if self.use_attention else 1)
@@ -111,7 +109,7 @@ class TrainingConfig(Section):
     resume: bool = Field(False, description="go on from last.pt if a training with the same parameters was killed or interrupted")
 
     @model_validator(mode="after")
-    def _some_task_counts(self) -> TrainingConfig:
+    def _some_task_counts(self) -> Self:
         if self.trigger_weight == 0 and self.max_pct_weight == 0:
             raise ValueError("trigger_weight and max_pct_weight are both 0: nothing would be learned")
         if self.task_weighting == "learned" and 0 in (self.trigger_weight, self.max_pct_weight):
@@ -193,7 +191,7 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
-    def _sections_fit_together(self) -> Config:
+    def _sections_fit_together(self) -> Self:
         if self.labels.source == "file" and self.data.data_dir is None:
             raise ValueError("labels.source is 'file' but data.data_dir is null: the synthetic market has no label columns")
         return self

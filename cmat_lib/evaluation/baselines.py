@@ -1,10 +1,8 @@
 """The baseline that a network has to beat: gradient-boosted trees on plain summaries of the very same inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -15,9 +13,7 @@ from torch import Tensor
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
 from cmat_lib.views import VIEWS, View
-
-if TYPE_CHECKING:
-    from cmat_lib.views.panel import Batch
+from cmat_lib.views.panel import Batch
 
 
 def summary_names(config: Config, context: bool = False) -> list[str]:

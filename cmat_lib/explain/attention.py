@@ -4,10 +4,8 @@ The encoder layers are walked by hand: norm, attention with weights, then the la
 not help, torch's fast path in evaluation mode skips them. Weights say where a token looked, not why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +17,10 @@ from cmat_lib.encoders.plain import numbered
 from cmat_lib.explain.layers import Step, beside, explicit, walk
 from cmat_lib.models.fusion.bottleneck import BottleneckLayer
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
-
-if TYPE_CHECKING:
-    from cmat_lib.views.panel import Batch
+from cmat_lib.views.panel import Batch
 
 Names = tuple[str, ...]
-Reader = Callable[[MultiTaskCrossModalAttention, "Batch"], tuple[Tensor, Names]]
+Reader = Callable[[MultiTaskCrossModalAttention, Batch], tuple[Tensor, Names]]
 
 
 class AttentionMaps(NamedTuple):

@@ -6,14 +6,12 @@ is cheaper and can be chosen, but lies where the model has seen nothing: its ans
 that puts an end to that gets credit for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from math import factorial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +20,7 @@ from torch.nn import functional as F
 
 from cmat_lib.models.fusion.tokens import Features
 from cmat_lib.models.multitask import MultiTaskCrossModalAttention, evaluation_mode
-
-if TYPE_CHECKING:
-    from cmat_lib.views.panel import Batch, Panel
+from cmat_lib.views.panel import Batch, Panel
 
 ALL_ASKED = 8  # views of which all coalitions are asked
 ORDERS = 64  # orders of arrival that are drawn above it, half of them the others reversed

@@ -1,9 +1,7 @@
 """The file of a sweep, ``params/sweep.yaml``: what is searched, over which parameter file, by which metric."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -33,7 +31,7 @@ class Range(Section):
     )
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> Range:
+    def _is_a_range(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low {self.low} must be below high {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
@@ -82,7 +80,7 @@ class Sweep(Section):
         return search
 
     @model_validator(mode="after")
-    def _loss_stays_comparable(self) -> Sweep:
+    def _loss_stays_comparable(self) -> Self:
         turned = [key for key in self.search if OF_THE_LOSS in KEYS[key].metadata]
         if self.metric == "stop_loss" and turned:
             why = "changes what the loss is, so that losses cannot be compared; use metric: stop_roc_auc"
