@@ -276,7 +276,7 @@ def test_4_a_lunch_that_is_no_whole_number_of_candles(tmp_path):
     index = lunch_index()
     join = {"timeframe": "1h", "sessions": "join", "clock_zone": "Asia/Shanghai"}
     table = make_candles(len(index)).set_axis(index.rename("timestamp"))
-    from cmat_lib.data.candles import stretch_ids
+    from cmat_lib.data.sessions import stretch_ids
 
     table.to_csv(tmp_path / "A.csv")
     candles = load_market(folder(tmp_path, **join))["A"]

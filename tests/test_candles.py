@@ -25,9 +25,9 @@ from cmat_lib.data.candles import (
     load_market,
     read_market,
     repair,
-    stretch_ids,
     window_ends,
 )
+from cmat_lib.data.sessions import stretch_ids
 from cmat_lib.data.synthetic import synthetic_market
 
 BAR = pd.Timedelta("15min")

@@ -7,10 +7,10 @@ import pytest
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import load_config
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.candles import audit, load_market, stretch_ids, window_ends
+from cmat_lib.data.candles import audit, load_market, window_ends
 from cmat_lib.data.channels import CHANNELS, compute_channels
 from cmat_lib.data.labels import compute_labels
-from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions
+from cmat_lib.data.sessions import CLOSED, find_closures, join_sessions, stretch_ids
 from cmat_lib.views import VIEWS
 from cmat_lib.views.samples import build_samples, check_length
 

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cmat_lib.config.section import LastingSpan, Positive, Section, Seed, Share, Span, UtcTime, Zone, as_span
 
-PRICE_CHANNELS = ("log_open", "log_high", "log_low", "log_close")
+OHLC = ("open", "high", "low", "close")  # the columns of prices
+PRICE_CHANNELS = tuple(f"log_{price}" for price in OHLC)
 VOLUME_CHANNELS = ("volume_zscore", "volume_ratio", "obv_change", "vwap_distance", "mfi")
 TECHNICAL_CHANNELS = ("rsi", "macd", "bollinger", "atr", "roc")
 TAKER_SWAP = {"obv_change": "taker_imbalance", "mfi": "trade_size"}

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config.inputs import OHLC
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session
+from cmat_lib.data.sessions import CLOSED, closed_when_filled, find_closures, join_sessions, off_session, stretch_ids
 from cmat_lib.data.sources.choice import market_files
 from cmat_lib.data.sources.files import read_market
-from cmat_lib.data.sources.makers import OHLC
 
 Market = dict[str, pd.DataFrame]
 PRICES = list(OHLC)
@@ -214,18 +214,6 @@ def _fill_flat(candles: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
 def closed(candles: pd.DataFrame, bar: pd.Timedelta, written: pd.Timestamp) -> pd.DataFrame:
     """Candles that were over when their file was `written`: a row that was saved before its close is not the candle."""
     return candles[candles.index + bar <= min(written, pd.Timestamp.now("UTC"))]
-
-
-def stretch_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
-    """Number of the gap-free stretch that each candle belongs to, (T,): 0 for the first, one more after each gap.
-
-    A step over exactly as many candles as the column ``closed_before`` tells, if there is one, is no gap.
-    """
-    opens, step = candles.index.as_unit("ns").asi8, bar.as_unit("ns").value
-    closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
-    gap = np.diff(opens, prepend=opens[:1] - step) != np.rint(step * (1 + closed))
-    gap[:1] = False
-    return np.cumsum(gap)
 
 
 def window_ends(candles: pd.DataFrame, bar: pd.Timedelta, window: int, stride: int = 1) -> np.ndarray:

@@ -18,8 +18,8 @@ import talib
 from numpy.typing import DTypeLike
 
 from cmat_lib.base.errors import CmatError, nearest
-from cmat_lib.data.candles import stretch_ids
-from cmat_lib.data.sources.makers import OHLC
+from cmat_lib.config.inputs import OHLC
+from cmat_lib.data.sessions import stretch_ids
 
 RECURSIVE = 256  # candles in which Wilder's and exponential averages forget their start, to 1e-7
 Z_BOUND = 6.0  # bound of the volume z-score; a candle without volume stands at the lower one

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config.schema import AUXILIARY_TARGETS, LabelsConfig
-from cmat_lib.data.candles import stretch_ids
+from cmat_lib.data.sessions import stretch_ids
 
 
 def compute_labels(candles: pd.DataFrame, labels: LabelsConfig, bar: pd.Timedelta) -> pd.DataFrame:

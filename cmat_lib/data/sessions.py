@@ -117,3 +117,15 @@ def _local(stamps: np.ndarray, zone: str) -> tuple[np.ndarray, np.ndarray]:
     """Minute of the week and number of the day of moments, by the clock of a zone, (n,) each."""
     local = pd.DatetimeIndex(stamps, tz="UTC").tz_convert(zone).tz_localize(None).as_unit("ns").asi8 // MINUTE
     return (local + 3 * DAY_MINUTES) % WEEK_MINUTES, local // DAY_MINUTES  # 1970-01-01 was a Thursday
+
+
+def stretch_ids(candles: pd.DataFrame, bar: pd.Timedelta) -> np.ndarray:
+    """Number of the gap-free stretch that each candle belongs to, (T,): 0 for the first, one more after each gap.
+
+    A step over exactly as many candles as the column ``closed_before`` tells, if there is one, is no gap.
+    """
+    opens, step = candles.index.as_unit("ns").asi8, bar.as_unit("ns").value
+    closed = candles[CLOSED].to_numpy(np.float64) if CLOSED in candles else 0
+    gap = np.diff(opens, prepend=opens[:1] - step) != np.rint(step * (1 + closed))
+    gap[:1] = False
+    return np.cumsum(gap)

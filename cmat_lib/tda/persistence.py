@@ -22,10 +22,9 @@ from scipy.spatial import QhullError
 from scipy.spatial.distance import pdist, squareform
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.tda.point_cloud import checked_clouds
 
 logger = logging.getLogger(__name__)
-
-LARGEST = 1e150  # squares of larger coordinates are no longer finite
 
 
 class Bars(NamedTuple):
@@ -76,19 +75,6 @@ def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
     if engine not in ENGINES:
         raise CmatError(f"tda.engine: unknown engine '{engine}'; choose one of {', '.join(ENGINES)}")
     return ENGINES[engine](checked_clouds(clouds))
-
-
-def checked_clouds(clouds: ArrayLike, plane: bool = False) -> np.ndarray:
-    """Clouds (N, P, d) in float64, d = 2 if they must lie in the plane; an error names cloud and row of a bad one."""
-    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
-    if clouds.ndim != 3 or (plane and clouds.shape[2] != 2):
-        raise ValueError(f"clouds must have shape (N, P, {2 if plane else 'd'}), got {clouds.shape}")
-    usable = (np.abs(clouds) < LARGEST).all(axis=2)  # (N, P)
-    if not usable.all():
-        cloud, row = np.argwhere(~usable)[0]
-        where = f"cloud {cloud}, row {row} is {clouds[cloud, row]}"
-        raise ValueError(f"{where}: coordinates must be finite and below {LARGEST:g}")
-    return clouds
 
 
 def _planar(clouds: np.ndarray) -> list[Bars]:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cmat_lib.tda.filling import filling, kernel
-from cmat_lib.tda.persistence import checked_clouds
+from cmat_lib.tda.point_cloud import checked_clouds
 
 # numba's cache looks at the file of a kernel, not at those of the kernels it calls; this line makes a change of one
 # change the other. tests/test_planar.py says what it must be.

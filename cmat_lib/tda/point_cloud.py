@@ -1,8 +1,10 @@
-"""From a series to a cloud of points: the Takens delay embedding."""
+"""Clouds of points: from a series by the Takens delay embedding, and what a cloud must be."""
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
+
+LARGEST = 1e150  # squares of larger coordinates are no longer finite
 
 
 def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarray:
@@ -41,3 +43,16 @@ def takens_embedding(series: ArrayLike, dimension: int, delay: int) -> np.ndarra
     if values.shape[-1] < span:
         raise ValueError(f"{values.shape[-1]} values hold no point: dimension {dimension}, delay {delay} needs {span}")
     return sliding_window_view(values, span, axis=-1)[..., ::delay].copy()  # (..., P, dimension)
+
+
+def checked_clouds(clouds: ArrayLike, plane: bool = False) -> np.ndarray:
+    """Clouds (N, P, d) in float64, d = 2 if they must lie in the plane; an error names cloud and row of a bad one."""
+    clouds = np.ascontiguousarray(clouds, dtype=np.float64)
+    if clouds.ndim != 3 or (plane and clouds.shape[2] != 2):
+        raise ValueError(f"clouds must have shape (N, P, {2 if plane else 'd'}), got {clouds.shape}")
+    usable = (np.abs(clouds) < LARGEST).all(axis=2)  # (N, P)
+    if not usable.all():
+        cloud, row = np.argwhere(~usable)[0]
+        where = f"cloud {cloud}, row {row} is {clouds[cloud, row]}"
+        raise ValueError(f"{where}: coordinates must be finite and below {LARGEST:g}")
+    return clouds

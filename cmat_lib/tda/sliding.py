@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cmat_lib.tda.filling import INFINITE, filling, kernel, vector
-from cmat_lib.tda.persistence import LARGEST, Bars, diagrams_batch
+from cmat_lib.tda.persistence import Bars, diagrams_batch
 from cmat_lib.tda.planar import CLOSEST, DEGREE, angle_rank, face_walk, mark_face, pair, shorter
+from cmat_lib.tda.point_cloud import LARGEST
 
-BUILT_ON = "51d6ab4b167bc34b"  # see `planar.BUILT_ON`
+BUILT_ON = "bf72fecfa77ed2e7"  # see `planar.BUILT_ON`
 
 FAR = 1e200  # where unused places lie: at an infinite squared distance from everything
 TINY = 2.0**-480  # squares of shorter lengths lose digits: windows that small are made from scratch, which scales them

@@ -11,8 +11,9 @@ import pandas as pd
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.config import Config
-from cmat_lib.data.candles import stretch_ids, unstack
+from cmat_lib.data.candles import unstack
 from cmat_lib.data.channels import channel_of
+from cmat_lib.data.sessions import stretch_ids
 from cmat_lib.data.splits import Market
 from cmat_lib.views import VIEWS, View
 from cmat_lib.views.scaling import sample_rows_of

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.config.inputs import OHLC
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.sources.choice import CandleSource, left_out, market_files
-from cmat_lib.data.sources.makers import OHLC, REQUIRED, SPELLINGS
+from cmat_lib.data.sources.makers import REQUIRED, SPELLINGS
 from cmat_lib.data.sources.tables import channel_readers, read_table
 from cmat_lib.data.sources.text import NO_NUMBER, NOT_NUMBERS, Layout
 from cmat_lib.data.sources.times import LATEST, check_rows, join_clock, parse_times

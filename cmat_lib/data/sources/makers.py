@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cmat_lib.base.errors import CmatError, nearest
+from cmat_lib.config.inputs import OHLC
 
-REQUIRED = ("timestamp", "open", "high", "low", "close")
-OHLC = REQUIRED[1:]
+REQUIRED = ("timestamp", *OHLC)
 
 # Our name -> accepted spellings, as `plain` writes them; the first one that a file has counts. The columns of the second
 # part are as old as the files that have them: another spelling there would be other candles from the same file.

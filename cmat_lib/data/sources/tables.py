@@ -19,6 +19,7 @@ from pyarrow import ipc
 
 from cmat_lib.base.errors import CmatError, first_line
 from cmat_lib.config.schema import DataConfig
+from cmat_lib.data.channels import channel_of
 from cmat_lib.data.sources.makers import LIKE_SYMBOL, YFINANCE, known_prices, maker_of, match_columns, plain
 from cmat_lib.data.sources.text import HEAD, Layout, sniff, without_header
 
@@ -119,8 +120,6 @@ def _under_our_names(table: pd.DataFrame, layout: Layout, data: DataConfig, path
 
 def channel_readers(data: DataConfig) -> dict[str, list[str]]:
     """Columns that the configured channels read -> the channels that do."""
-    from cmat_lib.data.channels import channel_of  # which needs candles itself
-
     readers: dict[str, list[str]] = {}
     for name in data.channel_names:
         for column in channel_of(name).columns:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from cmat_lib.base.errors import CmatError
+from cmat_lib.config.inputs import OHLC
 from cmat_lib.config.schema import DataConfig
-from cmat_lib.data.sources.makers import MAKERS, OHLC, Maker, known_prices, maker_of, match_columns
+from cmat_lib.data.sources.makers import MAKERS, Maker, known_prices, maker_of, match_columns
 
 HEAD = 1 << 16  # bytes from which a text file is understood
 LINES = 60
