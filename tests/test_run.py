@@ -146,6 +146,43 @@ def test_an_artefact_that_is_not_what_its_stage_wrote_is_named(config, name, dam
     assert later.damaged(STAGE_NAMES[0]) == [name]
 
 
+@pytest.mark.parametrize("folder", ["models", "models/", "./models", "a//b"])
+def test_a_model_is_checked_however_its_folder_is_written(config, folder):
+    config = changed(config, logging={"save_dir": folder})
+    finish(config, *STAGE_NAMES[:3])
+    run = Run(config, "04_training").begin()
+    run.claim(f"{folder}/best_model.pt").parent.mkdir(parents=True)
+    run.model_path().write_bytes(b"a model")
+    run.finish()
+    later = Run(config, "05_evaluation").begin()
+    later.model_path().write_bytes(b"another")
+    with pytest.raises(CmatError, match=r"best_model\.pt is missing, damaged or edited; run notebooks/04_training"):
+        later.model_path()
+
+
+def test_what_cannot_be_read_is_damaged(config, monkeypatch):
+    finish(config, STAGE_NAMES[0])
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("cmat_lib.workflow.run.file_hash", denied)
+    with pytest.raises(CmatError, match="missing, damaged or edited"):
+        Run(config, STAGE_NAMES[1]).intact(f"data/{STAGE_NAMES[0]}.json")
+
+
+def test_a_stage_that_is_made_again_without_its_page_leaves_no_old_page(config):
+    finish(config, STAGE_NAMES[0])
+    pages = [
+        Run(config, STAGE_NAMES[0]).path(name) for name in ("notebooks/01_data_prep.ipynb", "report/01_data_prep.html")
+    ]
+    for page in pages:
+        page.parent.mkdir(exist_ok=True)
+        page.write_text("of other parameters")
+    finish(changed(config, labels={"horizon": 8}), STAGE_NAMES[0])
+    assert not any(page.exists() for page in pages)
+
+
 def test_a_file_is_hashed_once_in_a_process(config, monkeypatch):
     run = Run(config, STAGE_NAMES[0]).begin()
     run.save_json("a.json", {})

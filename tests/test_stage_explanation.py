@@ -9,7 +9,8 @@ import torch
 from scipy.special import logit
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import load_config, merge, project_root
+from cmat_lib.base.files import write_text
+from cmat_lib.config import dump_params, load_config, merge, project_root
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.objective import predict
 from cmat_lib.workflow.run import Run
@@ -41,6 +42,7 @@ def trained(tmp_path_factory):
             ("04_training", train_model),
         ):
             work(config, Run(config, stage))
+        write_text(folder / name / "params.yaml", dump_params(config))
         return config, Run(config, "06_attention_visualization")
 
     return made

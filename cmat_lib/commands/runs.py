@@ -69,9 +69,10 @@ def _row(path: Path) -> dict[str, Any]:
         return row | {"status": _first_status(path) or "unreadable"}
     there = {stage: record for stage in STAGE_NAMES if (record := run.record(stage))}
     row |= {"stages": _stages(list(there)), "finished": max((r.finished for r in there.values()), default=None)}
-    row |= _data(run, found=False) | {"fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
+    row |= {"fusion": run.config.fusion.fusion_type, "seed": run.config.seed}
+    row |= _data(run, run.config.data.symbols or [])
     damaged = [s for s in STAGE_NAMES if s not in there and os.path.lexists(path / f"stages/{s}.json")]  # unreadable
-    for stage, read in (("01_data_prep", _data), ("05_evaluation", _headline)):
+    for stage, read in (("01_data_prep", _read_data), ("05_evaluation", _headline)):
         try:
             row |= read(run) if stage in there else {}
         except CmatError:  # one damaged run must not cost the list
@@ -106,15 +107,22 @@ def _number(stage: str) -> str:
 
 def _stages(names: list[str]) -> str:
     """``1-5``, ``1-4 6`` or ``none``."""
-    numbers = pd.Series([int(_number(name)) for name in names], dtype=int)
-    spans = numbers.groupby(numbers - numbers.index).agg(["min", "max"])  # consecutive ones are as far from their place
-    return " ".join(f"{low}-{high}" if low < high else str(low) for low, high in spans.to_numpy()) or "none"
+    spans: list[list[int]] = []
+    for number in (int(_number(name)) for name in names):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return " ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans) or "none"
 
 
-def _data(run: Run, found: bool = True) -> dict[str, str]:
-    """The column ``data``; with the symbols that stage 01 found, or those of the parameters alone."""
+def _read_data(run: Run) -> dict[str, str]:
+    """The column ``data``, with the symbols that stage 01 found."""
+    return _data(run, run.read_json("data/data.json")["symbols"])
+
+
+def _data(run: Run, symbols: list[str]) -> dict[str, str]:
     data = run.config.data
-    symbols = (found and run.read_json("data/data.json")["symbols"]) or data.symbols or []
     named = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3} more" if len(symbols) > 3 else "")
     return {"data": f"{'synthetic' if data.data_dir is None else named} {data.timeframe}"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def _beside(config: Config, folder: Path) -> dict[str, dict[str, Any]]:
         reach = {view.title: view.look_back(config) for view in views}
     except CmatError:  # a part that made the run is not loaded: stale, and whoever runs the stage is told
         reach = {}
-    others = [resolve_path(run) / config.logging.save_dir / "best_model.pt" for run in config.explain.other_runs]
+    others = [path for run in config.explain.other_runs for path in sorted(resolve_path(run).rglob("best_model.pt"))]
     return {
         "01_data_prep": {"reach": reach} | _numbers_of([view for view in views if view.by_candle], config),
         "02_tda_cache": _numbers_of(views, config),
@@ -91,8 +92,11 @@ def _numbers_of(views: Iterable[View], config: Config) -> dict[str, Any]:
 
 
 def _contents(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """Hashes of those files that are there."""
-    hashes = [file_hash(path) for path in paths if path.is_file()]
+    """Hashes of those files that are there and can be read."""
+    hashes = []
+    for path in paths:
+        with suppress(OSError):
+            hashes.append(file_hash(path))
     return {"files": hashes} if hashes else {}
 
 

@@ -77,8 +77,10 @@ def is_worked_on(folder: Path) -> bool:
     try:
         with FileLock(folder / OUTER, timeout=0):
             return False
-    except (Timeout, OSError) as error:
-        return isinstance(error, Timeout)
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def _is_held_by_parent(folder: Path) -> bool:

@@ -43,7 +43,8 @@ def run_notebooks(config: Config, stages: tuple[str, ...] = STAGE_NAMES, say: Ca
         for stage in stages:
             run = Run(config, stage)
             page, html = run.path(f"notebooks/{stage}.ipynb"), run.path(f"report/{stage}.html")
-            damaged = run.damaged(stage)  # the HTML is written last: without it the page did not reach its end
+            damaged = [] if again else run.damaged(stage)
+            # the HTML is written last: without it the page did not reach its end
             if not (again or damaged) and run.is_finished(stage) and page.is_file() and html.is_file():
                 say(f"{stage:<29} up to date")
                 continue

@@ -41,8 +41,10 @@ class Artefact(BaseModel, strict=True):
 
     def is_at(self, path: Path, content: bool = True) -> bool:
         """Whether this lies at `path`; without `content` only its size is looked at, which takes no time."""
-        there = path.is_file() and path.stat().st_size == self.bytes
-        return there and (not content or file_hash(path) == self.sha256)
+        try:
+            return path.stat().st_size == self.bytes and (not content or file_hash(path) == self.sha256)
+        except OSError:  # gone, a folder, or not to be read
+            return False
 
 
 class Record(BaseModel, strict=True):
@@ -133,7 +135,7 @@ class Run:
 
     def finish(self) -> pd.DataFrame:
         """Write parameters, environment and, last, the stage's record; returns its artefacts with their sizes in kB."""
-        names = {str(path.relative_to(self.folder)): path for path in sorted(self._written)}
+        names = {path.relative_to(self.folder).as_posix(): path for path in sorted(self._written)}
         artefacts = {n: Artefact(bytes=p.stat().st_size, sha256=file_hash(p)) for n, p in names.items()}
         for stage in STAGE_NAMES:  # two stages that write one file would undo each other
             other = self.record(stage) if stage != self.stage else None
@@ -155,12 +157,16 @@ class Run:
     def claim(self, name: str) -> Path:
         """Place of an artefact that is about to be written.
 
-        The first claim withdraws the records of this stage and of all later ones, whose input is about to change. Until
-        then a mistake in the input leaves a finished run as it was.
+        The first claim withdraws the records of this stage and of all later ones, whose input is about to change, and
+        the page of a stage that is made again without one. Until then a mistake in the input leaves a finished run as
+        it was.
         """
         if not self._written:
             for stage in STAGE_NAMES[STAGE_NAMES.index(self.stage) :]:
                 self._record_path(stage).unlink(missing_ok=True)
+            if (html := self.path(f"report/{self.stage}.html")).is_file():  # the runner removes it before it begins
+                for path in (self.path(f"notebooks/{self.stage}.ipynb"), html):
+                    path.unlink(missing_ok=True)
         self._written.add(self.path(name))
         return self.path(name)
 
@@ -198,11 +204,13 @@ class Run:
 
         What this stage has just written, or none has recorded, is taken as it is.
         """
+        path = self.path(name)
+        key = path.relative_to(self.folder).as_posix()  # `name` may be written otherwise, as a/./b
         for stage in STAGE_NAMES:
             record = self.record(stage)
-            if record and name in record.artefacts and not record.artefacts[name].is_at(self.path(name)):
+            if record and key in record.artefacts and not record.artefacts[key].is_at(path):
                 raise self._damage(name, stage)
-        return self.path(name)
+        return path
 
     def model_path(self) -> Path:
         """Path of ``best_model.pt``, see `intact`."""

@@ -54,7 +54,7 @@ class Prepare(NamedTuple):
     def check(self, folder: Path) -> None:
         run = Run(self.config(folder), "03_model_build")
         assert verify(folder / "cache") == []
-        for stage in STAGE_NAMES[:2]:  # a record promises artefacts that are there in full size
+        for stage in STAGE_NAMES[:2]:  # a record promises artefacts that are there as they were written
             assert not run.damaged(stage)
         for path in (folder / "run").glob("**/*"):
             if path.suffix == ".npy" and not path.name.startswith("."):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cmat_lib.commands.options import Assignments, RunDir, assign, examples
+from cmat_lib.commands.options import Assignments, assign, examples
 from cmat_lib.config import merge
 
 
@@ -16,7 +16,7 @@ def sweep(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; the file says it otherwise.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials at the same time.")] = 1,
     assignments: Assignments = None,
-    run_dir: RunDir = None,
+    run_dir: Annotated[str | None, typer.Option(help="Sweep folder; by default outputs/NAME for NAME.yaml.")] = None,
 ) -> None:
     """Train many times with other parameters and keep what the stop part likes best.
 

@@ -87,21 +87,21 @@ def predict_all(
 
     ``raw_<score>`` is as it was made, which ranks, and ``<score>`` is calibrated on the calibrate part.
     """
-    answers: list[Tensor] = []
+    indices = {part: panel.index(part) for part in PARTS}
+    answers: dict[str, list[Tensor]] = {part: [] for part in PARTS}
 
-    def shown(index: Tensor) -> Iterator[Batch]:
+    def shown(part: str) -> Iterator[Batch]:
         """Batches for the trees; the model looks at each in passing, so that its windows are gathered once."""
-        for batch in panel.batches(index, config.evaluation.batch_size):
-            answers.append(said(model, batch))
+        for batch in panel.batches(indices[part], config.evaluation.batch_size):
+            answers[part].append(said(model, batch))
             yield batch
 
-    indices = {part: panel.index(part) for part in PARTS}
-    trees = tree_scores({part: shown(index) for part, index in indices.items()}, config)
-    raw, max_pct = joined(answers)
+    trees = tree_scores({part: shown(part) for part in PARTS}, config)
+    raw, max_pct = joined([answer for part in PARTS for answer in answers[part]])
     rows = np.concatenate([index.cpu().numpy() for index in indices.values()])
     frame = panel.samples.iloc[rows].reset_index(drop=True).rename(columns={"volatility": "raw_volatility"})
     frame = frame.drop(columns=[name for name in frame if name.startswith(("row", "local_row"))])
-    frame["raw_trees"] = np.concatenate(list(trees.values()))
+    frame["raw_trees"] = np.concatenate([trees[part] for part in PARTS])
     frame[f"raw_{MODEL}"], frame[MODEL] = raw, apply_calibration(raw, checkpoint["calibration"])
     frame["predicted_max_pct"] = max_pct
     calibrate = frame[frame["part"] == "calibrate"]

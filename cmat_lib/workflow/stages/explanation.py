@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cmat_lib.base.errors import CmatError
-from cmat_lib.config import Config, resolve_path
+from cmat_lib.config import Config
 from cmat_lib.evaluation.uncertainty import Resampling
 from cmat_lib.explain import attention, controls, permutation
 from cmat_lib.explain.attribution import ShapleyTables, sample_table, shapley_tables
@@ -22,7 +22,7 @@ from cmat_lib.models.multitask import MultiTaskCrossModalAttention
 from cmat_lib.training.checkpoint import load_model
 from cmat_lib.training.devices import pick_device
 from cmat_lib.views.panel import Batch, Panel
-from cmat_lib.workflow.run import MODEL_FILE, Run
+from cmat_lib.workflow.run import Run, open_run
 from cmat_lib.workflow.stages.common import load_panel
 
 SAME = ("data_hash", "views", "scalers", "labels")  # for runs as controls
@@ -188,8 +188,7 @@ def _other_readings(judged: _Judged) -> dict[str, controls.Reading]:
     model, checkpoint, panel, config = judged.subject
     others = {"untrained model": controls.untrained(model, config.seed)}
     for folder in config.explain.other_runs:
-        path = resolve_path(folder) / config.logging.save_dir / MODEL_FILE
-        others[folder], _, theirs = load_model(path, panel.device)
+        others[folder], _, theirs = load_model(open_run(folder, "04_training").model_path(), panel.device)
         if differing := [name for name in SAME if theirs[name] != checkpoint[name]]:
             raise CmatError(f"explain.other_runs: {folder} has another {', '.join(differing)}; name a run of this data")
     encoded, size = partial(judged.subject.encoded, judged.index), config.explain.batch_size
