@@ -213,7 +213,7 @@ def panel_memory(candles: int) -> dict[str, float]:
             panel = Panel(arrays, samples, unscaled(config), config)
         panel.gather(torch.arange(2048) % len(panel))
         after = own_memory()
-    parts = [vars(panel), *map(vars, panel._shown.values())]
+    parts = [vars(panel), *map(vars, panel.shown.values())]
     tensors = [value for part in parts for value in part.values() if isinstance(value, torch.Tensor)]
     return {
         "candles": candles,

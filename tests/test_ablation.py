@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands.ablation import rows as ablation
-from cmat_lib.commands.ablation.command import _folds
+from cmat_lib.commands.ablation.command import read_folds
 from cmat_lib.commands.ablation.rows import choose_rows, network_rows, reference_row, run_ablation, write_tables
 from cmat_lib.config import load_config, merge, project_root, validate
 from cmat_lib.evaluation.classic import CLASSIC
@@ -51,11 +51,11 @@ def test_all_are_compared_with_full_or_the_first_row():
 @pytest.mark.parametrize("folds", ["2", "0,,1", "²", "-1", "x"])
 def test_folds_that_are_none_are_named(folds):
     with pytest.raises(CmatError, match="write all, or numbers from 0 to 1"):
-        _folds(folds, 2)
+        read_folds(folds, 2)
 
 
 def test_a_fold_counts_once():
-    assert _folds("1,0,1", 2) == [0, 1] == _folds("all", 2)
+    assert read_folds("1,0,1", 2) == [0, 1] == read_folds("all", 2)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_every_trained_network_is_a_trial(small):
 
 def test_finished_cells_are_not_made_again_and_missing_ones_are(small, monkeypatch):
     config, run, rows, folder, _ = small
-    made, original = [], ablation._make_scores
-    monkeypatch.setattr(ablation, "_make_scores", lambda cell, *args: made.append(cell) or original(cell, *args))
+    made, original = [], ablation.make_scores
+    monkeypatch.setattr(ablation, "make_scores", lambda cell, *args: made.append(cell) or original(cell, *args))
     before = pd.read_parquet(folder / "predictions.parquet")
     next((folder / "cells").glob("full-1-1-*")).unlink()
     run_ablation(config, run, rows, 2, [0, 1], lambda line: None)
@@ -128,7 +128,7 @@ def test_damaged_cells_are_made_again(small, damage):
         path.write_bytes({"empty": b"", "cut": before[: len(before) // 2], "zip": b"PK\x03\x04junk"}[damage])
     _, panel = next(ablation.fold_panels(config, run, [0]))
     lines = []
-    made = ablation._score(ablation.Cell("base_rate", 0, 0), panel, config, run, folder, lines.append)
+    made = ablation.cell_scores(ablation.Cell("base_rate", 0, 0), panel, config, run, folder, lines.append)
     assert lines == [f"{path.name} is damaged; it is made again"]
     for part, scores in dict(np.load(path)).items():
         assert np.array_equal(scores, whole[part]) and np.array_equal(made[part], whole[part])

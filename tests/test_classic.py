@@ -52,20 +52,20 @@ def test_plain_ones_are_what_they_say(config):
 
 def test_har_reads_ranges_and_clock_and_learns_volatility(config):
     panel = panel_of(config, n=1000)
-    complexity, tda = panel._shown["complexity"].values, panel._shown["tda"].values
+    complexity, tda = panel.shown["complexity"].values, panel.shown["tda"].values
     ranges, target = complexity[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
-    panel._targets[2][:, target] = ranges
-    panel._targets[0][:] = (ranges > 1).float()
-    panel.samples["trigger"] = panel._targets[0].numpy()
+    panel.labels[2][:, target] = ranges
+    panel.labels[0][:] = (ranges > 1).float()
+    panel.samples["trigger"] = panel.labels[0].numpy()
     before = classic_scores("har+clock", panel, PARTS, config)
     assert auc(panel, before) > 0.95
     complexity[:, :-2] = 0.0
     tda[:] = 0.0
     after = classic_scores("har+clock", panel, PARTS, config)
     np.testing.assert_array_equal(before["test"], after["test"])
-    panel._targets[2][:, target] = -ranges
+    panel.labels[2][:, target] = -ranges
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) > 0.95, "less volatility, fewer triggers"
-    panel._targets[2][:, target] = complexity[:, 0]
+    panel.labels[2][:, target] = complexity[:, 0]
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) < 0.7, "it forecasts volatility and no trigger"
 
 
@@ -74,10 +74,10 @@ def test_har_does_not_take_the_topology_of_ranges_for_ranges(config):
     series = config.tda.model_copy(update={"series": ["log_close", "log_range"]})
     config = config.model_copy(update={"tda": series})
     panel = panel_of(config, n=1000)
-    ranges, target = panel._shown["complexity"].values[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
-    panel._targets[2][:, target] = ranges
-    panel._targets[0][:] = (ranges > 1).float()
-    panel.samples["trigger"] = panel._targets[0].numpy()
+    ranges, target = panel.shown["complexity"].values[:, -2:].sum(1), AUXILIARY_TARGETS.index("log_volatility")
+    panel.labels[2][:, target] = ranges
+    panel.labels[0][:] = (ranges > 1).float()
+    panel.samples["trigger"] = panel.labels[0].numpy()
     assert auc(panel, classic_scores("har+clock", panel, PARTS, config)) > 0.95
 
 
@@ -102,7 +102,7 @@ def test_nothing_is_fitted_on_calibrate_or_test(config):
     panel = panel_of(config, n=600)
     before = classic_scores("logistic", panel, PARTS, config)
     for part in ("calibrate", "test"):
-        panel._targets[0][panel.index(part)] = 1.0
+        panel.labels[0][panel.index(part)] = 1.0
         panel.samples.loc[panel.samples["part"] == part, "trigger"] = 1.0
     after = classic_scores("logistic", panel, PARTS, config)
     for part in PARTS:

@@ -47,7 +47,7 @@ def test_a_thaw_is_expected_and_not_reported(recwarn):
 def test_a_recompile_is_reported(monkeypatch):
     """Batches of changing shape are what fixed shapes prevent: planted here, they must be seen."""
     config = slim(compile="on", epochs=3)
-    original = Steps._own_share
+    original = Steps.own_share
     sizes = iter([*[32] * 8, *[31] * 8, *[30] * 8])
 
     def cut(self, *args):
@@ -55,7 +55,7 @@ def test_a_recompile_is_reported(monkeypatch):
         index, weight = original(self, *args)
         return index[:size], weight[:size]
 
-    monkeypatch.setattr(Steps, "_own_share", cut)
+    monkeypatch.setattr(Steps, "own_share", cut)
     with pytest.warns(UserWarning) as caught:
         train(config, panel_of(config))
     reported = [str(w.message) for w in caught if "more graphs" in str(w.message)]
@@ -67,6 +67,6 @@ def test_short_batches_are_filled_up_with_weight_0():
     steps = Steps(make_fabric(config.training), panel_of(config), config)
     order = steps.new_order()
     chunk, weights = order[150:], torch.full((90,), 1 / 90)
-    index, weight = steps._own_share(chunk, weights, 50, order)
+    index, weight = steps.own_share(chunk, weights, 50, order)
     assert torch.equal(index, torch.cat([order[200:], order[:10]])) and (weight[40:] == 0).all()
     assert weight[:40].sum().item() == pytest.approx(40 / 90)

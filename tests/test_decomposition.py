@@ -60,7 +60,7 @@ def test_log_price_parts_are_the_price_path():
     found = decompose_log_price(model, panel, index)
     assert found.parts.shape == (3, 4, 8)
     torch.testing.assert_close(found.parts.sum(1) + found.rest, found.input, atol=1e-6, rtol=0)
-    close = panel._shown["nbeats"].values[:, 0].numpy()
+    close = panel.shown["nbeats"].values[:, 0].numpy()
     rows = panel.samples["row"].to_numpy()[index]
     expected = np.stack([close[row - 7 : row + 1] - close[row] for row in rows])
     np.testing.assert_allclose(found.input.numpy(), expected, atol=1e-6)

@@ -18,7 +18,7 @@ from cmat_lib.training.optimisation import count_steps, micro_batch
 from cmat_lib.training.steps import Steps
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.common import load_panel
-from cmat_lib.workflow.stages.training import _prepare, train_model
+from cmat_lib.workflow.stages.training import prepare_model, train_model
 
 # Without dropout, and with the encoder that has BatchNorm frozen in the first epoch or absent.
 PLAIN = ("fusion.dropout=0.0", "model.encoder_dropout=0.0", "training.task_weighting=learned")
@@ -98,7 +98,7 @@ def test_a_notebook_starts_the_processes_itself(tmp_path, capfd):
     raw = merge(read_params(project_root() / "params/smoke.yaml"), {"run_dir": str(tmp_path / "run")})
     raw = merge(raw, {"cache": {"dir": str(tmp_path / "cache"), "jobs": 1}, "training": {"devices": 2}})
     config = load_config(changes=raw)
-    _prepare(config, print)
+    prepare_model(config, print)
     run = Run(config, "04_training").begin()
     rows = []
     training = train_model(config, run, rows.append)

@@ -15,7 +15,7 @@ from exchange_server import MINUTES, Binance, kline, serving
 
 from cmat_lib.base.errors import CmatError
 from cmat_lib.commands import cli
-from cmat_lib.commands.download import _summary
+from cmat_lib.commands.download import summary
 from cmat_lib.config.schema import DataConfig
 from cmat_lib.data.candles import load_market
 from cmat_lib.data.sources import exchange as module
@@ -141,7 +141,7 @@ def test_empty_candles_are_gaps_and_told(server, tmp_path, monkeypatch, caplog, 
     file = downloader(server, tmp_path).download("BTC/USDT", START)
     assert opens(tmp_path) == [number for number in range(2500) if number not in empty]
     assert f"{len(empty)} of 1000 candles from" in caplog.text
-    assert f"{len(empty):,} missing at the exchange" in _summary(file, START, "15m")
+    assert f"{len(empty):,} missing at the exchange" in summary(file, START, "15m")
     server.starts.clear()
     downloader(server, tmp_path).download("BTC/USDT", START)
     assert not server.starts
@@ -262,14 +262,14 @@ def test_a_kill_costs_at_most_the_pages_since_the_last_save(server, tmp_path):
 
 
 def test_an_interrupt_saves_what_has_come(server, tmp_path, monkeypatch):
-    whole = Downloader._page
+    whole = Downloader.fetch_page
 
     def page(self, symbol, since, limit):
         if since > T0:
             raise KeyboardInterrupt
         return whole(self, symbol, since, limit)
 
-    monkeypatch.setattr(Downloader, "_page", page)
+    monkeypatch.setattr(Downloader, "fetch_page", page)
     with pytest.raises(KeyboardInterrupt):
         downloader(server, tmp_path).download("BTC/USDT", START)
     assert opens(tmp_path) == list(range(1000))
@@ -359,11 +359,11 @@ def test_the_summary_tells_missing_candles_from_those_that_nobody_asked_for(serv
     server.absent = range(T0 + 20 * BAR, T0 + 25 * BAR, BAR)
     downloader(server, tmp_path).download("BTC/USDT", START + pd.Timedelta("1min"), at(50))  # the first is 00:15
     file = downloader(server, tmp_path).download("BTC/USDT", at(80) + pd.Timedelta("1min"), at(100))
-    line = _summary(file, START, "15m")
+    line = summary(file, START, "15m")
     ending = " UTC, 19 new, 5 missing at the exchange, 31 in between not asked for: --since 2024-01-01T00:15 does"
     assert f": {44 + 19} candles, 2024-01-01 00:15" in line and ending in line
     file = downloader(server, tmp_path).download("BTC/USDT", file.candles["timestamp"].iloc[0])
-    assert file.holes(BAR) == (5, 0) and "not asked" not in _summary(file, START, "15m")
+    assert file.holes(BAR) == (5, 0) and "not asked" not in summary(file, START, "15m")
 
 
 @pytest.mark.parametrize(

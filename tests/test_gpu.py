@@ -23,8 +23,8 @@ PLAIN = {"mixed_precision": "off", "tf32": "off", "compile": "off"}
 
 def on_gpu(config) -> Panel:
     small = panel_of(config)
-    arrays = (small._channels.numpy(), small._tda.numpy(), small._complexity.numpy())
-    return Panel(*arrays, small.samples, small.scalers, config, "cuda")
+    arrays = {name: shown.values.numpy() for name, shown in small.shown.items()}
+    return Panel(arrays, small.samples, small.scalers, config, "cuda")
 
 
 def losses(**training):

@@ -84,15 +84,15 @@ def test_a_panel_too_large_for_the_device_stays_at_home(monkeypatch):
     """The device ``meta`` stands for a GPU: it takes shapes and holds nothing."""
     config = slim()
     small = panel_of(config)
-    arrays = {name: shown.values.numpy() for name, shown in small._shown.items()}
+    arrays = {name: shown.values.numpy() for name, shown in small.shown.items()}
     size = 4 * sum(array.size for array in arrays.values())
     monkeypatch.setattr(panel_module, "free_memory", lambda device: 3 * size)
     there = Panel(arrays, small.samples, small.scalers, config, "meta")
-    assert {shown.values.device.type for shown in there._shown.values()} == {"meta"}
+    assert {shown.values.device.type for shown in there.shown.values()} == {"meta"}
     monkeypatch.setattr(panel_module, "free_memory", lambda device: 1.9 * size)
     with pytest.warns(UserWarning, match=r"the panel \(0\.0 GB\) leaves too little .* stays in the machine's memory"):
         large = Panel(arrays, small.samples, small.scalers, config, "meta")
-    assert {shown.values.device.type for shown in large._shown.values()} == {"cpu"}
+    assert {shown.values.device.type for shown in large.shown.values()} == {"cpu"}
     batch = large.gather(torch.arange(5))
     assert {tensor.device.type for tensor in [*batch.inputs.values(), *batch[1:]]} == {"meta"}
     assert batch.inputs["nbeats"].shape == (5, 8, 2)

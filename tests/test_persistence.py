@@ -84,7 +84,7 @@ def test_weak_alpha_survives_points_that_qhull_merges():
 
 
 def test_three_coordinates_fall_back_to_giotto_and_say_so_once(caplog):
-    persistence._say_fallback.cache_clear()
+    persistence.say_fallback.cache_clear()
     cloud = np.random.default_rng(7).normal(size=(20, 3))
     with caplog.at_level(logging.WARNING):
         first, _ = rips_diagrams(cloud, "planar"), rips_diagrams(cloud, "planar")

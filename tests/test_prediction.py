@@ -94,9 +94,9 @@ def test_a_column_that_the_model_reads_is_missing(predictor, market):
 def test_a_score_that_is_not_finite_is_refused(predictor, market, monkeypatch):
     symbol, candles = next(iter(market.items()))
     scale = {"center": [0.0], "scale": [1e-300]}  # a number, but 0 in single precision
-    sizes = {group: len(scaler["center"]) for group, scaler in predictor._scalers.items()}
+    sizes = {group: len(scaler["center"]) for group, scaler in predictor.scalers.items()}
     odd = {group: {key: value * sizes[group] for key, value in scale.items()} for group in sizes}
-    monkeypatch.setattr(predictor, "_scalers", odd)
+    monkeypatch.setattr(predictor, "scalers", odd)
     with pytest.raises(CmatError, match=f"{predictor.name} gives scores that are not finite"):
         predictor.scores({symbol: candles.iloc[-predictor.history :]})
 

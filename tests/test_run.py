@@ -311,9 +311,9 @@ def test_first_page_starts_from_the_defaults(tmp_path):
 
 
 def test_demo_folder_starts_from_the_demo():
-    from cmat_lib.workflow.pages import _base_parameters
+    from cmat_lib.workflow.pages import base_parameters
 
-    base, origin = _base_parameters("01_data_prep", "outputs/demo")
+    base, origin = base_parameters("01_data_prep", "outputs/demo")
     assert origin == "params/demo.yaml" and base == load_config_mapping("demo")
 
 

@@ -13,7 +13,7 @@ from cmat_lib.data.topology import SERIES, embeddings
 from cmat_lib.tda import feature_names, tda_features
 from cmat_lib.views import VIEWS, Asked
 from cmat_lib.views.compute import computed
-from cmat_lib.workflow.predictor import _followed
+from cmat_lib.workflow.predictor import followed
 
 TDA = {"windows": [60, 36], "delays": [5], "series": ["log_close", "log_range", "log_volume"], "betti_bins": 12}
 CONFIG = load_config(changes={"tda": TDA})
@@ -27,7 +27,7 @@ def candles() -> pd.DataFrame:
 def shown(candles, rows, config: Config, live=None):
     """What the view shows at rows of these candles, (n, F)."""
     make = partial(computed, "A", candles)
-    windows = make(rows) if live is None else _followed("A", rows, make, live)
+    windows = make(rows) if live is None else followed("A", rows, make, live)
     return VIEWS.views["tda"].compute(Asked("A", {"A": candles}, rows, config, windows)).values
 
 

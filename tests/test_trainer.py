@@ -72,7 +72,7 @@ def test_frozen_encoders_stand_still():
     torch.manual_seed(config.seed)
     before = {name: tensor.clone() for name, tensor in build_model(config).state_dict().items()}
     states = []
-    original = trainer._Loop._epoch
+    original = trainer.TrainingLoop.run_epoch
 
     def spy(loop):
         row = original(loop)
@@ -80,7 +80,7 @@ def test_frozen_encoders_stand_still():
         return row
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer._Loop, "_epoch", spy)
+        patch.setattr(trainer.TrainingLoop, "run_epoch", spy)
         train(config, panel)
     for name, tensor in states[0].items():
         same = torch.equal(tensor, before[name])
@@ -102,7 +102,7 @@ def test_early_stopping_waits_for_patience():
 def test_a_loss_that_is_not_finite_stops_and_is_named(term):
     config = slim(batch_size=32)
     panel = panel_of(config)
-    column = panel._targets[("trigger", "max_pct").index(term)]
+    column = panel.labels[("trigger", "max_pct").index(term)]
     panel.samples["max_pct"] = panel.samples["max_pct"].clip(-3, 3)
     column[10] = float("nan")
     with pytest.raises(CmatError, match=rf"the {term} loss is not finite at step \d+ of epoch 1"):

@@ -24,7 +24,7 @@ from cmat_lib.data.sources.files import read_market
 from cmat_lib.training.resume import SavePoint
 from cmat_lib.workflow.pages import open_stage
 from cmat_lib.workflow.run import Run
-from cmat_lib.workflow.tracking import _without_secrets
+from cmat_lib.workflow.tracking import without_secrets
 
 # Calls that run what they read; `name: keyword` are allowed only with that keyword and value.
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "system", "popen", "read_pickle", "unsafe_load", "full_load"}
@@ -194,4 +194,4 @@ def test_cleaning_a_cache_stays_in_it(tmp_path):
 def test_passwords_are_not_kept():
     with pytest.raises(CmatError, match="leave name and password out of this file"):
         load_config(changes={"logging": {"mlflow": "https://me:secret@host/mlflow"}})
-    assert _without_secrets("at https://me:secret@host/a?b") == "at https://***@host/a?b"
+    assert without_secrets("at https://me:secret@host/a?b") == "at https://***@host/a?b"

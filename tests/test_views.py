@@ -24,7 +24,7 @@ from cmat_lib.data.complexity import INDICATORS
 from cmat_lib.data.synthetic import synthetic_market
 from cmat_lib.encoders.plain import MaskedEncoder, MLPEncoder
 from cmat_lib.evaluation.classic import CLASSIC
-from cmat_lib.explain.permutation import Piece, _encode_mixed
+from cmat_lib.explain.permutation import Piece, encode_mixed
 from cmat_lib.explain.shapley import ALL_ASKED, coalitions, game_of, shapley_matrix
 from cmat_lib.models import build_model
 from cmat_lib.models.fusion import FUSIONS
@@ -285,8 +285,8 @@ def test_a_permuted_part_masks_nothing():
     own, donor = torch.rand(1, 2), torch.full((1, 2), torch.nan)
     part, whole = Piece("weather", "a", "weather", 0), Piece("modality", "weather", "weather", slice(None))
     given = {"weather": own}, {"weather": donor}
-    torch.testing.assert_close(_encode_mixed(model, *given, part), encoder(own))
-    torch.testing.assert_close(_encode_mixed(model, *given, whole)[0], encoder.absent)
+    torch.testing.assert_close(encode_mixed(model, *given, part), encoder(own))
+    torch.testing.assert_close(encode_mixed(model, *given, whole)[0], encoder.absent)
 
 
 def test_a_view_must_give_what_its_record_says():

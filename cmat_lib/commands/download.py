@@ -36,10 +36,10 @@ def download(
         raise CmatError("--until must be later than --since")
     downloader = Downloader(open_exchange(exchange), timeframe, resolve_path(data_dir))
     for symbol in downloader.find_symbols(symbols):
-        print(_summary(downloader.download(symbol, first, last), first, timeframe), flush=True)
+        print(summary(downloader.download(symbol, first, last), first, timeframe), flush=True)
 
 
-def _summary(file, since: pd.Timestamp, timeframe: str) -> str:
+def summary(file, since: pd.Timestamp, timeframe: str) -> str:
     """What the file holds now, in one line."""
     if file.candles.empty:
         return f"{file.source['symbol']}: the exchange has no finished candles in that time; nothing was written"

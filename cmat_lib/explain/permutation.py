@@ -76,12 +76,12 @@ def permuted_logits(
             for draw, order in orders:
                 donor = panel.gather(index[torch.from_numpy(order[here])])
                 for place, piece in enumerate(pieces):
-                    changed = own | {piece.modality: _encode_mixed(model, batch.inputs, donor.inputs, piece)}
+                    changed = own | {piece.modality: encode_mixed(model, batch.inputs, donor.inputs, piece)}
                     found[here, place, draw] = logits(model, changed).cpu().numpy()
     return found
 
 
-def _encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], piece: Piece) -> Tensor:
+def encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], piece: Piece) -> Tensor:
     own, donor = inputs[piece.modality], donors[piece.modality]
     if piece.kind == "modality":
         return model.encoders[piece.modality](donor)

@@ -79,7 +79,7 @@ def diagrams_batch(clouds: ArrayLike, engine: str = "planar") -> list[Bars]:
 
 def _planar(clouds: np.ndarray) -> list[Bars]:
     if clouds.shape[2] != 2:
-        _say_fallback(clouds.shape[2])
+        say_fallback(clouds.shape[2])
         return ENGINES["giotto"](clouds)
     if clouds.shape[1] == 0:
         return [Bars(np.empty((0, 2)), np.zeros(len(clouds) + 1, np.int64))] * 2
@@ -92,7 +92,7 @@ def _planar(clouds: np.ndarray) -> list[Bars]:
 
 
 @functools.cache
-def _say_fallback(dimension: int) -> None:
+def say_fallback(dimension: int) -> None:
     """Log once per process and dimension that the fast engine does not apply."""
     logger.warning("tda.engine planar works in the plane; embedding_dim %d uses the slower giotto engine", dimension)
 

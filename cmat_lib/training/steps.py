@@ -87,7 +87,7 @@ class Steps:
         sums, starts = torch.zeros(len(self.loss.terms), device=self.panel.device), range(0, len(chunk), self.size)
         for start in starts:
             with self.fabric.no_backward_sync(self.objective, enabled=start != starts[-1]):
-                sums += self._forward_backward(*self._own_share(chunk, weights, start, order))
+                sums += self._forward_backward(*self.own_share(chunk, weights, start, order))
         clip = {"max_norm": self.training.gradient_clip, "error_if_nonfinite": False}
         self.fabric.clip_gradients(self.objective, self.optimizer, **clip)
         self.optimizer.step()
@@ -97,7 +97,7 @@ class Steps:
             self.average.update(self.raw)
         return sums
 
-    def _own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
+    def own_share(self, chunk: Tensor, weights: Tensor, start: int, order: Tensor) -> tuple[Tensor, Tensor]:
         """Samples and weights of one batch for this process."""
         index, weight = chunk[start : start + self.size], weights[start : start + self.size]
         if missing := self.size - len(index):

@@ -56,12 +56,12 @@ def train(
     """
     steps = Steps(fabric or make_fabric(config.training), panel, config)
     try:
-        return _Loop(steps, config.training, save_point).run(on_epoch)
+        return TrainingLoop(steps, config.training, save_point).run(on_epoch)
     except torch.OutOfMemoryError:
         raise out_of_memory(config.training, steps.size, steps.fabric.world_size) from None
 
 
-class _Loop:
+class TrainingLoop:
     """State of one training: kept together so that its parts stay short."""
 
     def __init__(self, steps: Steps, training: TrainingConfig, save_point: SavePoint | None):
@@ -85,7 +85,7 @@ class _Loop:
             lower = "lower training.batch_size or training.gradient_accumulation_steps"
             warnings.warn(f"{few}: {lower}", stacklevel=3)
         with self.stop:
-            while not self._is_done() and (row := self._epoch()):
+            while not self._is_done() and (row := self.run_epoch()):
                 show(row)
         interrupted = not self._is_done()
         if interrupted and not self.best_weights:  # the model as it stands
@@ -99,7 +99,7 @@ class _Loop:
         without_better = self.epoch - 1 - self.best_epoch
         return self.epoch > self.training.epochs or without_better >= self.training.early_stopping_patience
 
-    def _epoch(self) -> Row | None:
+    def run_epoch(self) -> Row | None:
         """One pass over the train part and a look at the stop part; None if it was ended on the way."""
         started, first = time.perf_counter(), self.step
         self.steps.freeze_encoders(self.epoch <= self.training.freeze_encoder_epochs)

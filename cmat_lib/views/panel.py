@@ -79,13 +79,13 @@ class Panel:
     ):
         self.samples, self.scalers, self.device = samples, scalers, torch.device(device)
         self._home = _home(self.device, 4 * sum(values.size for values in arrays.values()))
-        self._shown = {}
+        self.shown = {}
         for view in VIEWS.active(config):
             if (name := view.name) in arrays:
                 rows = sample_rows_of(view, samples)
-                self._shown[name] = _Shown(view, arrays[name], rows, scalers[name], config, self._home)
+                self.shown[name] = _Shown(view, arrays[name], rows, scalers[name], config, self._home)
         columns = ("trigger", "max_pct", list(AUXILIARY_TARGETS))  # (N,), (N,), (N, 4)
-        self._targets = tuple(torch.tensor(samples[c].to_numpy(np.float32), device=self.device) for c in columns)
+        self.labels = tuple(torch.tensor(samples[c].to_numpy(np.float32), device=self.device) for c in columns)
         weight = samples["weight"].to_numpy(np.float32) if "weight" in samples else np.ones(len(samples), np.float32)
         self.weight = torch.from_numpy(weight).to(self.device)  # (N,)
 
@@ -104,12 +104,12 @@ class Panel:
     def gather(self, index: Tensor) -> Batch:
         """Samples by number, (B,) int64."""
         home = index.to(self._home)
-        inputs = {name: shown.gather(home).to(self.device) for name, shown in self._shown.items()}
+        inputs = {name: shown.gather(home).to(self.device) for name, shown in self.shown.items()}
         return Batch(inputs, *self.targets(index), self.weight[index])
 
     def targets(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Trigger (B,), largest rise in percent (B,) and auxiliary targets (B, 4) of the samples of `index`."""
-        return tuple(target[index] for target in self._targets)
+        return tuple(target[index] for target in self.labels)
 
     def batches(self, index: Tensor, size: int) -> Iterator[Batch]:
         """Batches over `index`, in its order; the last one may be smaller."""

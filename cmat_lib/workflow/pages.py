@@ -25,7 +25,7 @@ def open_stage(stage: str, variables: dict[str, Any]) -> tuple[Config, Run]:
     load_parts()
     given = _given_parameters(stage, variables)
     join_or_refuse(resolve_path(given["run_dir"]))
-    base, origin = _base_parameters(stage, given["run_dir"])
+    base, origin = base_parameters(stage, given["run_dir"])
     config = validate(merge(base, given), f"parameters of {stage} over {origin}")
     logging.getLogger("cmat_lib").setLevel(config.logging.level)
     return config, Run(config, stage).begin()
@@ -46,7 +46,7 @@ def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
     return {name: variables[name] for name in known if variables.get(name) is not None and variables[name] != {}}
 
 
-def _base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
+def base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
     stored = resolve_path(run_dir) / "params.yaml"
     if stage != STAGE_NAMES[0]:
         if not stored.is_file():

@@ -73,7 +73,7 @@ class Predictor:
         self.model = model.double().to(self.device)
         self.history, self.views = VIEWS.look_back(self.config), VIEWS.active(self.config)
         self.reads_others = any(view.reads_others for view in self.views)
-        self._scalers, self._calibration = checkpoint["scalers"], checkpoint["calibration"]
+        self.scalers, self._calibration = checkpoint["scalers"], checkpoint["calibration"]
         self._threshold = checkpoint["threshold"]
         self._seen_until = pd.Timestamp(checkpoint["seen_until"])
 
@@ -178,7 +178,7 @@ class Predictor:
 
         def windows(symbol: str) -> Windows:
             make = partial(computed, symbol, cut[symbol], jobs=self.config.cache.jobs, progress=progress)
-            return make(rows[symbol]) if live is None else _followed(symbol, rows[symbol], make, live)
+            return make(rows[symbol]) if live is None else followed(symbol, rows[symbol], make, live)
 
         found = compute_views(self.views, market, rows, self.config, windows, cut, exact=True)
         own_samples, offset = [], 0
@@ -188,7 +188,7 @@ class Predictor:
             offset += len(cut[symbol])
         samples = with_rows(pd.concat(own_samples, ignore_index=True), self.views, found)
         arrays = {name: values.values for name, values in found.items()}
-        return Panel(arrays, samples, self._scalers, self.config, self.device)
+        return Panel(arrays, samples, self.scalers, self.config, self.device)
 
     def refuse_stale(self, market: Market, symbols: Iterable[str] | None = None) -> None:
         """Raise a CmatError if a view that the model sees has nothing new enough to show at a newest candle.
@@ -203,7 +203,7 @@ class Predictor:
                     raise CmatError(f"{symbol}: no score of the newest candle: {why}")
 
 
-def _followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:
+def followed(symbol: str, rows: np.ndarray, make: Callable[[np.ndarray], Windows], live: Live) -> Windows:
     """Windows of which the newest is made from the one that the last call saw, where that can be."""
 
     def windows(sliding: Sliding) -> np.ndarray:

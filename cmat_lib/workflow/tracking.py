@@ -45,11 +45,11 @@ def log_run(run: Run) -> str | None:
         return _log(run, uri)
     except (MlflowException, OSError) as error:
         about = f"{run.config.run_dir} is finished but not in MLflow at {uri}: {first_line(error)}"
-        warnings.warn(_without_secrets(about), stacklevel=2)
+        warnings.warn(without_secrets(about), stacklevel=2)
         return None
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """User names and passwords of addresses are nobody's business."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
@@ -67,7 +67,7 @@ def _log(run: Run, uri: str) -> str:
     last = next(stage for stage in reversed(STAGE_NAMES) if run.record(stage) is not None)
     tag = f"{last} {run.fingerprint(last)} {run.folder.name}"
     if client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{tag}' and attributes.status = 'FINISHED'"):
-        return f"MLflow at {_without_secrets(uri)} has this run already"
+        return f"MLflow at {without_secrets(uri)} has this run already"
     logged = client.create_run(experiment, run_name=run.folder.name, tags={TAG: tag}).info.run_id
     known, now = flat_parameters(run.config).items(), int(1000 * time.time())
     parameters = [Param(name, str(value)[:LONGEST]) for name, value in known if name != "run_dir"]
@@ -78,7 +78,7 @@ def _log(run: Run, uri: str) -> str:
     if run.path("report/index.html").is_file():
         client.log_artifacts(logged, str(run.path("report")), "report")
     client.set_terminated(logged)
-    return f"logged to MLflow at {_without_secrets(uri)}, experiment {EXPERIMENT}, run {run.folder.name}"
+    return f"logged to MLflow at {without_secrets(uri)}, experiment {EXPERIMENT}, run {run.folder.name}"
 
 
 def _metrics(run: Run) -> list[tuple[str, float, int]]:

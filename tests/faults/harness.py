@@ -13,7 +13,8 @@ import torch
 CONTEXT = multiprocessing.get_context("forkserver")
 # (Python 3.11 does not tell it where the tests' own modules are; those are small.)
 CONTEXT.set_forkserver_preload(
-    [f"cmat_lib.{name}" for name in ("stage_training", "notebooks", "ledger", "prediction_files", "data.exchange")]
+    [f"cmat_lib.workflow.{name}" for name in ("stages.training", "notebooks", "ledger", "follow")]
+    + ["cmat_lib.data.sources.exchange"]
 )
 
 

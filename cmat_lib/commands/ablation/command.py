@@ -34,7 +34,7 @@ def ablate(
 
     config = run_config(params, assignments, run_dir)
     chosen = choose_rows(config, rows.split(",") if rows else None)
-    numbers = _folds(folds, config.data.fold_count)
+    numbers = read_folds(folds, config.data.fold_count)
     logging.basicConfig(level=config.logging.level, format="%(levelname)s %(name)s: %(message)s")
     say = partial(print, flush=True)
     with working_in(resolve_path(config.run_dir)):
@@ -43,7 +43,7 @@ def ablate(
     print(f"tables and pictures: {folder}")
 
 
-def _folds(text: str, count: int) -> list[int]:
+def read_folds(text: str, count: int) -> list[int]:
     if text == "all":
         return list(range(count))
     if not all(part.isdecimal() and int(part) < count for part in text.split(",")):

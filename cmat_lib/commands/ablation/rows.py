@@ -108,7 +108,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
         trigger = panel.targets(panel.index("test"))[0].cpu().numpy()
         scores: dict[str, list] = {row: [] for row in rows}
         for cell in (Cell(row, fold, s) for row in rows for s in range(1 if row in CLASSIC else seeds)):
-            scores[cell.row].append(_score(cell, panel, config, run, folder, say))
+            scores[cell.row].append(cell_scores(cell, panel, config, run, folder, say))
             single[cell] = roc_auc_score(trigger, scores[cell.row][-1]["test"])
             say(f"fold {fold}  {cell.row:<26} seed {cell.seed}  test AUC {single[cell]:.4f}")
         frames.append(_fold_frame(fold, panel, scores, say))
@@ -116,7 +116,7 @@ def run_ablation(config: Config, run: Run, rows: Sequence[str], seeds: int, fold
     return write_tables(pd.concat(frames, ignore_index=True), config, folder, say)
 
 
-def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say: Say) -> dict[str, np.ndarray]:
+def cell_scores(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say: Say) -> dict[str, np.ndarray]:
     """Scores of a cell by part, from its file or made now."""
     # All that a cell depends on: what the stages up to training depend on, the row, the fold and the seed.
     identity = [run.fingerprint("04_training"), config.data.split, *cell, network_rows(config).get(cell.row)]
@@ -125,7 +125,7 @@ def _score(cell: Cell, panel: Panel, config: Config, run: Run, folder: Path, say
         if stored := _stored_scores(path, {part: len(panel.index(part)) for part in SCORED}):
             return stored
         say(f"{path.name} is damaged; it is made again")
-    made = _make_scores(cell, panel, config)
+    made = make_scores(cell, panel, config)
     if cell.row not in CLASSIC:
         append_trial(ledger_path(run), tried_row(Run(_cell_config(cell, config), "04_training")))
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -144,7 +144,7 @@ def _stored_scores(path: Path, sizes: dict[str, int]) -> dict[str, np.ndarray] |
     return scores if all(fits) else None
 
 
-def _make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
+def make_scores(cell: Cell, panel: Panel, config: Config) -> dict[str, np.ndarray]:
     if cell.row in CLASSIC:
         return classic_scores(cell.row, panel, SCORED, config)
     model, size = train(_cell_config(cell, config), panel).model, config.evaluation.batch_size

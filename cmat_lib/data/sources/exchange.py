@@ -204,10 +204,10 @@ class Downloader:
         limit = self.exchange.feature_value(symbol, "fetchOHLCV", "limit", PAGE) or PAGE
         cursor, quiet = start, False
         while cursor < stop:
-            page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+            page = self._ask(lambda since=cursor: self.fetch_page(symbol, since, limit))
             if not page:
                 time.sleep(0 if quiet else self.waits[0])  # years before a listing are many empty pages: one pause
-                page = self._ask(lambda since=cursor: self._page(symbol, since, limit))
+                page = self._ask(lambda since=cursor: self.fetch_page(symbol, since, limit))
             quiet = not page
             rows = [row for row in page if cursor <= row[0] < stop]
             end = rows[-1][0] + bar if rows else cursor + limit * bar
@@ -219,7 +219,7 @@ class Downloader:
                 yield whole, cursor, end
             cursor = end
 
-    def _page(self, symbol: str, since: int, limit: int) -> list[list]:
+    def fetch_page(self, symbol: str, since: int, limit: int) -> list[list]:
         import ccxt
 
         page = self.exchange.fetch_ohlcv(symbol, self.timeframe, since, limit)

@@ -168,7 +168,7 @@ def run_until_training(config: Config, say: Say) -> None:
 
         def prepare() -> bool:
             held.enter_context(working_in(resolve_path(config.run_dir)))
-            _prepare(config, say)
+            prepare_model(config, say)
             return _unfinished(config, "04_training", say) is not None
 
         if not _together(fabric, prepare):
@@ -203,7 +203,7 @@ def _together(fabric: Fabric, work: Callable[[], bool]) -> bool:
     return answer
 
 
-def _prepare(config: Config, say: Say) -> None:
+def prepare_model(config: Config, say: Say) -> None:
     """Stages 01 to 03."""
     prepare_features(config, say)
     if run := _unfinished(config, "03_model_build", say):
