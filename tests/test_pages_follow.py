@@ -151,7 +151,9 @@ def test_pages_that_stay_show_what_a_fresh_run_shows(stale, smoke, tmp_path):
     together = [key for key in sorted(keys() - set(LEFT_OUT)) if first_stage(key, config) == stale]
     assert together, "some parameters matter from each page on"
     changes = reduce(merge, map(changed, together), {})
-    fresh = smoke_config(folder, **merge(changes, {"run_dir": str(tmp_path / "run")}))
+    features = tmp_path if "cache.dir" in together else folder  # not where a relative path would lie
+    own = {"run_dir": str(tmp_path / "run"), "cache": {"dir": str(features / "cache")}}
+    fresh = load_config(SMOKE, merge(merge({"cache": {"jobs": 1}}, changes), own))
     stay = STAGE_NAMES[:stale]
     run_notebooks(fresh, stay, say=lambda line: None)
     for stage in stay:
