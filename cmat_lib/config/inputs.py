@@ -1,6 +1,5 @@
 """Sections of what the model is shown: candles, labels, the cache, and the views computed from candles and tables."""
 # One line per parameter reads better than four.
-# ruff: noqa: E501
 # fmt: off
 
 import itertools

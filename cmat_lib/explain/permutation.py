@@ -82,6 +82,7 @@ def permuted_logits(
 
 
 def encode_mixed(model, inputs: dict[str, Tensor], donors: dict[str, Tensor], piece: Piece) -> Tensor:
+    """Encoding (B, width) of a view of which a piece, or all, comes from the donors."""
     own, donor = inputs[piece.modality], donors[piece.modality]
     if piece.kind == "modality":
         return model.encoders[piece.modality](donor)

@@ -47,6 +47,7 @@ def _given_parameters(stage: str, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def base_parameters(stage: str, run_dir: str) -> tuple[dict[str, Any], str]:
+    """What a page's own parameters are laid over, and where it comes from."""
     stored = resolve_path(run_dir) / "params.yaml"
     if stage != STAGE_NAMES[0]:
         if not stored.is_file():

@@ -5,7 +5,7 @@ that was killed goes on with those that are missing.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -36,12 +36,12 @@ from cmat_lib.workflow.fingerprints import hash_text
 from cmat_lib.workflow.ledger import append_trial, ledger_path, tried_row
 from cmat_lib.workflow.run import Run
 from cmat_lib.workflow.stages.common import read_views
+from cmat_lib.workflow.stages.training import Say
 
 MOST = 4  # views of which all subsets are trained if nobody chooses
 SCORED = ("train", "calibrate", "test")
 POWER = 1.96 + 0.84  # standard errors that a difference must have to be seen at 5 % with a power of 80 %
 SMALLEST = 1e-7  # scores of exactly 0 or 1 have no logit
-Say = Callable[[str], None]
 
 
 class Cell(NamedTuple):

@@ -220,6 +220,7 @@ class Downloader:
             cursor = end
 
     def fetch_page(self, symbol: str, since: int, limit: int) -> list[list]:
+        """At most `limit` candles from `since` on (milliseconds), as ccxt gives them."""
         import ccxt
 
         page = self.exchange.fetch_ohlcv(symbol, self.timeframe, since, limit)
